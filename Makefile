@@ -1,0 +1,68 @@
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -rsfE
+SERVICES := tests/services/services
+
+# The first interpreter that runs and is new enough; a pyenv shim may be on PATH and fail. Or: make install PYTHON=...
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	$$python -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help install lint types contracts check test test-fast coverage bench demo services stop clean
+
+help:  ## this list
+	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed  ## .venv with headrace and the tools; .venv/bin/headrace is the command
+
+$(VENV)/.installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo 'no Python 3.11, 3.12 or 3.13 on PATH: install one, or make install PYTHON=/path/to/python' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+	@# setuptools warns at every editable install about folders named like packages: here they are the packages
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --group dev -e .
+	@touch $@
+
+lint: install  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install  ## mypy, strict
+	$(BIN)/mypy
+
+contracts: install  ## who may import whom
+	$(BIN)/lint-imports --no-logo
+
+check: lint types contracts  ## lint, types and contracts
+
+services: install  ## start Kafka and LocalStack, as far as this machine can; they stay up
+	@$(BIN)/python $(SERVICES) start kafka localstack || echo 'tests that need what did not start are skipped and say so'
+
+stop:  ## stop the servers that `make services` started
+	@$(BIN)/python $(SERVICES) stop all
+
+test: install services  ## every test, with real servers (they stay up for the next run: make stop)
+	$(PYTEST) tests/core tests/machines tests/sim tests/house tests/handlers tests/conformance tests/live
+
+test-fast: install  ## the tests that need no server
+	$(PYTEST) -m 'not live'
+
+coverage: install  ## the core must be covered to the last branch
+	$(BIN)/coverage run -m pytest -q tests/core tests/machines
+	$(BIN)/coverage report --include='router/core/*' --fail-under=100
+
+demo: install  ## the whole story on real servers, in a minute
+	$(BIN)/headrace demo
+
+clean:  ## remove what make and the tools made here
+	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+bench: install  ## every figure of docs/benchmarks.md, on a real Kafka; takes a quarter of an hour of a machine without other work
+	$(BIN)/python -m bench.core
+	$(BIN)/python -m bench.invoke
+	$(BIN)/python -m bench.kafka --size 200
+	$(BIN)/python -m bench.kafka --size 1000 --only getmany headrace-100
+	$(BIN)/python -m bench.latency
+	$(BIN)/python -m bench.memory

@@ -1,0 +1,322 @@
+"""The kinds of single values: texts, numbers, choices, durations, sizes, paths, addresses, patterns."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from config.document import Node
+from config.mistakes import Unfit
+from config.paths import require_code, require_file
+from config.reading import Found, Reader
+from connectors.settings import Secret
+from router.core.filter import KAFKA, compile_filters
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text, of a form."""
+
+    allowed: str = "text"
+    #: What the whole text must look like.
+    form: re.Pattern[str] = re.compile(r"(?s).+")
+
+    def read(self, found: Found) -> str:
+        if not isinstance(found.value, str) or not self.form.fullmatch(found.value):
+            raise found.mismatch(self.allowed)
+        return found.value
+
+
+@dataclass(frozen=True, slots=True)
+class SecretText:
+    """A text that is never shown, wherever it comes from."""
+
+    allowed: str = "text, best as ${env:NAME} or ${file:PATH}"
+
+    def read(self, found: Found) -> Secret:
+        if not isinstance(found.value, str):
+            shown = "nothing" if found.value is None else "a value that is no text (not shown)"
+            raise Unfit(f"found {shown}, allowed {self.allowed}")
+        return Secret(found.value)
+
+
+@dataclass(frozen=True, slots=True)
+class VariableText:
+    """The value of an environment variable: any scalar, as it is written. Never shown, as it is often a credential."""
+
+    allowed: str = "text, a number, true or false"
+
+    def read(self, found: Found) -> Secret:
+        if found.value is None or isinstance(found.value, (tuple, dict)):
+            raise found.mismatch(self.allowed)
+        return Secret(found.value if isinstance(found.value, str) else found.node.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """True or false."""
+
+    allowed: str = "true or false"
+
+    def read(self, found: Found) -> bool:
+        if not isinstance(found.value, bool):
+            raise found.mismatch(self.allowed)
+        return found.value
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of some words."""
+
+    words: tuple[str, ...]
+
+    @property
+    def allowed(self) -> str:
+        *rest, last = self.words
+        return f"{', '.join(rest)} or {last}" if rest else last
+
+    def read(self, found: Found) -> str:
+        if found.value not in self.words or not isinstance(found.value, str):
+            raise found.mismatch(self.allowed)
+        return found.value
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number within bounds, or -1 where that has a meaning; whole unless fractions are allowed."""
+
+    low: int
+    high: int
+    #: -1 is allowed too.
+    unlimited: bool = False
+    fractions: bool = False
+
+    @property
+    def allowed(self) -> str:
+        return f"{'-1 or ' if self.unlimited else ''}{self.low} to {self.high}"
+
+    def read(self, found: Found) -> float:
+        value = found.value
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise found.mismatch(f"a number, {self.allowed}")
+        if not self.fractions and not isinstance(value, int):
+            raise found.mismatch(f"a whole number, {self.allowed}")
+        if not (self.low <= value <= self.high or (self.unlimited and value == -1)):
+            raise found.mismatch(self.allowed)
+        return value
+
+
+#: Seconds by unit.
+_TIMES: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_DURATION: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|[smhd])")
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """A number of seconds, or a text with a unit."""
+
+    low_s: float
+    high_s: float
+
+    @property
+    def allowed(self) -> str:
+        return f"{show_duration(self.low_s)} to {show_duration(self.high_s)}"
+
+    def read(self, found: Found) -> float:
+        value = found.value
+        if isinstance(value, str) and (match := _DURATION.fullmatch(value)):
+            value = float(match[1]) * _TIMES[match[2]]
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise found.mismatch(f"seconds as a number, or 500ms, 30s, 5m, 2h, 30d: {self.allowed}")
+        if not self.low_s <= value <= self.high_s:
+            raise found.mismatch(self.allowed)
+        return float(value)
+
+
+def show_duration(seconds: float) -> str:
+    """Write a duration in the largest unit that needs no fraction."""
+    unit = next((unit for unit, size in _TIMES.items() if seconds >= size and seconds % size == 0), None)
+    unit = unit or ("ms" if seconds else "s")
+    return f"{seconds / _TIMES[unit]:g}{unit}"
+
+
+#: Bytes by unit.
+_SIZES: Final = {
+    **{f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", start=1)},
+    **{f"{letter}B": 1000**power for power, letter in enumerate("KMGT", start=1)},
+    "B": 1,
+}
+_SIZE: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([KMGT]?i?B)")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A number of bytes, or a text with a unit."""
+
+    low_bytes: int
+    allowed: str
+
+    def read(self, found: Found) -> int:
+        value = found.value
+        if isinstance(value, str) and (match := _SIZE.fullmatch(value)) and match[2] in _SIZES:
+            value = int(float(match[1]) * _SIZES[match[2]])
+        if isinstance(value, bool) or not isinstance(value, int) or not self.low_bytes <= value < 2**60:
+            raise found.mismatch(self.allowed)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A point in time, in epoch seconds."""
+
+    allowed: str = "ISO 8601 with a zone (2024-05-01T00:00:00Z) or epoch seconds, not in the future"
+
+    def read(self, found: Found) -> float:
+        value = found.value
+        if isinstance(value, str):
+            value = self._parse(found, value)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= found.reader.now_s:
+            raise found.mismatch(self.allowed)
+        return float(value)
+
+    def _parse(self, found: Found, text: str) -> float:
+        try:
+            moment = datetime.fromisoformat(text)
+            return moment.timestamp() if moment.tzinfo else -1.0
+        except (ValueError, OverflowError):
+            raise found.mismatch(self.allowed) from None
+
+
+@dataclass(frozen=True, slots=True)
+class FilePath:
+    """A path, relative to the file; it need not exist."""
+
+    allowed: str = "a path"
+
+    def read(self, found: Found) -> Path:
+        if not isinstance(found.value, str) or not found.value:
+            raise found.mismatch(self.allowed)
+        if "://" in found.value:
+            raise Unfit(f"found {found.node.shown()}, not supported yet, only {self.allowed}")
+        return found.reader.base / found.value
+
+
+@dataclass(frozen=True, slots=True)
+class ReadableFile:
+    """A path to a file that exists."""
+
+    allowed: str = "path of a PEM file"
+
+    def read(self, found: Found) -> Path:
+        path = FilePath(self.allowed).read(found)
+        require_file(path, found.node.shown())
+        return path
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A function's code, which exists."""
+
+    allowed: str = "path of a folder or .zip file"
+
+    def read(self, found: Found) -> Path:
+        path = FilePath(self.allowed).read(found)
+        require_code(path, found.node.shown())
+        return path
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """A command on PATH, or a path."""
+
+    allowed: str = "command or path of a Python interpreter"
+
+    def read(self, found: Found) -> str:
+        text = Text(self.allowed).read(found)
+        if "/" not in text:
+            return text
+        path = found.reader.base / text
+        require_file(path, found.node.shown())
+        return str(path)
+
+
+_HOST_PORT: Final = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.%]{2,60}\]):([0-9]{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """`host:port` of a broker."""
+
+    allowed: str = "host:port"
+
+    def read(self, found: Found) -> str:
+        if not isinstance(found.value, str) or not 1 <= _port(found.value) <= 65535:
+            raise found.mismatch(self.allowed)
+        return found.value
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Loopback address and port to listen on."""
+
+    allowed: str = "host:port with a loopback host (127.0.0.1, [::1], localhost)"
+
+    def read(self, found: Found) -> tuple[str, int]:
+        if not isinstance(found.value, str) or not 0 <= (port := _port(found.value)) <= 65535:
+            raise found.mismatch(self.allowed)
+        host = found.value.rpartition(":")[0].strip("[]")
+        if not _is_loopback(host):
+            raise Unfit(
+                f"found {found.node.shown()}, allowed {self.allowed}: "
+                "listening elsewhere needs credentials, which are not supported yet"
+            )
+        return host, port
+
+
+def _port(text: str) -> int:
+    match = _HOST_PORT.fullmatch(text)
+    return int(match[2]) if match else -1
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A filter pattern, as a block or as JSON text; gives JSON text."""
+
+    allowed: str = "a pattern, as a block or JSON text"
+
+    def read(self, found: Found) -> str:
+        if not isinstance(found.value, (str, dict)):
+            raise found.mismatch(self.allowed)
+        value = _plain(found.node, found.reader)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        try:
+            compile_filters([text], KAFKA)
+        except ValueError as error:
+            raise Unfit(f"not a filter pattern: {str(error).removeprefix('filters[0].pattern: ')}") from None
+        return text
+
+
+def _plain(node: Node, reader: Reader) -> object:
+    """Give what a node holds as JSON would have it; patterns are shown in messages, so no secret may be in them."""
+    node = reader.resolve(node)
+    if node.secret:
+        raise Unfit("found a reference, allowed patterns without ${env:} and ${file:}")
+    match node.value:
+        case dict():
+            return {name: _plain(entry.node, reader) for name, entry in node.value.items()}
+        case tuple():
+            return [_plain(item, reader) for item in node.value]
+        case _:
+            return node.value

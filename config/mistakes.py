@@ -1,0 +1,97 @@
+"""Mistakes of an operator in the configuration: collected all at once, told one a line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from router.errors import ConfigError
+
+#: A file with more mistakes than this is not the file that was meant; the rest is not listed.
+LISTED_COUNT: Final = 100
+
+#: Longest piece of the file that is repeated in a message, characters.
+_SHOWN_LENGTH: Final = 60
+_PLAIN_KEY: Final = re.compile(r"[\w-]{1,128}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing to edit."""
+
+    #: The file as the operator named it.
+    file: str
+    #: From 1; None when it concerns the file itself.
+    line: int | None
+    #: Dotted path of the key; empty = the file as a whole.
+    path: str
+    #: What was found and what is allowed.
+    message: str
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return ": ".join(filter(None, (place, self.path, self.message)))
+
+
+class InvalidConfiguration(ConfigError):
+    """The file cannot be used; `mistakes` has every reason, in the order of the file."""
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes: Final = tuple(mistakes)
+        super().__init__("\n".join(map(str, self.mistakes)))
+
+
+class Unfit(Exception):
+    """A value is not what its key takes; says what was found and what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in the file something stands."""
+
+    path: str
+    line: int
+
+    def key(self, name: str, line: int) -> Place:
+        name = name if _PLAIN_KEY.fullmatch(name) else quoted(name)
+        return Place(f"{self.path}.{name}" if self.path else name, line)
+
+    def item(self, index: int, line: int) -> Place:
+        return Place(f"{self.path}[{index}]", line)
+
+
+class Report:
+    """Collects the mistakes of one file."""
+
+    def __init__(self, file: str) -> None:
+        self._file: Final = file
+        self._mistakes: list[Mistake] = []
+
+    def add(self, place: Place, message: str) -> None:
+        """Note a mistake.
+
+        Raises:
+            InvalidConfiguration: there are so many that reading on helps nobody.
+        """
+        if len(self._mistakes) == LISTED_COUNT:
+            self._mistakes.append(Mistake(self._file, None, "", f"more than {LISTED_COUNT} mistakes, not listed"))
+            self.settle()
+        self._mistakes.append(Mistake(self._file, place.line, place.path, message))
+
+    def settle(self) -> None:
+        """Raise InvalidConfiguration if there was any mistake."""
+        if self._mistakes:
+            raise InvalidConfiguration(sorted(self._mistakes, key=_by_line))
+
+
+def quoted(text: str) -> str:
+    """Show a text of the file in a message: on one line, printable and not too long."""
+    text = text if len(text) <= _SHOWN_LENGTH else text[:_SHOWN_LENGTH] + "..."
+    return f'"{text}"' if text.isprintable() and '"' not in text else json.dumps(text)
+
+
+def _by_line(mistake: Mistake) -> float:
+    return float("inf") if mistake.line is None else mistake.line

@@ -1,0 +1,136 @@
+"""Reading values out of a document: what a kind of value is, and where its references lead.
+
+A `Kind` turns one node into a value or raises `Unfit`; what holds several values (a block, a list) notes the unfit ones
+and reads on, so that all mistakes of a file come at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+from config.document import Node, Value
+from config.mistakes import Place, Report, Unfit, quoted
+from config.paths import require_file
+
+#: Largest file that a `${file:}` may bring.
+_FILE_LIMIT_BYTES: Final = 64 * 1024
+_REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^{}]*)\}?")
+#: What no path, environment variable or broker takes.
+_UNUSABLE: Final = re.compile("[\0\ud800-\udfff]")
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Kind(Protocol[T_co]):
+    """What a key takes."""
+
+    @property
+    def allowed(self) -> str:
+        """What it takes, for messages and the reference: "1 to 10000"."""
+        ...
+
+    def read(self, found: Found) -> T_co:
+        """Give the value of what was found.
+
+        Raises:
+            Unfit: it has none.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A node whose own references are resolved, where it stands, and the reading that it is part of."""
+
+    node: Node
+    place: Place
+    reader: Reader
+
+    @property
+    def value(self) -> Value:
+        return self.node.value
+
+    def mismatch(self, allowed: str) -> Unfit:
+        """Say that this is not what is allowed; a number in quotes is told from a number."""
+        shown = self.node.shown()
+        if isinstance(self.value, str) and not self.node.secret and re.fullmatch(r"[-+]?[0-9]+(\.[0-9]+)?", self.value):
+            shown = f"the text {shown}"
+        return Unfit(f"found {shown}, allowed {allowed}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads one document."""
+
+    report: Report
+    #: Folder of the file, absolute: relative paths start here.
+    base: Path
+    environment: Mapping[str, str]
+    #: Epoch seconds.
+    now_s: float
+
+    def read(self, kind: Kind[T], node: Node, place: Place) -> T:
+        """Resolve the references of a node and read it. Raises Unfit."""
+        return kind.read(Found(self.resolve(node), place, self))
+
+    def attempt(self, kind: Kind[T], node: Node, place: Place) -> T | None:
+        """Read a node, or note why it cannot be read and give None."""
+        try:
+            return self.read(kind, node, place)
+        except Unfit as unfit:
+            self.report.add(place, str(unfit))
+            return None
+
+    def resolve(self, node: Node) -> Node:
+        """Put in what `${env:}` and `${file:}` stand for; a text with either is secret as a whole. Raises Unfit."""
+        if not isinstance(node.value, str):
+            return node
+        _require_usable(node.value, "the text")
+        if "${" not in node.value:
+            return node
+        secret = any(match.group() != "$${" for match in _REFERENCE.finditer(node.value))
+        return replace(node, value=_REFERENCE.sub(self._referred, node.value), secret=secret)
+
+    def _referred(self, match: re.Match[str]) -> str:
+        whole: str = match.group()
+        if whole == "$${":
+            return "${"
+        kind, _, name = whole[2:].removesuffix("}").partition(":")
+        if kind not in ("env", "file") or not name or not whole.endswith("}"):
+            raise Unfit(f"found {quoted(whole)}, allowed ${{env:NAME}} and ${{file:PATH}}; a plain ${{ is written $${{")
+        return self._variable(name) if kind == "env" else self._contents(name)
+
+    def _variable(self, name: str) -> str:
+        what = f"environment variable {quoted(name)}"
+        text = self.environment.get(name)
+        if text is None:
+            raise Unfit(f"{what} is not set")
+        return _require_usable(text, what)
+
+    def _contents(self, name: str) -> str:
+        what = f"file {quoted(name)}"
+        path = self.base / name
+        require_file(path, what)
+        try:
+            with path.open("rb") as file:
+                content = file.read(_FILE_LIMIT_BYTES + 1)
+        except OSError as error:
+            raise Unfit(f"{what} cannot be read: {error.strerror}") from None
+        if len(content) > _FILE_LIMIT_BYTES:
+            raise Unfit(f"{what} is larger than {_FILE_LIMIT_BYTES} bytes")
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            raise Unfit(f"{what} is not UTF-8 text") from None
+        return _require_usable(text.removesuffix("\n").removesuffix("\r"), what)
+
+
+def _require_usable(text: str, what: str) -> str:
+    if _UNUSABLE.search(text):
+        raise Unfit(f"{what} has a character that is NUL or half of a pair")
+    return text

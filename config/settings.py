@@ -1,0 +1,74 @@
+"""What a configuration comes to: frozen values, fully defaulted, paths absolute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from connectors.settings import AwsSettings, DestinationSettings, KafkaSettings, Secret
+from router.core.model import EventSourceMapping
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSettings:
+    """One function."""
+
+    name: str
+    #: `module.attribute`; folders by dots or slashes.
+    handler: str
+    #: Folder or .zip archive.
+    code: Path
+    #: The user's interpreter: an absolute path, or a name looked up on PATH; None = ours.
+    python: str | None
+    timeout_s: float
+    memory_bytes: int
+    #: Workers at most; None = as many as its mappings can use, at most 2 for each CPU.
+    reserved_concurrency: int | None
+    environment: Mapping[str, Secret]
+    #: Is what handlers print kept?
+    logs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MappingSettings:
+    """One event source mapping."""
+
+    mapping: EventSourceMapping
+    enabled: bool
+    source: KafkaSettings
+    #: Filter patterns, JSON texts; none = every record passes.
+    filters: tuple[str, ...]
+    destination: DestinationSettings | None
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long failed batches are kept."""
+
+    keep_for_s: float
+    keep_bytes: int
+    #: At `keep_bytes`: remove the oldest failures, or hold what fails.
+    drop_oldest: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A whole file."""
+
+    #: The file itself.
+    path: Path
+    state_dir: Path
+    #: A loopback address or `localhost`.
+    listen_host: str
+    #: 0 = any free port.
+    listen_port: int
+    aws: AwsSettings
+    functions: Mapping[str, FunctionSettings]
+    mappings: tuple[MappingSettings, ...]
+    drain_timeout_s: float
+    failures: Retention
+    #: debug, info, warning or error.
+    log_level: str
+    #: What is right but may surprise, for people.
+    notices: tuple[str, ...]

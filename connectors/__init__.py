@@ -1,0 +1,27 @@
+"""The world: one file per source, the destinations, the stores. What nobody configured is not imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Final
+
+from connectors.settings import FileDestination, KafkaDestination, KafkaSettings, SqsDestination
+
+#: Settings of a `source` block -> the class that reads it.
+SOURCES: Final[Mapping[type, str]] = {
+    KafkaSettings: "connectors.kafka:KafkaSource",
+}
+
+#: Settings of a destination block -> the class that sends to it.
+DESTINATIONS: Final[Mapping[type, str]] = {
+    FileDestination: "connectors.destinations:FileSender",
+    KafkaDestination: "connectors.kafka_destination:KafkaSender",
+    SqsDestination: "connectors.destinations:SqsSender",
+}
+
+
+def load(path: str) -> Any:
+    """Import what an entry of SOURCES or DESTINATIONS names."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)

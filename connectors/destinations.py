@@ -1,0 +1,156 @@
+"""Where failure records go: an SQS queue or a file; kafka_destination has the Kafka topic.
+
+A sender answers one call and tries once; the store keeps what was not accepted, and decides when it is sent again.
+After a refusal the next call starts from a new client, so that new credentials and a queue made anew are seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from connectors.aws import aws_errors, sqs_client
+from connectors.settings import FileDestination, SqsDestination
+from router.errors import DestinationUnavailable
+from router.failure_record import encode, failure_record, function_arn
+from router.ports import FailureMessage
+
+if TYPE_CHECKING:
+    from types_aiobotocore_sqs import SQSClient
+
+
+class SqsSender:
+    """Sends failure records, without payload, to a standard SQS queue."""
+
+    def __init__(self, settings: SqsDestination, region: str | None = None) -> None:
+        """Make it without any I/O; `region` is the one in function ARNs."""
+        self._settings = settings
+        self._function_region = region or settings.region
+        self.name = f"sqs:{_queue_name(settings.queue)}"
+        self._open = AsyncExitStack()
+        self._client: SQSClient | None = None
+        self._connecting = asyncio.Lock()
+        self._url = ""
+
+    async def send(self, message: FailureMessage) -> None:
+        record = failure_record(
+            message.entry, function_arn=function_arn(message.entry.batch.function, self._function_region)
+        )
+        await self._ask(encode(record).decode())
+
+    async def check(self) -> None:
+        await self._ask(None)
+
+    async def close(self) -> None:
+        self._client = None
+        await self._open.aclose()
+
+    async def _ask(self, body: str | None) -> None:
+        """Send a message; None = only see whether the queue is there."""
+        try:
+            with aws_errors(DestinationUnavailable, f"SQS queue {self._settings.queue}"):
+                async with self._connecting:
+                    client = self._client or await self._connect()
+                if body is None:
+                    await client.get_queue_attributes(QueueUrl=self._url, AttributeNames=["QueueArn"])
+                else:
+                    await client.send_message(QueueUrl=self._url, MessageBody=body)
+        except DestinationUnavailable:
+            await self.close()
+            raise
+
+    async def _connect(self) -> SQSClient:
+        settings = self._settings
+        queue, owner, region = settings.queue, None, settings.region
+        if queue.startswith("arn:"):
+            *_, region, owner, queue = queue.split(":")
+        client = await self._open.enter_async_context(sqs_client(settings.endpoint_url, region))
+        if queue.startswith(("http://", "https://")):
+            self._url = queue
+        elif owner:
+            self._url = (await client.get_queue_url(QueueName=queue, QueueOwnerAWSAccountId=owner))["QueueUrl"]
+        else:
+            self._url = (await client.get_queue_url(QueueName=queue))["QueueUrl"]
+        self._client = client
+        return client
+
+
+class FileSender:
+    """Appends failure records, with the event, to a file: one JSON line each, on the disk before `send` returns."""
+
+    def __init__(self, settings: FileDestination, region: str | None = None) -> None:
+        """Make it without any I/O; `region` is the one in function ARNs."""
+        self._path = settings.path
+        self._function_region = region
+        self.name = f"file:{settings.path}"
+
+    async def send(self, message: FailureMessage) -> None:
+        await asyncio.to_thread(self._write, message)
+
+    async def check(self) -> None:
+        await asyncio.to_thread(self._look)
+
+    async def close(self) -> None:
+        pass
+
+    def _write(self, message: FailureMessage) -> None:
+        arn = function_arn(message.entry.batch.function, self._function_region)
+        record = failure_record(message.entry, function_arn=arn, event=message.event, payload="object")
+        with self._errors(), _opened(self._path) as descriptor:
+            _append_line(descriptor, encode(record))
+
+    def _look(self) -> None:
+        with self._errors():
+            if not self._path.parent.is_dir():
+                raise FileNotFoundError
+            if not os.access(self._path if self._path.exists() else self._path.parent, os.W_OK):
+                raise PermissionError
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise DestinationUnavailable(f"file {self._path}: its directory does not exist; make it") from error
+        except PermissionError as error:
+            raise DestinationUnavailable(f"file {self._path}: it cannot be written; check its permissions") from error
+        except OSError as error:
+            raise DestinationUnavailable(f"file {self._path}: {error.strerror}") from error
+
+
+def _queue_name(queue: str) -> str:
+    return queue.rpartition("/" if "/" in queue else ":")[2]
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Open a regular file for appending, for nobody else at the same time."""
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise DestinationUnavailable(f"file {path}: it is no regular file; choose another path")
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _append_line(descriptor: int, line: bytes) -> None:
+    """Append a whole line or nothing, also behind half a line that a crash has left."""
+    size = os.fstat(descriptor).st_size
+    torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+    rest = memoryview((b"\n" if torn else b"") + line + b"\n")
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise

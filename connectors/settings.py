@@ -1,0 +1,114 @@
+"""Settings of sources and destinations: plain frozen values that need no client library to be made or read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeAlias
+
+
+class Secret:
+    """A text that never shows: not in `repr`, `str`, f-strings, log lines or error messages."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text: Final = text
+
+    def reveal(self) -> str:
+        """Give the text itself, for whom it was meant."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._text))
+
+
+@dataclass(frozen=True, slots=True)
+class AwsSettings:
+    """How to reach AWS or what stands in for it; None = what the usual AWS environment and profile say."""
+
+    endpoint_url: str | None = None
+    region: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """How to log in to a Kafka cluster and how to trust it."""
+
+    #: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
+    protocol: str = "PLAINTEXT"
+    #: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; set exactly when the protocol has SASL.
+    mechanism: str | None = None
+    username: str | None = field(default=None, repr=False)
+    password: Secret | None = None
+    #: PEM file of the authorities to trust; None = the system's.
+    ca: Path | None = None
+    #: PEM files of our own certificate and its key; both or neither.
+    certificate: Path | None = None
+    key: Path | None = None
+    key_password: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """One topic read by one consumer group."""
+
+    #: Name of the event source mapping.
+    mapping: str
+    #: `host:port`, at least one.
+    bootstrap_servers: tuple[str, ...]
+    topic: str
+    consumer_group: str
+    #: TRIM_HORIZON, LATEST or AT_TIMESTAMP: where a partition without a committed offset starts.
+    starting_position: str
+    #: Epoch seconds; set exactly with AT_TIMESTAMP.
+    starting_timestamp_s: float | None
+    #: Longest time an in-flight batch may take when a partition is revoked.
+    drain_s: float
+    security: Security
+    #: read_uncommitted or read_committed.
+    isolation_level: str
+    client_id: str
+    #: Static membership; None = dynamic.
+    group_instance_id: str | None
+    session_timeout_s: float
+    #: `eventSource` of the event.
+    event_source: str
+
+
+@dataclass(frozen=True, slots=True)
+class SqsDestination:
+    """A standard SQS queue that takes failure records."""
+
+    #: Name, URL or ARN.
+    queue: str
+    endpoint_url: str | None
+    region: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaDestination:
+    """A Kafka topic that takes failure records."""
+
+    topic: str
+    bootstrap_servers: tuple[str, ...]
+    security: Security
+
+
+@dataclass(frozen=True, slots=True)
+class FileDestination:
+    """A file to which failure records are appended, one JSON line each."""
+
+    path: Path
+
+
+DestinationSettings: TypeAlias = SqsDestination | KafkaDestination | FileDestination

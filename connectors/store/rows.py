@@ -1,0 +1,193 @@
+"""Changes and questions of the Store port as SQL. One connection, no threads, no transactions of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from router.core.model import FailedBatch
+from router.ports import (
+    Backlog,
+    Change,
+    DeleteFailure,
+    DeliveryEnded,
+    FailureEntry,
+    KeepFailure,
+    PutState,
+    Selection,
+    SetStatus,
+    Unclaim,
+)
+
+_COLUMNS: Final = (
+    "batch, status, destination, batch_info, event_bytes, deliveries, delivery_error, next_delivery_s"  # as in _entry
+)
+_OLDEST_FIRST: Final = "ORDER BY failed_at_s, id"
+
+_KEEP: Final = """
+    INSERT INTO failures (id, mapping, shard, failed_at_s, error, status, destination, undelivered, deliveries,
+                          delivery_error, next_delivery_s, event_bytes, batch, batch_info)
+    VALUES (:id, :mapping, :shard, :failed_at_s, :error, :status, :destination, :undelivered, :deliveries,
+            :delivery_error, :next_delivery_s, :event_bytes, :batch, :batch_info)
+"""
+_SET_STATUS: Final = """
+    UPDATE failures SET status = :status, claimed_from = NULL,
+        undelivered = undelivered AND :status IN ('stored', 'replaying'),
+        event_bytes = iif(:status = 'dropped', 0, event_bytes)
+    WHERE id = :id
+"""
+_UNCLAIM: Final = (
+    "UPDATE failures SET status = claimed_from, claimed_from = NULL WHERE id = ? AND claimed_from IS NOT NULL"
+)
+_ACCEPTED: Final = """
+    UPDATE failures SET undelivered = 0, deliveries = deliveries + 1, delivery_error = NULL,
+        status = iif(status = 'stored', 'delivered', status),
+        claimed_from = iif(claimed_from = 'stored', 'delivered', claimed_from)
+    WHERE id = ?
+"""
+_REFUSED: Final = """
+    UPDATE failures SET deliveries = deliveries + 1, delivery_error = :error, next_delivery_s = :next_delivery_s
+    WHERE id = :id
+"""
+_CLAIM: Final = """
+    UPDATE failures SET claimed_from = status, status = 'replaying'
+    WHERE id = ? AND status NOT IN ('replaying', 'dropped')
+"""
+_IDLE: Final = "SELECT id FROM failures WHERE id = ? AND status <> 'replaying'"
+
+
+def write(database: sqlite3.Connection, change: Change) -> None:
+    """Carry out one change."""
+    match change:
+        case KeepFailure(entry, event):
+            _keep(database, entry, event)
+        case SetStatus(id, status):
+            database.execute(_SET_STATUS, {"id": id, "status": status})
+            if status == "dropped":
+                database.execute("DELETE FROM events WHERE failure_id = ?", (id,))
+        case Unclaim(id):
+            database.execute(_UNCLAIM, (id,))
+        case DeleteFailure(id):
+            database.execute("DELETE FROM failures WHERE id = ?", (id,))
+        case DeliveryEnded(id, None):
+            database.execute(_ACCEPTED, (id,))
+        case DeliveryEnded(id, error, next_delivery_s):
+            database.execute(_REFUSED, {"id": id, "error": error, "next_delivery_s": next_delivery_s})
+        case PutState(mapping, key, ""):
+            database.execute("DELETE FROM states WHERE mapping = ? AND key = ?", (mapping, key))
+        case PutState(mapping, key, text):
+            database.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", (mapping, key, text))
+
+
+def claim(database: sqlite3.Connection, ids: Sequence[str]) -> list[str]:
+    """Mark failures as replaying; give those for which it was done."""
+    return [each for each in ids if database.execute(_CLAIM, (each,)).rowcount]
+
+
+def drop(database: sqlite3.Connection, ids: Sequence[str]) -> list[str]:
+    """Mark failures as dropped and free their events; give those for which it was done."""
+    idle = [each for each in ids if database.execute(_IDLE, (each,)).fetchone()]
+    for each in idle:
+        write(database, SetStatus(each, "dropped"))
+    return idle
+
+
+def states(database: sqlite3.Connection, mapping: str) -> dict[str, str]:
+    return dict(database.execute("SELECT key, text FROM states WHERE mapping = ?", (mapping,)))
+
+
+def failures(database: sqlite3.Connection, selection: Selection) -> list[FailureEntry]:
+    where, values = _conditions(selection)
+    limit = -1 if selection.limit is None else selection.limit
+    question = f"SELECT {_COLUMNS} FROM failures WHERE {where} {_OLDEST_FIRST} LIMIT ?"
+    return [_entry(row) for row in database.execute(question, (*values, limit))]
+
+
+def undelivered(database: sqlite3.Connection, mapping: str) -> list[FailureEntry]:
+    question = f"SELECT {_COLUMNS} FROM failures WHERE mapping = ? AND undelivered {_OLDEST_FIRST}"
+    return [_entry(row) for row in database.execute(question, (mapping,))]
+
+
+def event(database: sqlite3.Connection, failure_id: str) -> bytes | None:
+    row = database.execute("SELECT compressed, event FROM events WHERE failure_id = ?", (failure_id,)).fetchone()
+    if row is None:
+        return None
+    compressed, data = row
+    return zlib.decompress(data) if compressed else data
+
+
+def backlog(database: sqlite3.Connection, mapping: str) -> Backlog:
+    question = "SELECT total(undelivered), total(event_bytes), count(*) FROM failures WHERE mapping = ?"
+    undelivered_count, stored_bytes, count = database.execute(question, (mapping,)).fetchone()
+    return Backlog(int(undelivered_count), int(stored_bytes), count)
+
+
+def _keep(database: sqlite3.Connection, entry: FailureEntry, event: bytes) -> None:
+    batch = entry.batch
+    database.execute("DELETE FROM failures WHERE id = ?", (batch.id,))
+    row = {
+        "id": batch.id,
+        "mapping": batch.mapping,
+        "shard": batch.shard,
+        "failed_at_s": batch.failed_at_s,
+        "error": f"{batch.error.error_type}\n{batch.error.message}".casefold() if batch.error else "",
+        "status": entry.status,
+        "destination": entry.destination,
+        "undelivered": entry.destination is not None,
+        "deliveries": entry.deliveries,
+        "delivery_error": entry.delivery_error,
+        "next_delivery_s": entry.next_delivery_s,
+        "event_bytes": len(event),
+        "batch": msgspec.json.encode(batch),
+        "batch_info": msgspec.json.encode(entry.batch_info),
+    }
+    database.execute(_KEEP, row)
+    compressed = zlib.compress(event, 1)
+    smaller = len(compressed) < len(event)
+    database.execute("INSERT INTO events VALUES (?, ?, ?)", (batch.id, smaller, compressed if smaller else event))
+    database.executemany("INSERT OR IGNORE INTO keys VALUES (?, ?)", [(key, batch.id) for key in entry.keys])
+
+
+def _entry(row: tuple[Any, ...]) -> FailureEntry:
+    batch, status, destination, batch_info, event_bytes, deliveries, delivery_error, next_delivery_s = row
+    return FailureEntry(
+        msgspec.json.decode(batch, type=FailedBatch),
+        status,
+        destination,
+        msgspec.json.decode(batch_info),
+        (),
+        event_bytes,
+        deliveries,
+        delivery_error,
+        next_delivery_s,
+    )
+
+
+def _conditions(selection: Selection) -> tuple[str, list[Any]]:
+    conditions = list(_each_condition(selection))
+    values = [value for _, several in conditions for value in several]
+    return " AND ".join(condition for condition, _ in conditions) or "true", values
+
+
+def _each_condition(selection: Selection) -> Iterator[tuple[str, Sequence[Any]]]:
+    if selection.ids:
+        # One text, whatever their number: SQLite limits parameters.
+        yield "id IN (SELECT value FROM json_each(?))", [msgspec.json.encode(selection.ids).decode()]
+    if selection.statuses:
+        yield "status IN (SELECT value FROM json_each(?))", [msgspec.json.encode(selection.statuses).decode()]
+    if selection.error is not None:
+        yield "instr(error, ?)", [selection.error.casefold()]
+    if selection.key is not None:
+        yield "id IN (SELECT failure_id FROM keys WHERE key = ?)", [selection.key]
+    for condition, value in (
+        ("mapping = ?", selection.mapping),
+        ("shard = ?", selection.shard),
+        ("failed_at_s >= ?", selection.since_s),
+        ("failed_at_s < ?", selection.until_s),
+    ):
+        if value is not None:
+            yield condition, [value]

@@ -1,0 +1,99 @@
+"""The embedded store: one SQLite file in the state directory, written by one daemon, read by anybody who may.
+
+Write-ahead log with synchronous=FULL: what `apply` has returned for survives the end of the process and of the power.
+Files are 0600 and a directory that we make is 0700: events are users' data. Everything in it is JSON or the bytes of an
+event; no pickles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Self
+
+from connectors.store import rows, schema
+from connectors.store.errors import store_errors
+from connectors.store.lock import DirectoryLock
+from connectors.store.reader import FILE_NAME, SqliteReader, connect
+from connectors.store.writer import Writer
+from router.ports import Change
+
+#: Pages of the log after which it is written back into the database (4 KiB each: 16 MiB).
+CHECKPOINT_PAGES: Final = 4096
+
+
+class SqliteStore(SqliteReader):
+    """The Store port over SQLite."""
+
+    def __init__(
+        self, path: Path, reading: sqlite3.Connection, writing: sqlite3.Connection, lock: DirectoryLock
+    ) -> None:
+        super().__init__(path, reading)
+        self._writer = Writer(writing, path)
+        self._lock = lock
+
+    @classmethod
+    async def open(cls, directory: Path) -> Self:
+        """Open or make the store of a state directory, which nobody else may write until `close`.
+
+        Raises:
+            StoreUnavailable: in use, not readable or writable, damaged, or of a newer version.
+        """
+        return await asyncio.to_thread(cls._open, directory)
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        await self._writer.run(lambda database: _write_all(database, changes))
+
+    async def claim(self, failure_ids: Sequence[str]) -> Sequence[str]:
+        return await self._writer.run(lambda database: rows.claim(database, failure_ids))
+
+    async def drop(self, failure_ids: Sequence[str]) -> Sequence[str]:
+        return await self._writer.run(lambda database: rows.drop(database, failure_ids))
+
+    async def close(self) -> None:
+        """Finish what is being written, then let go of the directory. May come twice."""
+        await super().close()
+        await asyncio.to_thread(self._writer.close)
+        self._lock.release()
+
+    @classmethod
+    def _open(cls, directory: Path) -> Self:
+        path = directory / FILE_NAME
+        with store_errors(path):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = DirectoryLock(directory)
+            try:
+                _make_private(path)
+                writing = _open_writing(path)
+                return cls(path, connect(path, mode="mode=rw"), writing, lock)
+            except BaseException:
+                lock.release()
+                raise
+
+
+def _make_private(path: Path) -> None:
+    """Create the file for us alone; SQLite gives its companions the same mode."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    path.chmod(0o600)
+
+
+def _open_writing(path: Path) -> sqlite3.Connection:
+    database = connect(path, mode="mode=rw")
+    try:
+        schema.check(database, path)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        schema.prepare(database, path)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _write_all(database: sqlite3.Connection, changes: Sequence[Change]) -> None:
+    for change in changes:
+        rows.write(database, change)

@@ -1,0 +1,109 @@
+"""The one thread that writes: whatever waits when it is free becomes one transaction (group commit).
+
+With synchronous=FULL a commit costs one wait for the disk, however much is in it. A job that fails takes nobody with
+it: the transaction is rolled back and each of its jobs is tried again alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Final, TypeVar
+
+from connectors.store.errors import store_errors
+from router.errors import StoreUnavailable
+
+T = TypeVar("T")
+
+#: Jobs in one transaction at most, so that the first of them does not wait for ever.
+GROUP_LIMIT: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    work: Callable[[sqlite3.Connection], Any]
+    loop: asyncio.AbstractEventLoop
+    answer: asyncio.Future[Any]
+
+
+class Writer:
+    """Runs jobs on a connection that nothing else uses."""
+
+    def __init__(self, database: sqlite3.Connection, path: Path) -> None:
+        self._database = database
+        self._path = path
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="headrace-store", daemon=True)
+        self._thread.start()
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in a transaction; returns once that is durable. It may run twice, the first time for nothing.
+
+        Raises:
+            StoreUnavailable: nothing was written.
+        """
+        if self._closed:
+            raise StoreUnavailable(f"state in {self._path}: it is closed")
+        loop = asyncio.get_running_loop()
+        job = _Job(work, loop, loop.create_future())
+        self._jobs.put(job)
+        result: T = await job.answer
+        return result
+
+    def close(self) -> None:
+        """Finish what waits, then close the connection. Blocks; may come twice."""
+        if not self._closed:
+            self._closed = True
+            self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        ends = False
+        while not ends:
+            jobs = [self._jobs.get()]
+            while not self._jobs.empty() and len(jobs) < GROUP_LIMIT:
+                jobs.append(self._jobs.get())
+            ends = None in jobs
+            self._settle([job for job in jobs if job is not None])
+        self._database.close()
+
+    def _settle(self, jobs: list[_Job]) -> None:
+        try:
+            results = self._commit(jobs)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it goes to the one who asked
+            if len(jobs) == 1:
+                _answer(jobs[0], asyncio.Future.set_exception, error)
+            else:
+                for job in jobs:
+                    self._settle([job])
+            return
+        for job, result in zip(jobs, results, strict=True):
+            _answer(job, asyncio.Future.set_result, result)
+
+    def _commit(self, jobs: list[_Job]) -> list[Any]:
+        with store_errors(self._path):
+            try:
+                self._database.execute("BEGIN IMMEDIATE")
+                results = [job.work(self._database) for job in jobs]
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:  # some errors have ended it already
+                    self._database.execute("ROLLBACK")
+                raise
+            return results
+
+
+def _answer(job: _Job, how: Callable[[asyncio.Future[Any], Any], None], what: object) -> None:
+    def settle() -> None:
+        if not job.answer.done():  # nobody waits any more when it was cancelled
+            how(job.answer, what)
+
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more either
+        job.loop.call_soon_threadsafe(settle)

@@ -1,0 +1,492 @@
+"""One worker: loads a function in the user's own interpreter and runs it, one event at a time.
+
+Started as `python -I bootstrap.py CHANNEL LOCK PARENT` (two inherited descriptors, the second may be -1, and the
+daemon's process id). It is the only file of ours that runs there, so it needs CPython 3.9 or newer and the standard
+library; orjson decodes the events where it is installed. What a function sees is that of the AWS Lambda Python runtime
+(AWS Lambda developer guide, "Building Lambda functions with Python"; error types, results and logging as in the
+open-source awslambdaric). One extension: `async def` handlers are awaited, on one event loop that lives as long as the
+worker.
+
+Frames, both ways: a header of 12 bytes (kind, length of the request id, length of the body, a number), the request id,
+the body. They travel on a private socket, so nothing a handler prints can corrupt them, and a forked child drops it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.machinery
+import json
+import logging
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+import traceback
+from decimal import Decimal
+from types import CoroutineType, TracebackType
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple
+
+try:
+    from orjson import loads as _loads_fast
+except ImportError:
+    _loads_fast = None  # type: ignore[assignment,unused-ignore]
+
+# --- frames
+
+#: Kind, length of the request id, length of the body, number: see the kinds for what the number is.
+HEADER = struct.Struct("!BBxxII")
+
+#: Daemon to worker: what to load, as JSON; and one event (number: milliseconds until it times out).
+SETUP, INVOKE = 1, 2
+#: Worker to daemon: the function is loaded, or its error; the result of one event, or its error, or an error made of a
+#: result that cannot be sent (number of these three: microseconds it took).
+READY, INIT_FAILED, RETURNED, RAISED, BAD_RESULT = 3, 4, 5, 6, 7
+
+#: Largest result: 6 MB and what surrounds it (AWS Lambda quotas; the number is in Lambda's own error message).
+RESULT_LIMIT_BYTES = 6291556
+#: Error messages and traces beyond this are cut, so that an error always fits into a frame.
+MESSAGE_LIMIT_CHARS = 32 * 1024
+TRACE_LIMIT_LINES = 200
+TRACE_LINE_LIMIT_CHARS = 2000
+
+_BUFFER_BYTES = 64 * 1024
+_KEPT_BUFFER_BYTES = 1024 * 1024
+_OWN_NAMES = frozenset(("router", "connectors", "handlers", "config"))
+_OWN_ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+_PR_SET_PDEATHSIG = 1
+#: The tracing header of one invocation, which is not sampled.
+_TRACE = "Root=1-%08x-%s%08x;Parent=%016x;Sampled=0"
+
+
+def pack(kind: int, body: bytes, number: int = 0, request_id: bytes = b"") -> bytes:
+    """Make one frame."""
+    return HEADER.pack(kind, len(request_id), len(body), number) + request_id + body
+
+
+class Channel:
+    """The worker's end of its socket to the daemon."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+        self._socket.set_inheritable(False)
+        # An interpreter that ends closes its sockets early; this one stays open until the exit status is certain.
+        self._second = os.dup(descriptor)
+        self._buffer = bytearray(_BUFFER_BYTES)
+
+    def receive(self) -> Tuple[int, int, str, memoryview]:
+        """Wait for one frame: kind, number, request id, body. The body is valid until the next call."""
+        if len(self._buffer) > _KEPT_BUFFER_BYTES:
+            self._buffer = bytearray(_BUFFER_BYTES)
+        size = self._fill(0)
+        while size < HEADER.size:
+            size = self._fill(size)
+        kind, id_bytes, body_bytes, number = HEADER.unpack_from(self._buffer)
+        body_at = HEADER.size + id_bytes
+        end = body_at + body_bytes
+        if end > len(self._buffer):
+            self._grow(size, end)
+        while size < end:
+            size = self._fill(size)
+        view = memoryview(self._buffer)
+        return kind, number, str(view[HEADER.size : body_at], "utf-8"), view[body_at:end]
+
+    def _grow(self, size: int, end: int) -> None:
+        larger = bytearray(end)
+        larger[:size] = memoryview(self._buffer)[:size]
+        self._buffer = larger
+
+    def _fill(self, size: int) -> int:
+        """Read behind the first `size` bytes of the buffer and give the new size."""
+        got = self._socket.recv_into(memoryview(self._buffer)[size:] if size else self._buffer)
+        if not got:
+            _leave()
+        return size + got
+
+    def send(self, kind: int, body: bytes, number: int = 0) -> None:
+        try:
+            self._socket.sendall(HEADER.pack(kind, 0, len(body), number) + body)
+        except OSError:  # the daemon is gone, or this is a forked child that returned from the handler
+            os._exit(1)
+
+    def close(self) -> None:
+        self._socket.close()
+        os.close(self._second)
+
+
+# --- life and death
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when the daemon ends, and end now if it already has."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        _leave()
+
+
+def _leave() -> NoReturn:
+    """End with everything this worker has started: nobody listens any more."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
+# --- errors, as the function's caller sees them
+
+
+class Fault(Exception):
+    """A failure that the runtime itself reports, under a `Runtime.` name."""
+
+    def __init__(self, error_type: str, message: str, trace: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+        self.trace = list(trace)
+
+
+def _describe(error: BaseException, request_id: str) -> Dict[str, Any]:
+    """Make the error object of an invocation or initialisation."""
+    trace = error.trace if isinstance(error, Fault) else _trace_of(error.__traceback__)
+    return {
+        "errorMessage": _sendable(_text_of(error), MESSAGE_LIMIT_CHARS),
+        "errorType": error.error_type if isinstance(error, Fault) else type(error).__name__,
+        "requestId": request_id,
+        "stackTrace": [_sendable(line, TRACE_LINE_LIMIT_CHARS) for line in trace],
+    }
+
+
+def _sendable(text: str, limit_chars: int) -> str:
+    """Cut a text, and spell out what UTF-8 cannot hold."""
+    return text[:limit_chars].encode("utf-8", "backslashreplace").decode()
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # the user's __str__ may raise anything; the error is reported all the same
+        return "<exception str() failed>"
+
+
+def _trace_of(trace: Optional[TracebackType]) -> List[str]:
+    """Format the frames from the first one of the user's on."""
+    frames = traceback.extract_tb(trace)
+    first = next((index for index, frame in enumerate(frames) if not _is_machinery(frame.filename)), len(frames))
+    plain = [(frame.filename, frame.lineno or 0, frame.name, frame.line) for frame in frames[first:]]  # no column marks
+    return traceback.format_list(plain)[:TRACE_LIMIT_LINES]
+
+
+def _is_machinery(filename: str) -> bool:
+    return (
+        filename == __file__
+        or filename.startswith("<frozen importlib")
+        or os.path.dirname(filename) in (os.path.dirname(importlib.__file__), _ASYNCIO_FOLDER)
+    )
+
+
+_ASYNCIO_FOLDER = os.path.join(os.path.dirname(os.__file__), "asyncio")
+
+
+# --- loading the function
+
+
+class _OwnModules:
+    """Keeps our own modules from being imported by users, whose projects may have the same names."""
+
+    @staticmethod
+    def find_spec(name: str, *_: Any) -> Optional[importlib.machinery.ModuleSpec]:
+        if name not in _OWN_NAMES:
+            return None
+        places = [place for place in sys.path if os.path.realpath(place) != _OWN_ROOT]
+        spec = importlib.machinery.PathFinder.find_spec(name, places)
+        if spec is None:
+            raise ModuleNotFoundError("No module named {!r}".format(name), name=name)
+        return spec
+
+
+def _set_up_imports(root: str) -> None:
+    """Put the user's code first, then PYTHONPATH (which -I ignores)."""
+    extra = [os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    sys.path[:0] = [root, *extra]
+    sys.meta_path.insert(0, _OwnModules)  # type: ignore[arg-type,unused-ignore]
+    sys.argv[1:] = []
+
+
+def _load(handler: str) -> Callable[[Any, Any], Any]:
+    """Import the module of a handler string and give the function it names."""
+    module_name, dot, function_name = handler.rpartition(".")
+    if not dot or not module_name:
+        raise Fault(
+            "Runtime.MalformedHandlerName",
+            "Bad handler '{}': not enough values to unpack (expected 2, got 1)".format(handler),
+        )
+    if module_name.split(".")[0] in sys.builtin_module_names:
+        raise Fault(
+            "Runtime.BuiltInModuleConflict",
+            "Cannot use built-in module {} as a handler module".format(module_name),
+        )
+    module = _import(module_name)
+    try:
+        function: Callable[[Any, Any], Any] = getattr(module, function_name)
+    except AttributeError:
+        message = "Handler '{}' missing on module '{}'".format(function_name, module_name)
+        raise Fault("Runtime.HandlerNotFound", message) from None
+    return function
+
+
+def _import(module_name: str) -> Any:
+    try:
+        return importlib.import_module(module_name.replace("/", "."))
+    except ImportError as error:
+        message = "Unable to import module '{}': {}".format(module_name, _text_of(error))
+        raise Fault("Runtime.ImportModuleError", message, _trace_of(error.__traceback__)) from None
+    except SyntaxError as error:
+        place = '  File "{}" Line {}\n    {}'.format(error.filename, error.lineno, error.text)
+        message = "Syntax error in module '{}': {}".format(module_name, _text_of(error))
+        raise Fault("Runtime.UserCodeSyntaxError", message, [place]) from None
+
+
+# --- what the handler is given
+
+
+class LambdaContext:
+    """The second argument of a handler. What is equal for all invocations of a worker is set on the class."""
+
+    function_name = ""
+    function_version = "$LATEST"
+    invoked_function_arn = ""
+    memory_limit_in_mb = ""
+    log_group_name = ""
+    log_stream_name = ""
+    client_context = None
+    tenant_id = None
+
+    def __init__(self, request_id: str, deadline_s: float) -> None:
+        self.aws_request_id = request_id
+        self.identity = CognitoIdentity()
+        self._deadline_s = deadline_s
+
+    def get_remaining_time_in_millis(self) -> int:
+        return max(0, int((self._deadline_s - time.monotonic()) * 1000))
+
+    def log(self, message: object) -> None:
+        sys.stdout.write(str(message))
+
+    def __repr__(self) -> str:
+        names = ("aws_request_id", "function_name", "function_version", "invoked_function_arn", "memory_limit_in_mb")
+        return "LambdaContext([" + ",".join("{}={}".format(name, getattr(self, name)) for name in names) + "])"
+
+
+class CognitoIdentity:
+    """Who called through a mobile SDK: nobody does here."""
+
+    cognito_identity_id = None
+    cognito_identity_pool_id = None
+
+
+class _Log(logging.Handler):
+    """Writes records to standard output in the form of the Lambda runtime."""
+
+    request_id = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        record.aws_request_id = self.request_id
+        try:
+            sys.stdout.write(self.format(record))
+        except Exception:  # a broken log call must not fail the handler; logging's own rule
+            self.handleError(record)
+
+
+def _set_up_output() -> _Log:
+    """Send each finished line out at once, and logging with it."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr,unused-ignore]
+    log = _Log()
+    form = "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s\n"
+    log.setFormatter(logging.Formatter(form, "%Y-%m-%dT%H:%M:%S"))
+    logging.Formatter.converter = time.gmtime
+    root = logging.getLogger()
+    root.addHandler(log)
+    level = os.environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper()
+    if isinstance(logging.getLevelName(level), int):
+        root.setLevel(level)
+    return log
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):  # the handler closed or replaced it
+            pass
+
+
+def _log_error(error: Dict[str, Any]) -> None:
+    lines = ["[ERROR] {errorType}: {errorMessage}".format(**error)]
+    if error["stackTrace"]:
+        lines.append("Traceback (most recent call last):")
+        lines += [line.rstrip("\n") for line in error["stackTrace"]]
+    try:
+        print("\n".join(lines))
+    except (AttributeError, OSError, ValueError):  # the handler closed or replaced standard output
+        pass
+
+
+# --- events and results
+
+
+def _decode(body: memoryview) -> Any:
+    if _loads_fast is not None:
+        try:
+            return _loads_fast(body)
+        except ValueError:  # stricter than the standard library, which decides
+            pass
+    try:
+        return json.loads(str(body, "utf-8"))
+    except ValueError as error:
+        raise Fault("Runtime.UnmarshalError", "Unable to unmarshal input: {}".format(error)) from None
+
+
+class Marshaller:
+    """Encodes results: JSON with NaN, and Decimals as numbers written out in full.
+
+    The standard library cannot write a Decimal as it stands, so a mark is written and replaced afterwards.
+    """
+
+    def __init__(self) -> None:
+        self._mark = os.urandom(8).hex() + ":"
+        self._decimals: List[str] = []
+        escape = sys.version_info < (3, 12)  # the Lambda runtimes from 3.12 on write other scripts as they are
+        self._encode = json.JSONEncoder(ensure_ascii=escape, default=self._other).encode
+
+    def encode(self, result: Any) -> bytes:
+        if result is None:
+            return b"null"
+        if isinstance(result, bytes):
+            raise _not_marshalled("Object of type bytes is not JSON serializable")
+        try:
+            return self._numbers(self._encode(result)).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise _not_marshalled(_text_of(error)) from None
+
+    def _other(self, value: Any) -> Any:
+        if isinstance(value, Decimal):
+            self._decimals.append("NaN" if value.is_nan() else str(value))
+            return self._mark + str(len(self._decimals) - 1)
+        if isinstance(value, bytes):
+            return value.decode()
+        raise TypeError("Object of type {} is not JSON serializable".format(type(value).__name__))
+
+    def _numbers(self, text: str) -> str:
+        if self._decimals:
+            parts = text.split('"' + self._mark)
+            for index, part in enumerate(parts[1:], 1):
+                number, _, rest = part.partition('"')
+                parts[index] = self._decimals[int(number)] + rest
+            text = "".join(parts)
+            self._decimals.clear()
+        return text
+
+
+class Worker:
+    """The function, loaded, and what stays between its invocations."""
+
+    def __init__(self, channel: Channel, handler: Callable[[Any, Any], Any], log: _Log) -> None:
+        self._channel = channel
+        self._handler = handler
+        self._log = log
+        self._marshaller = Marshaller()
+        self._loop: Any = None
+        #: Tell apart, in tracing headers, this worker and its invocations.
+        self._name = os.urandom(8).hex()
+        self._count = 0
+
+    def serve(self) -> NoReturn:
+        """Answer events until the daemon closes the channel."""
+        channel = self._channel
+        while True:
+            _, timeout_ms, request_id, body = channel.receive()
+            start_ns = time.perf_counter_ns()
+            kind, answer = self._run(request_id, timeout_ms, body)
+            _flush()
+            channel.send(kind, answer, (time.perf_counter_ns() - start_ns) // 1000)
+
+    def _run(self, request_id: str, timeout_ms: int, body: memoryview) -> Tuple[int, bytes]:
+        """Run one event: the kind of the answer, and its body."""
+        kind = RAISED
+        try:
+            self._log.request_id = request_id
+            self._count += 1
+            os.environ["_X_AMZN_TRACE_ID"] = _TRACE % (int(time.time()), self._name, self._count, self._count)
+            context = LambdaContext(request_id, time.monotonic() + timeout_ms / 1000)
+            result = self._handler(_decode(body), context)
+            if isinstance(result, CoroutineType):
+                result = self._await(result)
+            kind = BAD_RESULT
+            return RETURNED, _checked(self._marshaller.encode(result))
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # whatever a handler raises is its answer
+            described = _describe(error, request_id)
+        _log_error(described)
+        return kind, json.dumps(described).encode()
+
+    def _await(self, result: Any) -> Any:
+        import asyncio
+
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self._loop)
+        return self._loop.run_until_complete(result)
+
+
+def _not_marshalled(reason: str) -> Fault:
+    return Fault("Runtime.MarshalError", "Unable to marshal response: " + reason)
+
+
+def _checked(result: bytes) -> bytes:
+    if len(result) > RESULT_LIMIT_BYTES:
+        message = "Response payload size exceeded maximum allowed payload size ({} bytes)."
+        raise Fault("Function.ResponseSizeTooLarge", message.format(RESULT_LIMIT_BYTES))
+    return result
+
+
+def _set_up_environment(setup: Dict[str, str]) -> None:
+    os.environ["AWS_EXECUTION_ENV"] = "AWS_Lambda_python{}.{}".format(*sys.version_info[:2])
+    context = LambdaContext
+    context.function_name = os.environ["AWS_LAMBDA_FUNCTION_NAME"]
+    context.function_version = os.environ["AWS_LAMBDA_FUNCTION_VERSION"]
+    context.memory_limit_in_mb = os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]
+    context.log_group_name = os.environ["AWS_LAMBDA_LOG_GROUP_NAME"]
+    context.log_stream_name = os.environ["AWS_LAMBDA_LOG_STREAM_NAME"]
+    context.invoked_function_arn = setup["arn"]
+
+
+def main(channel_descriptor: int, lock_descriptor: int, parent: int) -> None:
+    """Load the function that the first frame names, then serve."""
+    _die_with(parent)
+    if lock_descriptor >= 0:  # kept by forked children, which run the user's code, not by programs that they execute
+        os.set_inheritable(lock_descriptor, False)
+    channel = Channel(channel_descriptor)
+    os.register_at_fork(after_in_child=channel.close)
+    setup = json.loads(bytes(channel.receive()[3]))
+    log = _set_up_output()
+    _set_up_environment(setup)
+    _set_up_imports(setup["root"])
+    try:
+        handler = _load(setup["handler"])
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # whatever a module raises at import is the answer
+        described = _describe(error, "")
+        _log_error(described)
+        _flush()
+        channel.send(INIT_FAILED, json.dumps(described).encode())
+        os._exit(1)
+    _flush()
+    channel.send(READY, b"")
+    Worker(channel, handler, log).serve()
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,79 @@
+"""What the daemon knows of one function, and the environment that its workers get.
+
+The variables are those of the AWS Lambda developer guide ("Working with Lambda environment variables"), except what has
+no meaning outside AWS: there is no runtime API to call and no runtime directory.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+VERSION: Final = "$LATEST"
+_ACCOUNT: Final = "000000000000"
+_INHERITED: Final = ("PATH", "HOME", "LANG", "TZ")
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSpec:
+    """One function, as configured."""
+
+    name: str
+    #: `module.attribute`; folders by dots or slashes.
+    handler: str
+    #: Folder or .zip archive.
+    code: Path
+    #: The user's interpreter: a path, or a name looked up on PATH; None = ours.
+    python: str | None = None
+    timeout_s: float = 3.0
+    memory_bytes: int = 128 * 1024 * 1024
+    #: Workers at most.
+    concurrency: int = 1
+    #: The function's own variables, secrets included: never shown or logged.
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: Variables that tell AWS libraries where to go and who they are (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...).
+    aws: Mapping[str, str] = field(default_factory=dict, repr=False)
+    region: str = "us-east-1"
+    #: Is the output of handlers kept?
+    logs: bool = True
+
+    @property
+    def arn(self) -> str:
+        return f"arn:aws:lambda:{self.region}:{_ACCOUNT}:function:{self.name}"
+
+    @property
+    def memory_mb(self) -> int:
+        return self.memory_bytes // (1024 * 1024)
+
+    def interpreter(self) -> str:
+        """Give the interpreter to start; it need not exist."""
+        if self.python is None:
+            return sys.executable
+        return shutil.which(self.python) or self.python
+
+    def variables(self, root: Path) -> dict[str, str]:
+        """Give the whole environment of a new worker whose code lies in `root`; each has its own log stream."""
+        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        stream = time.strftime(f"%Y/%m/%d/[{VERSION}]", time.gmtime()) + secrets.token_hex(16)
+        return {
+            **inherited,
+            **self.aws,
+            **self.environment,
+            "_HANDLER": self.handler,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_LAMBDA_FUNCTION_NAME": self.name,
+            "AWS_LAMBDA_FUNCTION_VERSION": VERSION,
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(self.memory_mb),
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{self.name}",
+            "AWS_LAMBDA_LOG_STREAM_NAME": stream,
+            "LAMBDA_TASK_ROOT": str(root),
+        }

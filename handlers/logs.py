@@ -1,0 +1,124 @@
+"""What handlers print, with the lines that Lambda puts around it.
+
+Line forms: AWS Lambda developer guide, "Log and monitor Python Lambda functions". One invocation is written as a whole
+when it has ended, so that parallel ones do not mix. Keeping logs never stops or slows an invocation: lines are
+collected and written at intervals, and a disk that takes none of them loses them, which the log then says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import time
+from pathlib import Path
+from typing import Final, Protocol
+
+from handlers.function import VERSION
+
+FILE_LIMIT_BYTES: Final = 10 * 1024 * 1024
+_FLUSH_BYTES: Final = 64 * 1024
+_FLUSH_INTERVAL_S: Final = 0.5
+
+
+class LogSink(Protocol):
+    """Takes the log of ended invocations. Must not block or raise."""
+
+    def write(self, request_id: str, text: str) -> None:
+        """Take the whole log of one request."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def report(
+    request_id: str,
+    output: str,
+    duration_ms: float,
+    *,
+    memory_mb: int,
+    used_bytes: int,
+    init_text: str = "",
+    init_ms: float | None = None,
+    error_type: str | None = None,
+) -> str:
+    """Give the log of one invocation. `error_type` is set when the worker did not survive it."""
+    end = ""
+    if error_type == "Sandbox.Timedout":
+        end = f"{_now()} {request_id} Task timed out after {duration_ms / 1000:.2f} seconds\n\n"
+    init = "" if init_ms is None else f"Init Duration: {init_ms:.2f} ms\t"
+    return (
+        f"{init_text}START RequestId: {request_id} Version: {VERSION}\n{output}{end}END RequestId: {request_id}\n"
+        f"REPORT RequestId: {request_id}\tDuration: {duration_ms:.2f} ms\t"
+        f"Billed Duration: {math.ceil(duration_ms)} ms\tMemory Size: {memory_mb} MB\t"
+        f"Max Memory Used: {used_bytes >> 20} MB\t{init}{_status(error_type)}\n"
+    )
+
+
+def init_report(output: str, duration_ms: float, error_type: str) -> str:
+    """Give the log of an initialisation that failed."""
+    return f"{output}INIT_REPORT Init Duration: {duration_ms:.2f} ms\tPhase: init\t{_status(error_type)}\n"
+
+
+def _status(error_type: str | None) -> str:
+    if error_type is None:
+        return ""
+    return "Status: timeout\t" if error_type == "Sandbox.Timedout" else f"Status: error\tError Type: {error_type}\t"
+
+
+def _now() -> str:
+    now_s = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_s)) + f".{int(now_s * 1000) % 1000:03d}Z"
+
+
+class RotatingFile:
+    """A LogSink into one file; what is older than the newest 10 to 20 MiB is dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines: list[str] = []
+        self._waiting_chars = 0
+        self._lost_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def write(self, request_id: str, text: str) -> None:  # noqa: ARG002  the lines name it
+        self._lines.append(text)
+        self._waiting_chars += len(text)
+        if self._waiting_chars >= _FLUSH_BYTES:
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_FLUSH_INTERVAL_S, self.flush)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._lines:
+            return
+        data = "".join(self._lines).encode(errors="replace")
+        self._lines.clear()
+        self._waiting_chars = 0
+        if self._lost_bytes:
+            data = f"[{self._lost_bytes} bytes of log were lost: they could not be written]\n".encode() + data
+        try:
+            self._append(data)
+            self._lost_bytes = 0
+        except OSError:
+            self._lost_bytes += len(data)
+
+    def close(self) -> None:
+        self.flush()
+
+    def _append(self, data: bytes) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if self._path.stat().st_size + len(data) > FILE_LIMIT_BYTES:
+                self._path.replace(self._path.with_name(self._path.name + ".1"))
+        with open(self._path, "ab", opener=_open_private) as file:
+            file.write(data)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

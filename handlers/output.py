@@ -1,0 +1,88 @@
+"""What a worker and its children print: one pipe, read as it comes, kept up to a limit per request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+from typing import Final
+
+#: Output of one request that is kept.
+LIMIT_BYTES: Final = 1024 * 1024
+#: As much as a pipe holds: one read empties it, and holds up the loop for no longer.
+_READ_BYTES: Final = 64 * 1024
+
+
+class Output:
+    """The reading end of a worker's standard output and error.
+
+    A handler that prints a flood is read on, so that it can end. Between invocations nobody is waited for: what prints
+    beyond the limit then (a child that was left behind) has to wait.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._loop = asyncio.get_running_loop()
+        self._poll = select.poll()
+        self._clear()
+        self._is_paused = False
+        self._is_awaited = True
+        os.set_blocking(descriptor, False)
+        self._poll.register(descriptor, select.POLLIN)
+        self._loop.add_reader(descriptor, self._read)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Does anything run whose output must flow?"""
+        return self._is_awaited
+
+    @is_awaited.setter
+    def is_awaited(self, awaited: bool) -> None:
+        self._is_awaited = awaited
+        if awaited and self._is_paused and self._descriptor >= 0:
+            self._is_paused = False
+            self._loop.add_reader(self._descriptor, self._read)
+
+    def take(self) -> str:
+        """Give what was printed until now, as text that ends with a line, and begin anew."""
+        if self._descriptor >= 0 and self._poll.poll(0):
+            self._read()
+        if not self._parts:
+            return ""
+        text = b"".join(self._parts).decode(errors="replace")
+        if not text.endswith("\n"):
+            text += "\n"
+        if self._dropped_bytes:
+            text += f"[{self._dropped_bytes} more bytes of output were not kept]\n"
+        self._clear()
+        return text
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            self._loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _clear(self) -> None:
+        self._parts: list[bytes] = []
+        self._kept_bytes = 0
+        self._dropped_bytes = 0
+
+    def _read(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            piece = os.read(self._descriptor, _READ_BYTES)
+            if piece:
+                self._keep(piece)
+            else:
+                self.close()
+
+    def _keep(self, piece: bytes) -> None:
+        room = LIMIT_BYTES - self._kept_bytes
+        if room <= 0 and not self._is_awaited:
+            self._is_paused = True
+            self._loop.remove_reader(self._descriptor)
+        if room > 0:
+            self._parts.append(piece[:room])
+        self._kept_bytes += min(room, len(piece))
+        self._dropped_bytes += max(0, len(piece) - room)

@@ -1,0 +1,251 @@
+"""The workers of one function: as many as are wanted and allowed, each with one invocation at a time.
+
+Invocations wait in the order they came. Workers are started when somebody waits and kept afterwards. Nothing on the way
+of an invocation awaits anything: it is written to a free worker at once, and its answer comes with a descriptor's
+readiness. A function that cannot be started or initialised costs one waiting invocation per try (as Refused, which
+spends no attempt), and the tries are spaced out, so that a broken module keeps no processor busy.
+
+Every limit is watched by one timer that runs only while something is busy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from handlers import faults
+from handlers.archive import prepare
+from handlers.function import FunctionSpec
+from handlers.limits import CgroupHome
+from handlers.logs import LogSink
+from handlers.predecessors import WorkerLock
+from handlers.worker import Launch, Worker
+from router.core.model import EVENT_LIMIT_BYTES, Cancelled, FunctionError, Outcome, Refused, TooLarge
+from router.errors import HandlerUnavailable
+from router.ports import Invocation
+
+_WATCH_INTERVAL_S: Final = 0.1
+_RETRY_BASE_S: Final = 0.1
+_RETRY_CAP_S: Final = 5.0
+_CLOSE_PATIENCE_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatus:
+    """What a function's workers do now."""
+
+    workers: int
+    busy: int
+    waiting: int
+    #: Why the function cannot be started or initialised; None once it could.
+    error: FunctionError | None
+
+
+class Pool:
+    """An Invoker (router.ports) for one function.
+
+    To be made and used on the event loop's thread, which must last as long as the workers: the kernel ties their lives
+    to the thread that started them.
+    """
+
+    def __init__(
+        self,
+        function: FunctionSpec,
+        *,
+        state: Path,
+        lock: WorkerLock | None = None,
+        sink: LogSink | None = None,
+        cgroups: CgroupHome | None = None,
+    ) -> None:
+        self._function = function
+        self._state = state
+        self._lock = lock
+        self._sink = sink if function.logs else None
+        self._cgroups = cgroups
+        self._loop = asyncio.get_running_loop()
+        self._launch: Launch | None = None
+        self._preparing: asyncio.Future[Path] | None = None
+        self._workers: set[Worker] = set()
+        self._idle: list[Worker] = []
+        self._waiting: deque[Invocation] = deque()
+        self._watching: asyncio.TimerHandle | None = None
+        self._retrying: asyncio.TimerHandle | None = None
+        self._retry_s = 0.0
+        self._failures = 0
+        self._error: FunctionError | None = None
+        self._is_closed = False
+        self._all_gone = asyncio.Event()
+
+    # --- what the port asks for
+
+    def invoke(self, invocation: Invocation) -> None:
+        if self._is_closed:
+            self._end(invocation, Cancelled())
+            return
+        self._waiting.append(invocation)
+        self._assign()
+
+    def cancel(self, request_id: str, *, waiting_only: bool) -> None:
+        for invocation in self._waiting:
+            if invocation.request_id == request_id:
+                self._waiting.remove(invocation)
+                self._end(invocation, Cancelled())
+                return
+        if not waiting_only:
+            for worker in self._workers:
+                if worker.invocation is not None and worker.invocation.request_id == request_id:
+                    worker.kill(Cancelled())
+
+    async def close(self) -> None:
+        """Kill all workers and wait until they are gone; what waits or runs ends as Cancelled. May come twice."""
+        self._is_closed = True
+        for timer in (self._watching, self._retrying):
+            if timer is not None:
+                timer.cancel()
+        while self._waiting:
+            self._end(self._waiting.popleft(), Cancelled())
+        for worker in self._workers:
+            worker.kill(Cancelled())
+        if self._workers:
+            with contextlib.suppress(TimeoutError):  # one that the kernel cannot end: it runs no code any more
+                await asyncio.wait_for(self._all_gone.wait(), _CLOSE_PATIENCE_S)
+
+    @property
+    def status(self) -> PoolStatus:
+        busy = sum(worker.invocation is not None for worker in self._workers)
+        return PoolStatus(len(self._workers), busy, len(self._waiting), self._error)
+
+    # --- handing out
+
+    def _assign(self) -> None:
+        """Give what waits to who is free."""
+        while self._waiting and self._idle:
+            self._start(self._waiting.popleft())
+        if self._waiting and not self._is_closed:
+            self._grow()
+
+    def _start(self, invocation: Invocation) -> None:
+        try:
+            event = invocation.event()
+        except Exception:  # noqa: BLE001  a batch that cannot be encoded is split, like one that is too large
+            self._end(invocation, TooLarge(0))
+            return
+        if len(event) > EVENT_LIMIT_BYTES:
+            self._end(invocation, TooLarge(len(event)))
+        elif self._idle.pop().begin(invocation, event):
+            self._watch_soon()
+        else:
+            self._waiting.appendleft(invocation)
+
+    def _end(self, invocation: Invocation, outcome: Outcome) -> None:
+        """End an invocation that no worker has taken, not from inside the call that brought it."""
+        self._loop.call_soon(invocation.done, outcome)
+
+    # --- what workers tell
+
+    def ready(self, worker: Worker) -> None:
+        self._failures = 0
+        self._retry_s = 0.0
+        self._error = None
+        self._idle.append(worker)
+        self._assign()
+
+    def ended(self, worker: Worker, invocation: Invocation, outcome: Outcome) -> None:
+        self._idle.append(worker)
+        if self._waiting:
+            self._assign()
+        invocation.done(outcome)
+
+    def gone(self, worker: Worker, outcome: Outcome | None, init_error: FunctionError | None) -> None:
+        self._workers.discard(worker)
+        with contextlib.suppress(ValueError):
+            self._idle.remove(worker)
+        if not self._workers:
+            self._all_gone.set()
+        invocation = worker.invocation
+        if init_error is not None:
+            self._refuse(init_error, initialising=init_error.error_type != faults.NOT_STARTED)
+        self._assign()
+        if invocation is not None and outcome is not None:
+            invocation.done(outcome)
+
+    # --- starting workers
+
+    def _grow(self) -> None:
+        """Start a worker if one more is wanted and allowed, and it is time."""
+        starting = sum(not worker.is_ready for worker in self._workers)
+        if starting >= len(self._waiting) or len(self._workers) >= self._function.concurrency:
+            return
+        wait_s = self._retry_s - time.monotonic()
+        if wait_s > 0:
+            if self._retrying is None:
+                self._retrying = self._loop.call_later(wait_s, self._retry)
+        elif self._launch is None:
+            self._prepare()
+        else:
+            self._spawn(self._launch)
+
+    def _retry(self) -> None:
+        self._retrying = None
+        self._assign()
+
+    def _spawn(self, launch: Launch) -> None:
+        try:
+            self._workers.add(Worker(launch, self))
+        except OSError as error:
+            self._launch = None  # the code may have moved
+            self._fail_to_start(f"cannot start a worker of function {self._function.name}: {error}")
+            return
+        self._all_gone.clear()
+        self._watch_soon()
+        self._loop.call_soon(self._assign)  # perhaps one more
+
+    def _prepare(self) -> None:
+        """Find the code, without holding up the loop: an archive may take a while."""
+        if self._preparing is None:
+            self._preparing = self._loop.run_in_executor(None, prepare, self._function.code, self._state)
+            self._preparing.add_done_callback(self._prepared)
+
+    def _prepared(self, preparing: asyncio.Future[Path]) -> None:
+        self._preparing = None
+        try:
+            root = preparing.result()
+        except HandlerUnavailable as error:
+            self._fail_to_start(f"function {self._function.name}: {error}")
+            return
+        self._launch = Launch(self._function, root, self._lock, self._sink, self._cgroups)
+        self._assign()
+
+    def _fail_to_start(self, message: str) -> None:
+        self._refuse(FunctionError(faults.NOT_STARTED, message), initialising=False)
+        self._loop.call_soon(self._assign)
+
+    def _refuse(self, error: FunctionError, *, initialising: bool) -> None:
+        """End one waiting invocation, and wait longer before the next try."""
+        self._error = error
+        self._retry_s = time.monotonic() + min(_RETRY_BASE_S * 2**self._failures, _RETRY_CAP_S)
+        self._failures = min(self._failures + 1, 16)
+        if self._waiting:
+            self._end(self._waiting.popleft(), Refused(error, initialising=initialising))
+
+    # --- limits
+
+    def _watch_soon(self) -> None:
+        if self._watching is None:
+            self._watching = self._loop.call_later(min(_WATCH_INTERVAL_S, self._function.timeout_s), self._watch)
+
+    def _watch(self) -> None:
+        self._watching = None
+        now_s = time.monotonic()
+        for worker in self._workers:
+            if worker.deadline_s is not None:
+                worker.watch(now_s)
+        deadlines = [worker.deadline_s for worker in self._workers if worker.deadline_s is not None]
+        if deadlines:
+            delay_s = min(_WATCH_INTERVAL_S, max(0.0, min(deadlines) - now_s))
+            self._watching = self._loop.call_later(delay_s, self._watch)

@@ -1,0 +1,182 @@
+"""Puts the rooms together: a configuration becomes a daemon.
+
+Client libraries are imported where a mapping needs them: a daemon without AWS mappings never loads AWS libraries.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from random import SystemRandom
+
+from config.settings import Configuration, FunctionSettings, MappingSettings
+from connectors import DESTINATIONS, SOURCES, load
+from connectors.settings import AwsSettings, DestinationSettings
+from connectors.store.sqlite import SqliteStore
+from handlers.function import FunctionSpec
+from handlers.limits import find_cgroup_home
+from handlers.logs import LogSink, RotatingFile
+from handlers.pool import Pool
+from handlers.predecessors import WorkerLock
+from router.board import Board
+from router.control import Control
+from router.core.filter import KAFKA, compile_filters
+from router.core.retention import Retention
+from router.daemon import Daemon, FunctionInfo
+from router.failures import Failures
+from router.ports import Destination, StreamSource
+from router.replay import Replayer
+from router.supervisor import MappingLife, MappingParts, Supervisor
+from router.telemetry import Log, Metrics
+from router.web import Web
+
+#: Workers of a function that sets no reserved_concurrency, at most.
+DEFAULT_CONCURRENCY = 2 * (os.cpu_count() or 1)
+
+
+async def build(configuration: Configuration, log: Log) -> Daemon:
+    """Make a daemon over its state directory, which is locked until the daemon ends.
+
+    Raises:
+        StoreUnavailable: the state directory cannot be used; the message says what to do.
+    """
+    store = await SqliteStore.open(configuration.state_dir)
+    lock = WorkerLock(configuration.state_dir)
+    metrics = Metrics()
+    sinks = {name: _log_file(configuration, name) for name in used_functions(configuration)}
+    pools = {name: make_pool(configuration, name, lock, sink) for name, sink in sinks.items()}
+    shared = _Shared(configuration, store, pools, Replayer(store, log), metrics, log)
+    mappings = [_assemble(each, shared) for each in configuration.mappings]
+    lives = {life.name: life for life, _, _ in mappings}
+    shared.replayer.lives = lives
+    daemon = Daemon(
+        version=version("headrace"),
+        state_dir=configuration.state_dir,
+        listen=(configuration.listen_host, configuration.listen_port),
+        drain_s=configuration.drain_timeout_s,
+        store=store,
+        supervisor=Supervisor(lives),
+        replayer=shared.replayer,
+        metrics=metrics,
+        log=log,
+        wall=time.time,
+        invokers=list(pools.values()),
+        describe_functions=lambda: [_info(configuration.functions[name], pool) for name, pool in pools.items()],
+        await_predecessors=lock.await_predecessors,
+        closers=[destination.close for _, _, destination in mappings if destination],
+        releases=[*(sink.close for sink in sinks.values()), lock.close],
+    )
+    board = Board(daemon)
+    daemon.background = [board.run, *(failures.run for _, failures, _ in mappings)]
+    daemon.servers = [Web(daemon, board), Control(daemon, board)]
+    return daemon
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all mappings of a daemon have in common."""
+
+    configuration: Configuration
+    store: SqliteStore
+    pools: Mapping[str, Pool]
+    replayer: Replayer
+    metrics: Metrics
+    log: Log
+
+
+def _assemble(settings: MappingSettings, shared: _Shared) -> tuple[MappingLife, Failures, Destination | None]:
+    mapping, configuration = settings.mapping, shared.configuration
+    destination = make_destination(settings.destination, configuration.aws) if settings.destination else None
+    metrics = shared.metrics.of(mapping.name)
+    failures = Failures(
+        mapping.name,
+        store=shared.store,
+        destination=destination,
+        retention=Retention(
+            keep_for_s=configuration.failures.keep_for_s,
+            keep_bytes=configuration.failures.keep_bytes,
+            drop_oldest=configuration.failures.drop_oldest,
+        ),
+        batch_info=_source(settings).codec.batch_info,
+        hold=lambda reason: life.hold(reason),  # noqa: PLW0108 - the life is made below
+        metrics=metrics,
+        log=shared.log.bind(mapping=mapping.name),
+        wall=time.time,
+        rng=SystemRandom(),
+    )
+    parts = MappingParts(
+        mapping,
+        settings.enabled,
+        source_name=f"kafka:{settings.source.topic}",
+        make_source=partial(_source, settings),
+        invoker=shared.pools[mapping.function],
+        passes=compile_filters(settings.filters, KAFKA).matches if settings.filters else None,
+        keep=failures.keep,
+    )
+    life = MappingLife(
+        parts,
+        store=shared.store,
+        replays=shared.replayer,
+        metrics=metrics,
+        log=shared.log,
+        wall=time.time,
+        rng=SystemRandom(),
+    )
+    return life, failures, destination
+
+
+def _source(settings: MappingSettings) -> StreamSource:
+    source: StreamSource = load(SOURCES[type(settings.source)])(
+        settings.source, needs_keys=settings.mapping.parallelization_factor > 1
+    )
+    return source
+
+
+def make_destination(settings: DestinationSettings, aws: AwsSettings) -> Destination:
+    """Make what sends failure records to the place that a mapping names."""
+    destination: Destination = load(DESTINATIONS[type(settings)])(settings, aws.region)
+    return destination
+
+
+def used_functions(configuration: Configuration) -> list[str]:
+    """Name the functions that some mapping uses."""
+    return list(dict.fromkeys(each.mapping.function for each in configuration.mappings))
+
+
+def _log_file(configuration: Configuration, function: str) -> RotatingFile:
+    return RotatingFile(configuration.state_dir / "logs" / f"{function}.log")
+
+
+def make_pool(
+    configuration: Configuration, name: str, lock: WorkerLock | None = None, sink: LogSink | None = None
+) -> Pool:
+    """Make the workers of a function; none starts before it is invoked."""
+    settings = configuration.functions[name]
+    spec = FunctionSpec(
+        name,
+        settings.handler,
+        settings.code,
+        python=settings.python,
+        timeout_s=settings.timeout_s,
+        memory_bytes=settings.memory_bytes,
+        concurrency=settings.reserved_concurrency or DEFAULT_CONCURRENCY,
+        environment={variable: secret.reveal() for variable, secret in settings.environment.items()},
+        aws=_aws_variables(configuration.aws),
+        region=configuration.aws.region or "us-east-1",
+        logs=settings.logs,
+    )
+    return Pool(spec, state=configuration.state_dir, lock=lock, sink=sink, cgroups=find_cgroup_home())
+
+
+def _aws_variables(aws: AwsSettings) -> dict[str, str]:
+    """Give handlers' AWS libraries the endpoint of the `aws` block; its region is theirs anyway."""
+    return {"AWS_ENDPOINT_URL": aws.endpoint_url} if aws.endpoint_url else {}
+
+
+def _info(settings: FunctionSettings, pool: Pool) -> FunctionInfo:
+    status = pool.status
+    return FunctionInfo(settings.name, settings.handler, status.workers, status.busy, status.waiting)

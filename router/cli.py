@@ -1,0 +1,409 @@
+"""The command `headrace`: reads its arguments, puts the rooms together, and turns errors into one line and a status.
+
+Each command loads what it needs when it runs: `headrace --version` stays quick, and the daemon carries nothing that
+only people at a terminal need. That is also why the arguments are read with argparse: typer keeps 20 MB in a process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from router.arguments import Parser, add_command, add_common, add_group, add_selectors, rate
+from router.errors import ConfigError, NotFound, NotRunning, RouterError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from config.settings import Configuration
+    from connectors.store.reader import SqliteReader
+    from router.ports import FailureEntry
+    from router.selecting import Options
+
+T = TypeVar("T")
+
+#: Exit statuses (0 = done, 1 = it failed).
+USAGE: Final = 2
+NOT_RUNNING: Final = 3
+INTERRUPTED: Final = 130
+
+ROOMS: Final = ("config", "connectors", "handlers", "router")
+DEFAULT_FILE: Final = "headrace.yaml"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; gives the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        require_own_rooms()
+        given = make_parser().parse_args(arguments)
+        status: int = given.do(given)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Who reads has seen enough. What is left in the buffer must not fail once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (RouterError, BaseExceptionGroup) as error:
+        return _explain(error)
+    return status
+
+
+def _explain(error: BaseException) -> int:
+    """Tell an operator's error in one line each; what is a bug is raised again."""
+    if isinstance(error, BaseExceptionGroup):
+        expected, bugs = error.split(RouterError)
+        if bugs or expected is None:
+            raise error
+        return max(_explain(each) for each in expected.exceptions)
+    print(f"headrace: {error}", file=sys.stderr)
+    statuses = {ConfigError: USAGE, NotRunning: NOT_RUNNING}
+    return next((status for kind, status in statuses.items() if isinstance(error, kind)), 1)
+
+
+def require_own_rooms() -> None:
+    """Refuse to run with somebody else's `config` or `handlers` in place of ours. Raises ConfigError."""
+    home = Path(__file__).resolve().parent.parent
+    for room in ROOMS:
+        spec = find_spec(room)
+        origin = Path(spec.origin).resolve() if spec and spec.origin else None
+        if origin is None or origin.parent.parent != home:
+            found = origin or (spec and spec.submodule_search_locations) or "nothing"
+            raise ConfigError(
+                f"the package {room!r} of headrace is hidden by {found}; "
+                "take that off PYTHONPATH, or install headrace in an environment of its own"
+            )
+
+
+# --- the arguments
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Give the parser of all commands; each sets `do` to the function that carries it out."""
+    parser = Parser(prog="headrace", description="Carry streams to AWS-Lambda-style handlers, and keep what fails.")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    add_common(parser)
+    parser.set_defaults(do=lambda given: show_version() if given.version else show_help(parser))
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
+
+    one = add_command(commands, "run", run, "run the service in the foreground; SIGTERM or Ctrl-C drains it")
+    one.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the configuration")
+    one = add_command(commands, "check", check, "check the configuration")
+    one.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the configuration")
+    one.add_argument("--connect", action="store_true", help="reach every source, destination and handler")
+    one = add_command(commands, "demo", demo, "show it all on a real Kafka, in a minute")
+    one.add_argument("--keep", action="store_true", help="leave the folder, the topics and Kafka in place")
+    add_command(commands, "status", status, "show how every mapping is, and why it does not move")
+    _add_failures(add_group(commands, "failures", "look at failed batches, replay them, drop them"))
+    backing_up = add_command(
+        add_group(commands, "state", "the state directory"), "backup", backup, "copy the store into one file"
+    )
+    backing_up.add_argument("target", type=Path, metavar="TARGET", help="a file that does not exist yet")
+    return parser
+
+
+def _add_failures(commands: Any) -> None:
+    listing = add_command(commands, "list", list_failures, "list failed batches that are open, oldest first")
+    one = add_command(commands, "show", show_failure, "show one failed batch whole: its records and every try")
+    one.add_argument("ids", nargs=1, metavar="ID", help="the failure")
+    replaying = add_command(commands, "replay", replay_failures, "run failed batches again, in the running daemon")
+    replaying.add_argument("--rate", type=rate, metavar="N", help="batches a second, at most")
+    dropping = add_command(commands, "drop", drop_failures, "give failed batches up for good; deletes their records")
+    for one in (listing, replaying, dropping):
+        add_selectors(one)
+    for one in (replaying, dropping):
+        one.add_argument("--all", action="store_true", help="every failure that is open")
+        one.add_argument("--dry-run", action="store_true", help="only list what was selected")
+        one.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def show_version() -> int:
+    print(f"headrace {_installed_version()}")
+    return 0
+
+
+def show_help(parser: argparse.ArgumentParser) -> int:
+    parser.print_help()
+    return USAGE
+
+
+# --- the file
+
+
+def _file(given: argparse.Namespace) -> Path:
+    named: Path | None = getattr(given, "file", None) or given.config
+    return named or Path(os.environ.get("HEADRACE_CONFIG") or DEFAULT_FILE)
+
+
+def _configuration(given: argparse.Namespace) -> Configuration:
+    from config.load import load
+
+    return load(_file(given), os.environ, time.time())
+
+
+def _state_dir(given: argparse.Namespace) -> Path:
+    from config.state import state_dir
+
+    return state_dir(_file(given), os.environ, time.time())
+
+
+def _installed_version() -> str:
+    from importlib.metadata import version
+
+    return version("headrace")
+
+
+def _await(work: Coroutine[Any, Any, T]) -> T:
+    import asyncio
+    import logging
+
+    # What libraries log they also raise, and a command says things once.
+    logging.getLogger().addHandler(logging.NullHandler())
+    return asyncio.run(work)
+
+
+# --- the service
+
+
+def run(given: argparse.Namespace) -> int:
+    configuration = _configuration(given)
+    # structlog loads rich where it is installed, for 4 MB that a daemon has no use for.
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+    from router.log_lines import configure
+
+    configure(configuration.log_level, coloured=sys.stderr.isatty() and not given.json)
+    import asyncio
+
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(configuration))
+    return 0
+
+
+async def _serve(configuration: Configuration) -> None:
+    from router.assembly import build
+    from router.telemetry import Log
+
+    daemon = await build(configuration, Log())
+    await daemon.run()
+
+
+def check(given: argparse.Namespace) -> int:
+    from router.findings import checked, invalid
+
+    try:
+        configuration = _configuration(given)
+    except ConfigError as error:
+        if given.json:
+            invalid(str(error).splitlines())
+        raise
+    checks = None
+    if given.connect:
+        from router.reach import connect_checks
+
+        checks = _await(connect_checks(configuration))
+    return checked(configuration.path, configuration.notices, checks, as_json=given.json)
+
+
+def demo(given: argparse.Namespace) -> int:
+    from router.demo import tell
+
+    return _await(tell(keep=given.keep, as_json=given.json))
+
+
+def status(given: argparse.Namespace) -> int:
+    from router import control_client, tables
+    from router.failure_commands import print_json
+
+    directory = _state_dir(given)
+    try:
+        document = control_client.status(directory)
+    except NotRunning:
+        from router.status import stored_document
+
+        document = stored_document(_installed_version(), _stored(directory))
+        if given.json:
+            print_json(document)
+        else:
+            tables.show_stored(document)
+        raise
+    if given.json:
+        print_json(document)
+    else:
+        tables.show_status(document)
+    return 0
+
+
+def _stored(directory: Path) -> Sequence[FailureEntry]:
+    from connectors.store.reader import FILE_NAME
+    from router.ports import Selection
+
+    if not (directory / FILE_NAME).exists():
+        return ()
+    return _read(directory, lambda store: store.failures(Selection()))
+
+
+# --- failures
+
+
+def list_failures(given: argparse.Namespace) -> int:
+    from router.failure_commands import show_list
+    from router.selecting import OPEN
+
+    show_list(_selected(_state_dir(given), _options(given), OPEN), as_json=given.json)
+    return 0
+
+
+def show_failure(given: argparse.Namespace) -> int:
+    from router.failure_commands import show_one
+    from router.selecting import Options
+
+    directory = _state_dir(given)
+    [entry] = _selected(directory, Options(given.ids), ())
+    show_one(entry, _read(directory, lambda store: store.event(entry.batch.id)), as_json=given.json)
+    return 0
+
+
+def replay_failures(given: argparse.Namespace) -> int:
+    from router import control_client, failure_commands
+    from router.selecting import REPLAYABLE
+
+    options = _chosen(given)
+    directory = _state_dir(given)
+    if not given.dry_run:
+        control_client.connect(directory, control_client.ANSWER_S).close()
+    entries = _selected(directory, options, REPLAYABLE)
+    if given.dry_run:
+        failure_commands.show_list(entries, as_json=given.json)
+        return 0
+    ids = [entry.batch.id for entry in entries]
+    return failure_commands.replay(
+        entries,
+        lambda: control_client.replay(directory, ids, 1 / given.rate if given.rate else 0.0),
+        _asker(given),
+        as_json=given.json,
+    )
+
+
+def drop_failures(given: argparse.Namespace) -> int:
+    from router import failure_commands
+    from router.selecting import DROPPABLE
+
+    options = _chosen(given)
+    if not (given.yes or given.dry_run or _at_terminal()):
+        raise ConfigError("dropping deletes records: without a terminal to ask at, --yes is needed")
+    directory = _state_dir(given)
+    entries = _selected(directory, options, DROPPABLE)
+    if given.dry_run:
+        failure_commands.show_list(entries, as_json=given.json)
+        return 0
+    ask = _asker(given)
+    if entries and not ask(f"Drop {failure_commands.describe(entries)} for good? Their records are deleted."):
+        return 1
+    dropped = _drop(directory, [entry.batch.id for entry in entries])
+    return failure_commands.show_dropped(entries, dropped, as_json=given.json)
+
+
+def _drop(directory: Path, ids: Sequence[str]) -> Sequence[str]:
+    from connectors.store.sqlite import SqliteStore
+    from router import control_client
+
+    async def drop_here() -> Sequence[str]:
+        store = await SqliteStore.open(directory)
+        try:
+            return await store.drop(ids)
+        finally:
+            await store.close()
+
+    try:
+        return control_client.drop(directory, ids)
+    except NotRunning:
+        # A daemon that is there but does not answer holds the lock, so this cannot go past it.
+        return _await(drop_here())
+
+
+def _options(given: argparse.Namespace) -> Options:
+    from router.selecting import Options
+
+    return Options(
+        given.ids, given.mapping, given.shard, given.key, given.since, given.until, given.error, given.status
+    )
+
+
+def _chosen(given: argparse.Namespace) -> Options:
+    """Give the options of a command that changes failures: it must name some. Raises ConfigError."""
+    options = _options(given)
+    if options.select_nothing and not given.all:
+        raise ConfigError("name the failures: an ID, a selector such as --mapping NAME, or --all")
+    return options
+
+
+def _selected(directory: Path, options: Options, statuses: Sequence[str]) -> Sequence[FailureEntry]:
+    from router.selecting import selection
+
+    wanted = selection(options, statuses, time.time())
+    entries = _read(directory, lambda store: store.failures(wanted))
+    missing = set(options.ids) - {entry.batch.id for entry in entries}
+    if missing:
+        raise NotFound(
+            f"there is no such failure: {', '.join(sorted(missing))}; see `headrace failures list --status all`"
+        )
+    return entries
+
+
+def _read(directory: Path, question: Callable[[SqliteReader], Awaitable[T]]) -> T:
+    """Ask the store, whether a daemon runs on it or not."""
+    from connectors.store.reader import SqliteReader
+
+    async def ask() -> T:
+        store = await SqliteReader.open_read_only(directory)
+        try:
+            return await question(store)
+        finally:
+            await store.close()
+
+    return _await(ask())
+
+
+def _at_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _asker(given: argparse.Namespace) -> Callable[[str], bool]:
+    return (lambda _: True) if given.yes or not _at_terminal() else _ask
+
+
+def _ask(question: str) -> bool:
+    try:
+        return input(f"{question} [y/N]: ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+# --- state
+
+
+def backup(given: argparse.Namespace) -> int:
+    from router.failure_commands import print_json
+
+    target: Path = given.target
+    _read(_state_dir(given), lambda store: store.backup(target))
+    size_bytes = target.stat().st_size
+    if given.json:
+        print_json({"backup": str(target), "bytes": size_bytes})
+    else:
+        print(f"{target}: {size_bytes} bytes; in the place of headrace.db of a state directory it is that state again")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""The daemon's end of the control socket: what commands ask of a running daemon.
+
+Who may use the socket is who may enter the state directory (0700) and open the socket (0600): the daemon's own user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+from aiohttp import web
+
+from router.board import Board
+from router.control_client import SOCKET_NAME, socket_path
+from router.errors import CannotListen, StoreUnavailable
+from router.ports import Store
+from router.replay import ReplayEnd
+from router.web import CLOSE_S, answer
+
+#: Largest request: a list of failure ids.
+BODY_LIMIT_BYTES: Final = 64 * 1024 * 1024
+
+
+class Replays(Protocol):
+    """Runs replay jobs."""
+
+    def start(self, failure_ids: Sequence[str], interval_s: float) -> asyncio.Queue[ReplayEnd | None]: ...
+
+
+class Steered(Protocol):
+    """What of a daemon commands use."""
+
+    state_dir: Path
+    store: Store
+
+    @property
+    def replayer(self) -> Replays: ...
+
+
+class DropRequest(msgspec.Struct):
+    ids: list[str]
+
+
+class ReplayRequest(msgspec.Struct):
+    ids: list[str]
+    #: Between two starts, seconds.
+    interval_s: float
+
+
+class Control:
+    """The server on the control socket."""
+
+    def __init__(self, daemon: Steered, board: Board) -> None:
+        self._daemon = daemon
+        self._board = board
+        self._runner: web.AppRunner | None = None
+        self._server: asyncio.AbstractServer | None = None
+        #: Jobs that somebody is told about.
+        self._told: set[asyncio.Queue[ReplayEnd | None]] = set()
+
+    async def start(self) -> None:
+        """Begin to listen; a socket that a killed daemon left is replaced, as the directory is locked for us.
+
+        Raises:
+            CannotListen
+        """
+        app = web.Application(client_max_size=BODY_LIMIT_BYTES)
+        app.add_routes(
+            [
+                web.get("/status", self._status),
+                web.post("/failures/replay", self._replay),
+                web.post("/failures/drop", self._drop),
+            ]
+        )
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_S)
+        await self._runner.setup()
+        assert self._runner.server is not None, "set up above"
+        self._server = await asyncio.get_running_loop().create_unix_server(
+            self._runner.server, sock=bind(self._daemon.state_dir)
+        )
+
+    async def close(self) -> None:
+        """Answer what is open, then stop listening and remove the socket. May come twice."""
+        if self._server and self._runner:
+            self._server.close()
+            for ends in self._told:
+                ends.put_nowait(None)
+            await self._runner.cleanup()
+            (self._daemon.state_dir / SOCKET_NAME).unlink(missing_ok=True)
+
+    async def _status(self, _: web.Request) -> web.Response:
+        return answer(self._board.status())
+
+    async def _drop(self, request: web.Request) -> web.Response:
+        wanted = msgspec.json.decode(await request.read(), type=DropRequest)
+        try:
+            return answer({"dropped": await self._daemon.store.drop(wanted.ids)})
+        except StoreUnavailable as error:
+            return answer({"error": str(error)}, 503)
+
+    async def _replay(self, request: web.Request) -> web.StreamResponse:
+        wanted = msgspec.json.decode(await request.read(), type=ReplayRequest)
+        ends = self._daemon.replayer.start(wanted.ids, wanted.interval_s)
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        self._told.add(ends)
+        try:
+            while end := await ends.get():
+                await response.write(msgspec.json.encode(end) + b"\n")
+        except ConnectionError:
+            pass  # who asked has gone; the job goes on
+        finally:
+            self._told.discard(ends)
+        return response
+
+
+def bind(state_dir: Path) -> socket.socket:
+    """Make the control socket, for our user alone from the first moment.
+
+    Raises:
+        CannotListen
+    """
+    server = socket.socket(socket.AF_UNIX)
+    try:
+        with socket_path(state_dir) as path:
+            (state_dir / SOCKET_NAME).unlink(missing_ok=True)
+            os.fchmod(server.fileno(), 0o600)  # Linux makes the file with the mode of the socket
+            server.bind(path)
+    except OSError as error:
+        server.close()
+        raise CannotListen(f"cannot make the control socket in {state_dir}: {error.strerror}") from error
+    return server

@@ -1,0 +1,123 @@
+"""How commands talk to a running daemon: HTTP over the Unix socket in its state directory.
+
+Standard library only, for commands start often and end soon.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from router.errors import NotRunning, StoreUnavailable
+
+SOCKET_NAME: Final = "control.sock"
+#: Longest path of a Unix socket on Linux, bytes (unix(7): 108 with the closing NUL).
+PATH_LIMIT_BYTES: Final = 107
+#: A daemon that does not answer within this time is stuck; a replay's answer comes in pieces and has no limit.
+ANSWER_S: Final = 30.0
+
+
+@contextlib.contextmanager
+def socket_path(state_dir: Path) -> Iterator[str]:
+    """Give a path of the control socket that is short enough, usable within the context."""
+    path = state_dir / SOCKET_NAME
+    if len(os.fsencode(path)) <= PATH_LIMIT_BYTES:
+        yield str(path)
+        return
+    # The kernel follows /proc/self/fd like a link, so the way to the directory may be as long as it is.
+    directory = os.open(state_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{SOCKET_NAME}"
+    finally:
+        os.close(directory)
+
+
+def status(state_dir: Path) -> dict[str, Any]:
+    """Ask for the document of `status --json`. Raises NotRunning."""
+    document: dict[str, Any] = _ask(state_dir, "GET", "/status")
+    return document
+
+
+def drop(state_dir: Path, failure_ids: Sequence[str]) -> list[str]:
+    """Have failures dropped; gives those that were, without those that are being replayed.
+
+    Raises:
+        NotRunning, StoreUnavailable
+    """
+    dropped: list[str] = _ask(state_dir, "POST", "/failures/drop", {"ids": list(failure_ids)})["dropped"]
+    return dropped
+
+
+def replay(state_dir: Path, failure_ids: Sequence[str], interval_s: float) -> Iterator[dict[str, Any]]:
+    """Have failures replayed and give each end as it comes. The daemon goes on when nobody listens.
+
+    Raises:
+        NotRunning: there is no daemon, or it ended before the job did.
+    """
+    body = {"ids": list(failure_ids), "interval_s": interval_s}
+    count = 0
+    with _connected(state_dir, None) as connection, contextlib.suppress(OSError, http.client.HTTPException):
+        for line in _send(connection, "POST", "/failures/replay", body):
+            yield json.loads(line)
+            count += 1
+    if count < len(failure_ids):
+        raise NotRunning(
+            f"the daemon stopped with {len(failure_ids) - count} replays to come; start it: those it had begun go on, "
+            "`headrace failures list` shows the others"
+        )
+
+
+def _ask(state_dir: Path, method: str, path: str, body: Any = None) -> Any:
+    with _connected(state_dir, ANSWER_S) as connection:
+        return json.loads(_send(connection, method, path, body).read())
+
+
+def _send(connection: http.client.HTTPConnection, method: str, path: str, body: Any) -> http.client.HTTPResponse:
+    try:
+        connection.request(method, path, None if body is None else json.dumps(body))
+        answer = connection.getresponse()
+    except TimeoutError as error:
+        raise NotRunning(f"the daemon does not answer within {ANSWER_S:.0f} s; look at its log") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise NotRunning(f"the daemon ended before it answered ({error})") from error
+    if answer.status == 503:
+        raise StoreUnavailable(json.loads(answer.read())["error"])
+    if answer.status != 200:
+        raise NotRunning(f"the daemon answered with status {answer.status}: is it of another version? Restart it")
+    return answer
+
+
+@contextlib.contextmanager
+def _connected(state_dir: Path, timeout_s: float | None) -> Iterator[http.client.HTTPConnection]:
+    connection = http.client.HTTPConnection("headrace")
+    connection.sock = connect(state_dir, timeout_s)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def connect(state_dir: Path, timeout_s: float | None) -> socket.socket:
+    """Connect to the daemon of a state directory. Raises NotRunning."""
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(timeout_s)
+    try:
+        with socket_path(state_dir) as path:
+            client.connect(path)
+    except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as error:
+        client.close()
+        raise NotRunning(
+            f"no headrace runs on the state directory {state_dir}; start it with `headrace run`"
+        ) from error
+    except OSError as error:
+        client.close()
+        raise NotRunning(
+            f"cannot reach the headrace of {state_dir}: {error.strerror}; is it another user's?"
+        ) from error
+    return client

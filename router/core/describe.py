@@ -1,0 +1,96 @@
+"""What people and the failure store are told of shards and of batches that are given up."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from router.core.model import Batch, EventSourceMapping, FailedBatch, Instant
+
+if TYPE_CHECKING:
+    from router.core.lane import Discard
+    from router.core.shard import ShardState
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatus:
+    """What an operator wants to know of a shard."""
+
+    shard: str
+    phase: str
+    #: Last finished position, inclusive.
+    checkpoint: int
+    #: Records with the function.
+    in_flight: int
+    #: Failed attempts of the batch that is retried, and times in a row the function could not be started for it.
+    attempts: int
+    refusals: int
+    #: Wall time of the next try; None = nothing waits for one.
+    next_try_s: float | None
+    last_error: str | None
+    #: Arrival of the oldest unfinished record in memory, epoch milliseconds; None = nothing is unfinished.
+    oldest_ms: int | None
+
+
+def describe(shard: ShardState, now: Instant) -> ShardStatus:
+    """Sum up a shard."""
+    stuck = max(_retried(shard), key=lambda batch: (batch.attempts, batch.refusals), default=None)
+    return ShardStatus(
+        shard=shard.name,
+        phase=shard.phase.value,
+        checkpoint=shard.checkpoint,
+        in_flight=sum(lane.running.count for lane in shard.lanes if lane.running),
+        attempts=stuck.attempts if stuck else 0,
+        refusals=stuck.refusals if stuck else 0,
+        next_try_s=now.wall_s + max(0.0, stuck.not_before_s - now.mono_s) if stuck else None,
+        last_error=stuck.tries[-1].error.message if stuck and stuck.tries else None,
+        oldest_ms=min(_times_ms(shard), default=None),
+    )
+
+
+def _retried(shard: ShardState) -> Iterator[Batch]:
+    for lane in shard.lanes:
+        for batch in lane.pieces:
+            if batch.durable or batch.refusals:
+                yield batch
+
+
+def _times_ms(shard: ShardState) -> Iterator[int]:
+    """Give the arrival of each lane's oldest record."""
+    for lane in shard.lanes:
+        oldest = lane.pieces[0].first if lane.pieces else lane.window.head()
+        if oldest:
+            chunk, index = oldest
+            yield chunk.times_ms[index]
+
+
+def failed_batch(mapping: EventSourceMapping, discard: Discard, now: Instant) -> FailedBatch:
+    """Describe a discarded batch; its id is derived from mapping, shard and records, so that twice is once."""
+    batch = discard.batch
+    (first_chunk, first), (last_chunk, last) = batch.first, batch.last
+    times_ms = first_chunk.times_ms[first], last_chunk.times_ms[last]
+    # The times tell records apart from those of a log that was deleted and made again with the same positions.
+    records = ",".join(map(str, (*times_ms, *batch.positions())))
+    identity = "\n".join((mapping.name, batch.shard, records, batch.replays or ""))
+    return FailedBatch(
+        id=hashlib.sha256(identity.encode()).hexdigest()[:20],
+        mapping=mapping.name,
+        function=mapping.function,
+        shard=batch.shard,
+        reason=discard.reason,
+        first_position=batch.first_position,
+        last_position=batch.last_position,
+        batch_size=batch.count,
+        attempts=max(1, batch.attempts),
+        request_id=batch.id,
+        error=discard.error,
+        responded=discard.responded,
+        function_error=discard.function_error,
+        first_time_ms=times_ms[0],
+        last_time_ms=times_ms[1],
+        failed_at_s=now.wall_s,
+        tries=tuple(batch.tries),
+        parent=batch.replays,
+    )

@@ -1,0 +1,277 @@
+"""What an engine is told (facts) and what it asks for (commands).
+
+`engine.feed(fact, now) -> list[Command]`. A fact says what has happened, never what to do; a command is carried out
+by the runner, which reports the end of it as a further fact. Same facts and seed, same commands: an incident is a
+unit test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from router.core.model import Batch, Chunk, FailedBatch, Outcome
+
+# --- facts
+
+
+@dataclass(frozen=True, slots=True)
+class ShardOpened:
+    """The source gave us this shard. `checkpoint` is None when nothing is committed for it yet."""
+
+    shard: str
+    #: What one read covers; shards of one unit are read together.
+    unit: Hashable
+    checkpoint: int | None
+    #: Retry state that was committed with the checkpoint; empty when there was none.
+    retry_state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRevoking:
+    """The source wants the shard back: finish, commit, release."""
+
+    shard: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShardLost:
+    """The shard is no longer ours; whatever we do for it now is not accepted."""
+
+    shard: str
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Answer to Locate: read behind this checkpoint."""
+
+    shard: str
+    checkpoint: int
+
+
+@dataclass(frozen=True, slots=True)
+class LocateFailed:
+    shard: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChunksRead:
+    """A read ended. Shards without records may be missing; it may be empty."""
+
+    unit: Hashable
+    chunks: Sequence[Chunk]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFailed:
+    unit: Hashable
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class PositionGone:
+    """The shard cannot be read from where we are: trimmed, or somebody moved the log."""
+
+    unit: Hashable
+    shard: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class InvocationEnded:
+    batch_id: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A failed batch is durably stored."""
+
+    failure_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeepFailed:
+    failure_id: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What the last Commit asked for is remembered durably."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitFailed:
+    """What the last Commit asked for may or may not be remembered."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Start nothing new but replays until Unheld, and say why (for example: too many undelivered failures)."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unheld:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRequested:
+    """Run a stored failed batch again, in the lanes of its keys. `chunk` holds its records."""
+
+    failure_id: str
+    chunk: Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRequested:
+    """Stop: start nothing new, let in-flight work end, commit, finish."""
+
+    #: What is still in flight after this time is ended by force.
+    within_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """The time asked for by WakeAt has come."""
+
+
+Fact = (
+    ShardOpened
+    | ShardRevoking
+    | ShardLost
+    | Located
+    | LocateFailed
+    | ChunksRead
+    | ReadFailed
+    | PositionGone
+    | InvocationEnded
+    | Kept
+    | KeepFailed
+    | Committed
+    | CommitFailed
+    | Held
+    | Unheld
+    | ReplayRequested
+    | DrainRequested
+    | Due
+)
+
+# --- commands
+
+
+class Demand(NamedTuple):
+    """Room for records of one shard, and from where."""
+
+    #: Checkpoint: read what follows this position.
+    after: int
+    #: At most this many records are wanted; a source may give fewer.
+    limit: int
+
+
+class Progress(NamedTuple):
+    """What a source, or the store in its place, is to remember of a shard."""
+
+    #: Position of the last record that is finished with all before it.
+    checkpoint: int
+    #: Attempts, halves and next tries of what is unfinished behind it; empty when there is nothing to say.
+    retry_state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Locate:
+    """Ask the source where reading starts, by the mapping's starting position or after a lost position."""
+
+    shard: str
+    #: True when an earlier position was lost: nothing may be skipped then.
+    lost: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read these shards. A Read for a unit replaces the one still under way for it."""
+
+    unit: Hashable
+    demand: Mapping[str, Demand]
+
+
+@dataclass(frozen=True, slots=True)
+class Invoke:
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End this invocation now, also by force; answered by InvocationEnded. With `waiting_only`, only if not started."""
+
+    batch_id: str
+    waiting_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Store this failed batch durably; its destination is served from the store."""
+
+    failure: FailedBatch
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    done: Mapping[str, Progress]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Give the shard back: everything that could be finished is committed."""
+
+    shard: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A replay is over: all its records succeeded, or these failures took their place."""
+
+    failure_id: str
+    new_failures: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRefused:
+    """A replay cannot run here and now; its failure stays as it is."""
+
+    failure_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """Feed Due at this monotonic time."""
+
+    mono_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something an operator may want to read; `event` is listed in router.telemetry."""
+
+    event: str
+    shard: str
+    fields: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Drained: nothing is in flight and everything finished is committed."""
+
+
+Command = (
+    Locate | Read | Invoke | Cancel | Keep | Commit | Release | Replayed | ReplayRefused | WakeAt | Note | Finished
+)

@@ -1,0 +1,152 @@
+"""What is read and when: one read at a time for each unit, for its shards that have room.
+
+A unit is what one read covers (all partitions of a Kafka topic, one shard of a stream). When a further shard of a unit
+gets room while a read is under way, a new read with the whole demand takes its place; what the old one brings all the
+same is recognised by the position it was read behind. After a failure a unit waits, with growing pauses.
+
+Room is counted by shard in records and bytes, and over all shards in bytes: while the buffers of the mapping are full,
+only shards that hold nothing are read, so that each can always fill a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from router.core.facts import Demand, Read
+from router.core.lane import backoff_s
+from router.core.model import OUTAGE_BACKOFF, Instant
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from router.core.shard import ShardState
+
+
+@dataclass(slots=True)
+class _Unit:
+    #: Shards that have room.
+    starved: set[str] = field(default_factory=set)
+    #: Shards of the read that is under way; None = none is.
+    reading: frozenset[str] | None = None
+    failures: int = 0
+    retry_at_s: float = 0.0
+    #: Why its shards cannot be read, or found out where to read.
+    error: str | None = None
+
+
+class Reading:
+    """Knows which shards want records, which are being read, and what is in memory."""
+
+    def __init__(self, memory_bytes: int, rng: Random) -> None:
+        self._memory_bytes = memory_bytes
+        self._rng = rng
+        self._units: dict[Hashable, _Unit] = {}
+        #: Units to look at; a dict, because sets have no order to repeat.
+        self.wanted: dict[Hashable, None] = {}
+        #: Bytes that wait in lanes, over all shards.
+        self.buffered_bytes = 0
+
+    # --- shards
+
+    def open(self, unit: Hashable) -> None:
+        """Know a unit."""
+        self._units.setdefault(unit, _Unit())
+
+    def starve(self, shard: ShardState) -> None:
+        """Note that a shard may have room."""
+        self._units[shard.unit].starved.add(shard.name)
+        self.want(shard.unit)
+
+    def fed(self, shard: ShardState) -> None:
+        """Ask for a shard again if it had enough and has room now."""
+        if shard.name not in self._units[shard.unit].starved and self.room(shard):
+            self.starve(shard)
+
+    def stop(self, shard: ShardState) -> None:
+        """Read a shard no more."""
+        self._units[shard.unit].starved.discard(shard.name)
+
+    def forget(self, shard: ShardState) -> None:
+        """Read a shard no more; should it come back, it is read from where it then is."""
+        self.stop(shard)
+        unit = self._units[shard.unit]
+        if unit.reading is not None:
+            unit.reading -= {shard.name}
+
+    def room(self, shard: ShardState) -> int:
+        """Count the records that may be read now."""
+        return 0 if shard.buffered and self.is_memory_full else shard.room()
+
+    @property
+    def is_memory_full(self) -> bool:
+        return self.buffered_bytes > self._memory_bytes
+
+    def changed(self, size_bytes: int, shards: Iterable[ShardState]) -> None:
+        """Count bytes that came (positive) or went; shards that had to wait for memory are asked for again."""
+        was_full = self.is_memory_full
+        self.buffered_bytes += size_bytes
+        if was_full and not self.is_memory_full:
+            for shard in shards:
+                if self.room(shard):
+                    self.starve(shard)
+
+    # --- reads
+
+    def want(self, unit: Hashable) -> None:
+        """Look at a unit again."""
+        self.wanted[unit] = None
+
+    def reads(self, shards: Mapping[str, ShardState], now: Instant) -> list[Read]:
+        """Give the reads that start now, or take the place of those under way."""
+        wanting, self.wanted = self.wanted, {}
+        reads = []
+        for key in wanting:
+            unit = self._units[key]
+            if now.mono_s < unit.retry_at_s or (unit.reading is not None and unit.starved <= unit.reading):
+                continue
+            demand = self._demand(unit, shards)
+            if demand:
+                unit.reading = frozenset(demand)
+                reads.append(Read(key, demand))
+        return reads
+
+    def _demand(self, unit: _Unit, shards: Mapping[str, ShardState]) -> dict[str, Demand]:
+        """Say what to read; shards that have no room any more starve again when a batch leaves them."""
+        demand = {}
+        for name in sorted(unit.starved):
+            limit = self.room(shards[name])
+            if limit:
+                demand[name] = Demand(shards[name].read_through, limit)
+        unit.starved.intersection_update(demand)
+        return demand
+
+    def ended(self, unit: Hashable) -> None:
+        """Note that a unit's read is over, however it ended."""
+        self._units[unit].reading = None
+        self.want(unit)
+
+    def succeeded(self, unit: Hashable) -> None:
+        self._units[unit].failures = 0
+        self._units[unit].error = None
+
+    def failed(self, unit: Hashable, error: str, now: Instant) -> float:
+        """Read a unit no more for a while; give how long, seconds."""
+        state = self._units[unit]
+        wait_s = backoff_s(OUTAGE_BACKOFF, state.failures, self._rng)
+        state.failures += 1
+        state.error = error
+        state.retry_at_s = now.mono_s + wait_s
+        return wait_s
+
+    def note_error(self, unit: Hashable, error: str | None) -> None:
+        """Remember why a unit's shards cannot be read; None = they can."""
+        self._units[unit].error = error
+
+    def error_of(self, unit: Hashable) -> str | None:
+        return self._units[unit].error
+
+    def quit(self) -> list[Read]:
+        """Give the commands that end all reads under way."""
+        return [Read(key, {}) for key, unit in self._units.items() if unit.reading is not None]

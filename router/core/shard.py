@@ -1,0 +1,213 @@
+"""One shard: routes what is read into lanes, knows what is in memory, and sums up its progress.
+
+With a factor of 1 a shard is one lane. With more, a record goes to the lane its key hashes to (CRC-32, so that a
+restart finds it there again); records without a key carry no order among each other and are spread by position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from enum import Enum
+from zlib import crc32
+
+from router.core import retry_state
+from router.core.facts import Progress
+from router.core.lane import Lane
+from router.core.model import Chunk, EventSourceMapping, Instant, Part
+from router.core.watermark import low_watermark
+from router.core.window import BatchWindow
+
+
+class Phase(Enum):
+    """What a shard waits for; lanes run only in OPEN."""
+
+    #: Where does reading start?
+    LOCATING = "locating"
+    #: The start is being committed, so that a crash before the first batch skips nothing.
+    PINNING = "pinning"
+    OPEN = "open"
+    #: Finishing what is in flight, to commit and give the shard back or to stop.
+    CLOSING = "closing"
+
+
+class ShardState:
+    """Everything an engine knows of one shard."""
+
+    __slots__ = (
+        "_mapping",
+        "_restored_through",
+        "_room_count",
+        "buffered",
+        "buffered_bytes",
+        "checkpoint",
+        "committed",
+        "committed_version",
+        "failures",
+        "gated",
+        "lanes",
+        "lost",
+        "name",
+        "phase",
+        "read_through",
+        "release",
+        "summed",
+        "summed_version",
+        "unit",
+        "version",
+    )
+
+    def __init__(self, name: str, unit: Hashable, mapping: EventSourceMapping, now: Instant) -> None:
+        self._mapping = mapping
+        self._room_count = mapping.buffer_count or max(1000, 2 * mapping.batch_size * mapping.parallelization_factor)
+        self.name = name
+        self.unit = unit
+        self.phase = Phase.LOCATING
+        self.lanes = [Lane(name, number, self._new_window(now)) for number in range(mapping.parallelization_factor)]
+        #: Position up to which records are read again for work from before a restart.
+        self._restored_through = -1
+        #: Records that wait in lanes, without those that are with the function, and their bytes.
+        self.buffered = 0
+        self.buffered_bytes = 0
+        #: Position up to which it was read, and the last one handed to be committed.
+        self.read_through = -1
+        self.checkpoint = -1
+        #: Number of the last change that a commit would write, of the last that was summed up, of the last committed.
+        self.version = 0
+        self.summed_version = 0
+        self.committed_version = 0
+        #: What was summed up last, and what is committed; None = nothing yet.
+        self.summed: Progress | None = None
+        self.committed: Progress | None = None
+        #: Lanes that wait for a commit.
+        self.gated: list[Lane] = []
+        #: In CLOSING: does the source wait for a release?
+        self.release = False
+        #: Locating failed so often in a row; and whether an earlier position was lost.
+        self.failures = 0
+        self.lost = False
+
+    def _new_window(self, now: Instant) -> BatchWindow:
+        mapping = self._mapping
+        window = BatchWindow(mapping.batch_size, mapping.batch_bytes, mapping.window_s, mapping.rules.window_start)
+        window.completed(now.mono_s)
+        return window
+
+    # --- where it starts
+
+    def start(self, checkpoint: int) -> None:
+        """Read behind this checkpoint."""
+        self.read_through = self.checkpoint = checkpoint
+
+    def resume(self, checkpoint: int, text: str) -> bool:
+        """Read behind a committed checkpoint with its retry state; False when the state does not belong to it."""
+        self.start(checkpoint)
+        self.committed = Progress(checkpoint, text)
+        return self._restore(text)
+
+    def _restore(self, text: str) -> bool:
+        """Take up the retry state committed with the checkpoint; False when it does not belong to it."""
+        pending = retry_state.decode(text, self.checkpoint, len(self.lanes))
+        if pending is None or not all(number < len(self.lanes) for number in pending):
+            return False
+        for number, work in pending.items():
+            self.lanes[number].pending = work
+            self._restored_through = max(self._restored_through, work.taken_through)
+        return True
+
+    # --- what comes in
+
+    def add(self, chunk: Chunk, now: Instant) -> None:
+        """Route a page that follows directly on what was read."""
+        kept: Sequence[int] = range(len(chunk.positions)) if chunk.kept is None else chunk.kept
+        if kept:
+            if len(self.lanes) == 1:
+                self._add_to(self.lanes[0], chunk, kept, now)
+            else:
+                for lane, indexes in zip(self.lanes, self._by_lane(chunk, kept), strict=True):
+                    if indexes:
+                        self._add_to(lane, chunk, indexes, now)
+            self.buffered = sum([lane.window.count for lane in self.lanes])
+            self.buffered_bytes = sum([lane.window.bytes for lane in self.lanes])
+        self.skip_to(chunk.through, now)
+
+    def skip_to(self, position: int, now: Instant) -> None:
+        """Note that everything up to a position was read, or is gone."""
+        self.read_through = position
+        for lane in self.lanes:
+            if lane.pending and position >= lane.pending.taken_through:
+                lane.pieces.extend(lane.pending.batches(self.name, lane.number, now))
+                lane.pending = None
+
+    def by_lane(self, chunk: Chunk) -> list[Sequence[int]]:
+        """Say which records of a chunk belong to which lane."""
+        everything = range(len(chunk.positions))
+        return [everything] if len(self.lanes) == 1 else list(self._by_lane(chunk, everything))
+
+    def _by_lane(self, chunk: Chunk, kept: Sequence[int]) -> list[list[int]]:
+        factor = len(self.lanes)
+        lanes: list[list[int]] = [[] for _ in range(factor)]
+        keys = chunk.keys if len(kept) == len(chunk.keys) else [chunk.keys[index] for index in kept]
+        for index, key in zip(kept, keys, strict=True):
+            lanes[(chunk.positions[index] if key is None else crc32(key)) % factor].append(index)
+        return lanes
+
+    def _add_to(self, lane: Lane, chunk: Chunk, indexes: Sequence[int], now: Instant) -> None:
+        if lane.pending:
+            indexes = lane.pending.claim(chunk, indexes)
+        if indexes:
+            lane.window.add(Part(chunk, indexes), now.mono_s)
+
+    def cut(self, lane: Lane) -> tuple[list[Part], int]:
+        """Take a lane's next batch, and how many records it has."""
+        before_bytes = lane.window.bytes
+        parts, count = lane.window.cut()
+        self.buffered -= count
+        self.buffered_bytes -= before_bytes - lane.window.bytes
+        return parts, count
+
+    def room(self) -> int:
+        """Count the records that may be read now; 0 when there is no room, or less than is worth a call."""
+        if self.phase is not Phase.OPEN:
+            return 0
+        if self.buffered <= self._room_count // 2 and self.buffered_bytes <= self._mapping.buffer_bytes // 2:
+            return self._room_count - self.buffered
+        # Work from before a restart can only go on when all its records are read again, whatever room there is.
+        return max(0, min(self._restored_through - self.read_through, self._room_count))
+
+    # --- how far it is
+
+    @property
+    def busy(self) -> bool:
+        """Say whether anything is with the function, or on its way into the failure store."""
+        return any(lane.running or lane.keeping for lane in self.lanes)
+
+    @property
+    def dirty(self) -> bool:
+        return self.version > self.committed_version
+
+    def progress(self, now: Instant) -> Progress:
+        """Sum up what is to be committed."""
+        self.checkpoint = low_watermark([self._unfinished(lane) for lane in self.lanes], self.read_through)
+        self.summed_version = self.version
+        work = {lane.number: self._work(lane, now) for lane in self.lanes}
+        self.summed = Progress(self.checkpoint, retry_state.encode(self.checkpoint, work, len(self.lanes)))
+        return self.summed
+
+    def is_news(self, progress: Progress) -> bool:
+        """Say whether this differs from what is committed."""
+        return progress != self.committed
+
+    def _unfinished(self, lane: Lane) -> tuple[int, int] | None:
+        # Until its records are read again a lane with pending work holds the checkpoint where it was restored.
+        return (self.checkpoint + 1, self.checkpoint) if lane.pending else lane.unfinished()
+
+    def _work(self, lane: Lane, now: Instant) -> retry_state.Pending:
+        if lane.pending:
+            return lane.pending
+        head = lane.window.head()
+        taken_through = self.read_through if head is None else head[0].preceding(head[1])
+        if not any(piece.durable for piece in lane.pieces):
+            # A first try leaves no trace until it fails: its records are simply read again.
+            unfinished = lane.unfinished()
+            return retry_state.Pending(taken_through if unfinished is None else unfinished[1], [])
+        return retry_state.Pending(taken_through, [retry_state.pending(piece, now) for piece in lane.pieces])

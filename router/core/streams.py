@@ -1,0 +1,587 @@
+"""The stream engine: ordered shards in, batches out; facts in, commands out.
+
+One engine runs one mapping. It composes the rules of the other modules: shards route records into lanes, a lane's
+window says when a batch is due, `judge` and `Planner.settle` say what follows a try, the watermark says what may be
+committed. What is its own is *when*: what may be read, started, stored and committed now. What is due by time comes
+from one heap.
+
+Order of writing (design: nothing failed is lost, retry state is durable):
+- A try that changes what has to be remembered is committed before the lane tries again (`gate`), so a kill forgets at
+  most the attempt in flight. Successes are committed together, at most `commit_interval_s` late: a kill repeats them.
+- A batch that is given up is stored (Keep) before the lane moves on; the checkpoint follows, never precedes.
+- A start position is committed before the first read, so a crash before the first batch skips nothing.
+
+Two deliveries of one key must not overlap: when a shard goes, its invocations are cancelled, and if it comes back its
+lanes wait until the last of them has really ended.
+
+Weak spot: one commit at a time covers all shards that changed; a slow one delays gated lanes of all shards.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Hashable, Iterable
+from itertools import count
+from typing import TYPE_CHECKING, assert_never
+
+from router.core import facts as f
+from router.core.commits import CommitSchedule
+from router.core.describe import ShardStatus, describe, failed_batch
+from router.core.lane import Discard, Lane, Plan, Planner, backoff_s
+from router.core.model import OUTAGE_BACKOFF, Batch, EventSourceMapping, Instant, Outcome, Part
+from router.core.reading import Reading
+from router.core.replays import Replays, stopping
+from router.core.shard import Phase, ShardState
+from router.core.verdict import FailedWhole, Identify, NotAccepted, PartlyFailed, Verdict, judge
+
+if TYPE_CHECKING:
+    from random import Random
+
+#: How long a replay waits for its shard to be ours.
+REPLAY_WAIT_S = 60.0
+#: How long, past the deadline of a closing shard, killed invocations and the last commit may take.
+FORCE_S = 5.0
+
+
+class StreamEngine:
+    """Decides for one mapping over ordered shards."""
+
+    def __init__(self, mapping: EventSourceMapping, identify: Identify, rng: Random) -> None:
+        self._mapping = mapping
+        self._identify = identify
+        self._rng = rng
+        self._planner = Planner(mapping, rng)
+        self._shards: dict[str, ShardState] = {}
+        #: Batches with the function, also those whose shard went meanwhile.
+        self._running: dict[str, tuple[ShardState, Lane]] = {}
+        self._keeping: dict[str, tuple[ShardState, Lane, f.Keep]] = {}
+        #: Invocations that outlived the loss of their shard.
+        self._dying: dict[str, set[str]] = {}
+        self._reading = Reading(mapping.memory_bytes, rng)
+        self._commits = CommitSchedule()
+        self._committing: list[ShardState] = []
+        self._replays = Replays()
+        #: Records that the function has succeeded with.
+        self.records_done = 0
+        self._keep_failures = 0
+        self._keep_error: str | None = None
+        self._held: str | None = None
+        self._draining = False
+        self._finished = False
+        self._heap: list[tuple[float, int, Callable[[Instant], None]]] = []
+        self._order = count()
+        self._asked_s: float | None = None
+        self._commands: list[f.Command] = []
+
+    # --- the two ends
+
+    def feed(self, fact: f.Fact, now: Instant) -> list[f.Command]:
+        """Take a fact in and say what is to be done."""
+        self._take(fact, now)
+        while self._heap and self._heap[0][0] <= now.mono_s:
+            heapq.heappop(self._heap)[2](now)
+        self._commit_if_due(now)
+        if self._reading.wanted and not self._draining:
+            self._commands += self._reading.reads(self._shards, now)
+        if self._draining:
+            self._finish_if_idle()
+        self._ask_to_wake()
+        commands, self._commands = self._commands, []
+        return commands
+
+    def _take(self, fact: f.Fact, now: Instant) -> None:  # noqa: C901, PLR0912 - one line a fact
+        match fact:
+            case f.InvocationEnded(batch_id, outcome):
+                self._invocation_ended(batch_id, outcome, now)
+            case f.ChunksRead():
+                self._chunks_read(fact, now)
+            case f.Committed():
+                self._committed(now)
+            case f.Due():
+                self._asked_s = None
+            case f.Kept(failure_id):
+                self._kept(failure_id, now)
+            case f.KeepFailed(failure_id, error):
+                self._keep_failed(failure_id, error, now)
+            case f.CommitFailed(error):
+                self._commit_failed(error, now)
+            case f.ReadFailed(unit, error):
+                self._read_failed(unit, error, now)
+            case f.PositionGone():
+                self._position_gone(fact)
+            case f.ShardOpened():
+                self._shard_opened(fact, now)
+            case f.ShardRevoking(shard):
+                self._revoke(shard, now)
+            case f.ShardLost(shard):
+                self._lose(shard, now)
+            case f.Located(shard, checkpoint):
+                self._located(shard, checkpoint, now)
+            case f.LocateFailed(shard, error):
+                self._locate_failed(shard, error, now)
+            case f.Held(reason):
+                self._held = reason
+            case f.Unheld():
+                self._unhold(now)
+            case f.ReplayRequested():
+                self._replay(fact, now)
+            case f.DrainRequested(within_s):
+                self._drain(within_s, now)
+            case _:
+                assert_never(fact)
+
+    def _at(self, mono_s: float, action: Callable[[Instant], None]) -> None:
+        heapq.heappush(self._heap, (mono_s, next(self._order), action))
+
+    def _ask_to_wake(self) -> None:
+        due_s = self._commits.due_s if not self._committing else None
+        if self._heap and (due_s is None or self._heap[0][0] < due_s):
+            due_s = self._heap[0][0]
+        if due_s is not None and (self._asked_s is None or due_s < self._asked_s):
+            self._asked_s = due_s
+            self._commands.append(f.WakeAt(due_s))
+
+    def _note(self, event: str, shard: str, **fields: object) -> None:
+        self._commands.append(f.Note(event, shard, fields))
+
+    # --- shards come and go
+
+    def _shard_opened(self, fact: f.ShardOpened, now: Instant) -> None:
+        if self._draining:
+            return
+        self._drop(fact.shard, now)
+        shard = self._shards[fact.shard] = ShardState(fact.shard, fact.unit, self._mapping, now)
+        self._reading.open(fact.unit)
+        if fact.checkpoint is None:
+            self._commands.append(f.Locate(shard.name, lost=False))
+            return
+        restored = shard.resume(fact.checkpoint, fact.retry_state)
+        if fact.retry_state:
+            self._note("retry_state.restored" if restored else "retry_state.voided", shard.name)
+        self._open(shard, now)
+
+    def _open(self, shard: ShardState, now: Instant) -> None:
+        shard.phase = Phase.OPEN
+        self._reading.starve(shard)
+        self._note("shard.opened", shard.name, position=shard.checkpoint)
+        for request in self._replays.unpark(shard.name):
+            self._replay(request, now)
+        self._advance_shard(shard, now)
+
+    def _located(self, name: str, checkpoint: int, now: Instant) -> None:
+        shard = self._shards.get(name)
+        if shard is None or shard.phase is not Phase.LOCATING:
+            return
+        if shard.lost and checkpoint < shard.read_through:
+            # Somebody began the log anew: what is in memory has positions that now mean other records.
+            self._drop(name, now)
+            shard = self._shards[name] = ShardState(name, shard.unit, self._mapping, now)
+        if shard.lost:
+            shard.skip_to(checkpoint, now)
+        else:
+            shard.start(checkpoint)
+            self._note("position.pinned", name, position=checkpoint)
+        shard.failures = 0
+        self._reading.note_error(shard.unit, None)
+        shard.phase = Phase.PINNING
+        self._commits.changed(shard, now.mono_s)
+
+    def _locate_failed(self, name: str, error: str, now: Instant) -> None:
+        shard = self._shards.get(name)
+        if shard is None or shard.phase is not Phase.LOCATING:
+            return
+        wait_s = backoff_s(OUTAGE_BACKOFF, shard.failures, self._rng)
+        shard.failures += 1
+        self._reading.note_error(shard.unit, error)
+        self._note("source.failed", name, error=error, retry_in_s=round(wait_s, 1))
+        self._at(now.mono_s + wait_s, lambda _: self._locate_again(shard))
+
+    def _locate_again(self, shard: ShardState) -> None:
+        if self._is_current(shard) and shard.phase is Phase.LOCATING:
+            self._commands.append(f.Locate(shard.name, lost=shard.lost))
+
+    def _position_gone(self, fact: f.PositionGone) -> None:
+        self._reading.ended(fact.unit)
+        shard = self._shards.get(fact.shard)
+        if shard is None or shard.phase is not Phase.OPEN:
+            return
+        self._note("position.lost", fact.shard, error=fact.error, position=shard.read_through)
+        shard.phase = Phase.LOCATING
+        shard.lost = True
+        self._reading.stop(shard)
+        self._commands.append(f.Locate(fact.shard, lost=True))
+
+    def _revoke(self, name: str, now: Instant) -> None:
+        shard = self._shards.get(name)
+        if shard is None:
+            self._commands.append(f.Release(name))
+            return
+        shard.release = True
+        self._close(shard, now.mono_s + self._mapping.drain_s, now)
+
+    def _drain(self, within_s: float, now: Instant) -> None:
+        self._draining = True
+        self._commands += self._reading.quit()
+        self._commands += self._replays.refuse_parked()
+        for shard in list(self._shards.values()):
+            if shard.phase is not Phase.CLOSING:
+                self._close(shard, now.mono_s + within_s, now)
+
+    def _close(self, shard: ShardState, deadline_s: float, now: Instant) -> None:
+        """Start nothing more in a shard; end what is in flight by force at the deadline."""
+        shard.phase = Phase.CLOSING
+        self._reading.stop(shard)
+        for lane in shard.lanes:
+            if lane.running:
+                self._commands.append(f.Cancel(lane.running.id, waiting_only=True))
+        self._at(deadline_s, self._close_by_force(shard))
+        self._leave_if_done(shard, now)
+
+    def _close_by_force(self, shard: ShardState) -> Callable[[Instant], None]:
+        def force(now: Instant) -> None:
+            if self._is_current(shard):
+                self._commands += [f.Cancel(lane.running.id) for lane in shard.lanes if lane.running]
+                self._at(now.mono_s + FORCE_S, lambda later: self._leave(shard, later))
+
+        return force
+
+    def _leave_if_done(self, shard: ShardState, now: Instant) -> None:
+        if shard.phase is not Phase.CLOSING or shard.busy:
+            return
+        if shard.dirty:
+            self._commits.hurry(now.mono_s)
+        else:
+            self._leave(shard, now)
+
+    def _leave(self, shard: ShardState, now: Instant) -> None:
+        if self._is_current(shard):
+            self._drop(shard.name, now)
+            self._note("shard.abandoned" if shard.dirty else "shard.released", shard.name, position=shard.checkpoint)
+            if shard.release:
+                self._commands.append(f.Release(shard.name))
+
+    def _lose(self, name: str, now: Instant) -> None:
+        if name in self._shards:
+            self._note("shard.lost", name)
+            self._drop(name, now)
+
+    def _drop(self, name: str, now: Instant) -> None:
+        """Forget a shard. What it has with the function is killed, and its lanes stay blocked until that has ended."""
+        shard = self._shards.pop(name, None)
+        if shard is None:
+            return
+        self._reading.forget(shard)
+        self._commits.forget(shard)
+        self._keeping = {key: entry for key, entry in self._keeping.items() if entry[0] is not shard}
+        self._reading.changed(-shard.buffered_bytes, self._shards.values())
+        for lane in shard.lanes:
+            if lane.running:
+                self._dying.setdefault(name, set()).add(lane.running.id)
+                self._commands.append(f.Cancel(lane.running.id))
+            for request in self._replays.abandon([batch.replays for batch in lane.replays if batch.replays]):
+                self._park(request, now)
+
+    def _is_current(self, shard: ShardState) -> bool:
+        return self._shards.get(shard.name) is shard
+
+    def _finish_if_idle(self) -> None:
+        if not (self._finished or self._shards or self._running):
+            self._finished = True
+            self._commands.append(f.Finished())
+
+    # --- reading
+
+    def _chunks_read(self, fact: f.ChunksRead, now: Instant) -> None:
+        self._reading.ended(fact.unit)
+        self._reading.succeeded(fact.unit)
+        for chunk in fact.chunks:
+            shard = self._shards.get(chunk.shard)
+            # A page for an earlier life of the shard, or read behind another position, is not ours to take.
+            if shard is None or shard.phase is not Phase.OPEN or chunk.before != shard.read_through:
+                continue
+            if chunk.through == shard.read_through:
+                continue
+            before_bytes = shard.buffered_bytes
+            shard.add(chunk, now)
+            self._reading.changed(shard.buffered_bytes - before_bytes, ())
+            self._commits.changed(shard, now.mono_s + self._mapping.commit_interval_s)
+            self._advance_shard(shard, now)
+
+    def _read_failed(self, unit: Hashable, error: str, now: Instant) -> None:
+        self._reading.ended(unit)
+        wait_s = self._reading.failed(unit, error, now)
+        self._note("source.failed", "", error=error, retry_in_s=round(wait_s, 1))
+        self._at(now.mono_s + wait_s, lambda _: self._reading.want(unit))
+
+    # --- running
+
+    def _advance_all(self, now: Instant) -> None:
+        for shard in self._shards.values():
+            self._advance_shard(shard, now)
+
+    def _advance_shard(self, shard: ShardState, now: Instant) -> None:
+        for lane in shard.lanes:
+            self._advance(shard, lane, now)
+
+    def _advance(self, shard: ShardState, lane: Lane, now: Instant) -> None:
+        """Start the lane's next batch if one may start."""
+        if lane.busy or shard.phase is not Phase.OPEN or shard.name in self._dying:
+            return
+        # What holds a mapping is too many failures: replaying them is a way out.
+        live = self._held is None
+        if live and not lane.pieces and self._is_due(shard, lane, now):
+            lane.pieces.append(self._cut(shard, lane))
+        batch = lane.take(now.mono_s, live=live)
+        if batch is None:
+            self._wake_lane(shard, lane)
+            return
+        expired = self._planner.expire(batch, now)
+        if expired:
+            self._follow(shard, lane, batch, expired, now)
+            return
+        lane.running = batch
+        self._running[batch.id] = (shard, lane)
+        self._commands.append(f.Invoke(batch))
+
+    def _is_due(self, shard: ShardState, lane: Lane, now: Instant) -> bool:
+        """Say whether the window is to be cut; where nothing more can be read, waiting would fill no batch."""
+        window = lane.window
+        return window.count > 0 and (window.trigger(now.mono_s) is not None or not self._reading.room(shard))
+
+    def _wake_lane(self, shard: ShardState, lane: Lane) -> None:
+        due_s = lane.due_at(live=self._held is None)
+        if due_s is None or (lane.wake_s is not None and lane.wake_s <= due_s):
+            return
+        lane.wake_s = due_s
+
+        def wake(now: Instant) -> None:
+            if lane.wake_s == due_s:
+                lane.wake_s = None
+            if self._is_current(shard):
+                self._advance(shard, lane, now)
+
+        self._at(due_s, wake)
+
+    def _cut(self, shard: ShardState, lane: Lane) -> Batch:
+        before_bytes = shard.buffered_bytes
+        parts, records = shard.cut(lane)
+        self._reading.changed(shard.buffered_bytes - before_bytes, self._shards.values())
+        self._reading.fed(shard)
+        return Batch(self._planner.new_id(), shard.name, lane.number, parts, records)
+
+    def _invocation_ended(self, batch_id: str, outcome: Outcome, now: Instant) -> None:
+        shard, lane = self._running.pop(batch_id)
+        batch, lane.running = lane.running, None
+        if batch is None or not self._is_current(shard):
+            self._died(shard.name, batch_id, now)
+            return
+        verdict = judge(outcome, batch, self._mapping, self._identify)
+        plan = self._planner.settle(batch, verdict, now)
+        self.records_done += batch.count - plan.left
+        self._report(shard, batch, verdict, plan)
+        self._follow(shard, lane, batch, plan, now)
+
+    def _died(self, name: str, batch_id: str, now: Instant) -> None:
+        dying = self._dying[name]
+        dying.discard(batch_id)
+        if not dying:
+            del self._dying[name]
+            if name in self._shards:
+                self._advance_shard(self._shards[name], now)
+
+    def _follow(self, shard: ShardState, lane: Lane, batch: Batch, plan: Plan, now: Instant) -> None:
+        """Put the plan's pieces in the place of the batch, and go on when what must be remembered is."""
+        if plan.discard:
+            self._follow_discard(shard, lane, batch, plan, plan.discard, now)
+            return
+        lane.replace(batch, plan.again)
+        if batch.replays:
+            self._replay_moved(batch.replays, len(plan.again))
+        elif plan.durable:
+            self._commits.changed(shard, now.mono_s)
+            lane.gate = shard.version
+            shard.gated.append(lane)
+        elif not plan.again:
+            lane.window.completed(now.mono_s)
+            self._commits.changed(shard, now.mono_s + self._mapping.commit_interval_s)
+        self._go_on(shard, lane, now)
+
+    def _go_on(self, shard: ShardState, lane: Lane, now: Instant) -> None:
+        if shard.phase is Phase.CLOSING:
+            self._leave_if_done(shard, now)
+        else:
+            self._advance(shard, lane, now)
+
+    def _report(self, shard: ShardState, batch: Batch, verdict: Verdict, plan: Plan) -> None:
+        """Tell operators about a try that did not simply succeed."""
+        match verdict:
+            case FailedWhole(error):
+                event = "batch.split" if len(plan.again) > 1 else "batch.failed"
+                fields = {"attempts": batch.attempts, "retry_in_s": _wait_of(plan)}
+            case NotAccepted(error):
+                event = "batch.refused"
+                fields = {"attempts": batch.attempts, "retry_in_s": _wait_of(plan)}
+            case PartlyFailed(again):
+                self._note(
+                    "batch.partly_failed", shard.name, request_id=batch.id, records=batch.count, failed=len(again)
+                )
+                return
+            case _:
+                return
+        self._note(
+            event,
+            shard.name,
+            request_id=batch.id,
+            first_position=batch.first_position,
+            records=batch.count,
+            error_type=error.error_type,
+            error_message=error.message,
+            **fields,
+        )
+
+    # --- giving up
+
+    def _follow_discard(
+        self, shard: ShardState, lane: Lane, batch: Batch, plan: Plan, discard: Discard, now: Instant
+    ) -> None:
+        lane.replace(batch, (discard.batch, *plan.again))
+        if batch.replays:
+            self._replay_moved(batch.replays, 1 + len(plan.again))
+        lane.keeping = discard
+        failure = failed_batch(self._mapping, discard, now)
+        keep = f.Keep(failure, discard.batch)
+        self._keeping[failure.id] = (shard, lane, keep)
+        self._commands.append(keep)
+
+    def _kept(self, failure_id: str, now: Instant) -> None:
+        self._keep_failures = 0
+        self._keep_error = None
+        entry = self._keeping.pop(failure_id, None)
+        if entry is None:
+            return
+        shard, lane, keep = entry
+        lane.keeping = None
+        lane.replace(keep.batch, ())
+        if keep.batch.replays:
+            self._replay_moved(keep.batch.replays, 0, failure_id)
+        else:
+            lane.window.completed(now.mono_s)
+            self._commits.changed(shard, now.mono_s)
+        self._go_on(shard, lane, now)
+
+    def _keep_failed(self, failure_id: str, error: str, now: Instant) -> None:
+        entry = self._keeping.get(failure_id)
+        if entry is None:
+            return
+        shard, _, keep = entry
+        wait_s = backoff_s(OUTAGE_BACKOFF, self._keep_failures, self._rng)
+        self._keep_failures += 1
+        self._keep_error = error
+        self._note("failure.not_stored", shard.name, failure=failure_id, error=error, retry_in_s=round(wait_s, 1))
+
+        def again(_: Instant) -> None:
+            if self._keeping.get(failure_id) is entry:
+                self._commands.append(keep)
+
+        self._at(now.mono_s + wait_s, again)
+
+    def _unhold(self, now: Instant) -> None:
+        self._held = None
+        self._advance_all(now)
+
+    # --- committing
+
+    def _commit_if_due(self, now: Instant) -> None:
+        if self._commits.due_s is None or now.mono_s < self._commits.due_s:
+            return
+        shards = self._commits.begin(now.mono_s)
+        if not shards:
+            return
+        self._committing = shards
+        progress = {shard.name: shard.progress(now) for shard in shards}
+        news = {shard.name: progress[shard.name] for shard in shards if shard.is_news(progress[shard.name])}
+        if news:
+            self._commands.append(f.Commit(news))
+        else:
+            self._committed(now)
+
+    def _committed(self, now: Instant) -> None:
+        shards, self._committing = self._committing, []
+        self._commits.succeeded()
+        for shard in shards:
+            shard.committed_version = shard.summed_version
+            shard.committed = shard.summed
+            if not self._is_current(shard):
+                continue
+            if shard.phase is Phase.PINNING:
+                self._open(shard, now)
+            passed = [lane for lane in shard.gated if lane.gate <= shard.committed_version]
+            shard.gated = [lane for lane in shard.gated if lane.gate > shard.committed_version]
+            for lane in passed:
+                lane.gate = 0
+                self._advance(shard, lane, now)
+            self._leave_if_done(shard, now)
+
+    def _commit_failed(self, error: str, now: Instant) -> None:
+        wait_s = backoff_s(OUTAGE_BACKOFF, self._commits.failures, self._rng)
+        shards, self._committing = self._committing, []
+        current = [shard for shard in shards if self._is_current(shard)]
+        self._commits.failed(current, error, now.mono_s + wait_s)
+        self._note("commit.failed", "", error=error, retry_in_s=round(wait_s, 1))
+
+    # --- replaying
+
+    def _replay(self, request: f.ReplayRequested, now: Instant) -> None:
+        chunk = request.chunk
+        if request.failure_id in self._replays:
+            return
+        shard = self._shards.get(chunk.shard)
+        if shard is None or shard.phase is not Phase.OPEN:
+            self._park(request, now)
+            return
+        lanes = [(lane, mine) for lane, mine in zip(shard.lanes, shard.by_lane(chunk), strict=True) if mine]
+        self._replays.begin(request, len(lanes))
+        for lane, mine in lanes:
+            batch = Batch(self._planner.new_id(), shard.name, lane.number, [Part(chunk, mine)], len(mine))
+            batch.replays = request.failure_id
+            lane.replays.append(batch)
+            self._advance(shard, lane, now)
+
+    def _park(self, request: f.ReplayRequested, now: Instant) -> None:
+        if self._draining:
+            self._commands.append(stopping(request.failure_id))
+            return
+        self._replays.park(request, now.mono_s + REPLAY_WAIT_S)
+        self._at(now.mono_s + REPLAY_WAIT_S, self._expire_replays)
+
+    def _expire_replays(self, now: Instant) -> None:
+        self._commands += self._replays.expired(now.mono_s)
+
+    def _replay_moved(self, failure_id: str, pieces: int, new_failure: str | None = None) -> None:
+        over = self._replays.replaced(failure_id, pieces, new_failure)
+        if over:
+            self._commands.append(over)
+
+    # --- telling
+
+    def why_stuck(self) -> tuple[str, str] | None:
+        """Say in a code and a sentence why nothing moves, as far as the engine knows; None when it can move."""
+        if self._keeping and self._keep_error:
+            return "FailureStoreUnavailable", f"A failed batch cannot be stored: {self._keep_error}"
+        if self._held:
+            return "FailureBacklogFull", self._held
+        if self._commits.error:
+            return "CommitFailed", f"Progress cannot be committed: {self._commits.error}"
+        for shard in self._shards.values():
+            error = self._reading.error_of(shard.unit)
+            if error:
+                return "SourceUnavailable", error
+        return None
+
+    def status(self, now: Instant) -> Iterable[ShardStatus]:
+        """Describe every shard."""
+        return [describe(shard, now) for shard in self._shards.values()]
+
+
+def _wait_of(plan: Plan) -> float:
+    return round(plan.again[0].backoff_s, 3) if plan.again else 0.0

@@ -1,0 +1,155 @@
+"""What the end of an invocation means for its batch.
+
+Sources: AWS Lambda developer guide ('Reporting batch item failures' for Kinesis, DynamoDB, SQS and Kafka) and
+behaviour recorded on AWS for what the guide leaves out (empty and malformed responses). The differences between
+sources are data (`SourceRules`); the reading is one. A malformed report fails the whole batch: running records twice
+loses nothing, taking a report for a success would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from router.core.model import (
+    NOT_JSON,
+    NOT_READ,
+    Batch,
+    Cancelled,
+    EventSourceMapping,
+    Failed,
+    FunctionError,
+    Outcome,
+    Reason,
+    Refused,
+    ReportStyle,
+    Returned,
+    SourceRules,
+    TooLarge,
+)
+
+#: Which position of the batch does an itemIdentifier name? None = none of it.
+Identify = Callable[[object, Batch], int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """All records are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartlyFailed:
+    """Some records are done; those with these ordinals (ascending, never all of the batch) run again at once."""
+
+    again: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class FailedWhole:
+    """No record is done; an attempt is spent."""
+
+    error: FunctionError
+    #: `functionError` of the failure record; None when the function itself reported the failure.
+    function_error: str | None
+    #: Did the function answer?
+    responded: bool = True
+    #: Halve it whatever the mapping says: whole it can never be delivered.
+    must_split: bool = False
+    #: Give it up at once for this reason.
+    final: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotAccepted:
+    """The function never ran; no attempt is spent and nothing is split."""
+
+    error: FunctionError
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """We ended it ourselves; as if it had not been tried."""
+
+
+Verdict = Succeeded | PartlyFailed | FailedWhole | NotAccepted | Stopped
+
+SUCCEEDED: Final = Succeeded()
+STOPPED: Final = Stopped()
+_MALFORMED: Final = FailedWhole(
+    FunctionError("Headrace.BadBatchResponse", "The function's batchItemFailures report is malformed."), None
+)
+_REPORTED: Final = FailedWhole(
+    FunctionError("Headrace.BatchItemFailures", "The function reported the whole batch as failed."), None
+)
+
+
+def judge(outcome: Outcome, batch: Batch, mapping: EventSourceMapping, identify: Identify) -> Verdict:
+    """Say what an outcome means for the batch."""
+    match outcome:
+        case Returned(body):
+            if not mapping.report_item_failures or body is NOT_READ:
+                return SUCCEEDED
+            return _judge_report(body, batch, mapping.rules, identify)
+        case Failed(_, error):
+            return FailedWhole(error, "Unhandled")
+        case Refused(error, initialising):
+            counts = initialising and mapping.init_errors_count
+            return FailedWhole(error, "Unhandled") if counts else NotAccepted(error)
+        case TooLarge(size_bytes):
+            return _judge_too_large(size_bytes, batch, mapping.rules)
+        case Cancelled():
+            return STOPPED
+        case _:
+            assert_never(outcome)
+
+
+def _judge_too_large(size_bytes: int, batch: Batch, rules: SourceRules) -> FailedWhole:
+    error = FunctionError(
+        "RequestTooLargeException", f"The event has {size_bytes} bytes, more than a function may be given."
+    )
+    if batch.count > 1:
+        return FailedWhole(error, None, responded=False, must_split=True)
+    return FailedWhole(error, None, responded=False, final=Reason.SIZE if rules.too_large_is_final else None)
+
+
+def _judge_report(body: object, batch: Batch, rules: SourceRules, identify: Identify) -> Verdict:
+    if body is None or body in rules.empty_responses:
+        return SUCCEEDED
+    if body is NOT_JSON or not isinstance(body, dict):
+        return _MALFORMED
+    items = body.get("batchItemFailures")
+    if items is None:
+        return SUCCEEDED
+    if not isinstance(items, list):
+        return _MALFORMED
+    named = _named_positions(items, batch, rules, identify)
+    if named is None:
+        return _MALFORMED
+    return _judge_named(named, batch, rules)
+
+
+def _named_positions(items: list[object], batch: Batch, rules: SourceRules, identify: Identify) -> set[int] | None:
+    """Give the positions a report names; None when one entry is malformed."""
+    named: set[int] = set()
+    for item in items:
+        if item == {} and rules.empty_item_succeeds:
+            continue
+        if not isinstance(item, dict) or "itemIdentifier" not in item:
+            return None
+        position = identify(item["itemIdentifier"], batch)
+        if position is None:
+            return None
+        named.add(position)
+    return named
+
+
+def _judge_named(named: set[int], batch: Batch, rules: SourceRules) -> Verdict:
+    if not named:
+        return SUCCEEDED
+    positions = batch.positions()
+    if rules.report_style is ReportStyle.LOWEST:
+        again: Sequence[int] = range(positions.index(min(named)), batch.count)
+    else:
+        again = [ordinal for ordinal, position in enumerate(positions) if position in named]
+    return _REPORTED if len(again) == batch.count else PartlyFailed(again)

@@ -1,0 +1,94 @@
+"""`headrace failures`: what is selected, asked, done and said. The store and the daemon are handed in."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from router.failure_json import to_json, to_json_whole
+from router.ports import FailureEntry
+from router.tables import replay_progress, show_failure, show_failures
+
+#: Asks the person at the terminal; gives yes where there is none.
+Ask = Callable[[str], bool]
+OUTCOMES: Final = ("replayed", "failed_again", "refused")
+
+
+def show_list(entries: Sequence[FailureEntry], *, as_json: bool) -> None:
+    """Print failures, oldest first."""
+    failures = [to_json(entry) for entry in entries]
+    if as_json:
+        print_json(failures)
+    else:
+        show_failures(failures)
+
+
+def show_one(entry: FailureEntry, event: bytes | None, *, as_json: bool) -> None:
+    """Print a failure whole."""
+    whole = to_json_whole(entry, event)
+    if as_json:
+        print_json(whole)
+    else:
+        show_failure(whole, None if event is None else json.dumps(whole["event"], indent=2))
+
+
+def replay(
+    entries: Sequence[FailureEntry], run: Callable[[], Iterable[dict[str, Any]]], ask: Ask, *, as_json: bool
+) -> int:
+    """Replay failures with whatever `run` starts; 1 when one did not succeed.
+
+    Raises:
+        NotRunning: the daemon is not there, or ended.
+    """
+    if entries and not ask(f"Replay {describe(entries)} through their mappings? Their original order is past."):
+        return 1
+    counts: Counter[str] = Counter()
+    try:
+        for end in _shown(run() if entries else (), len(entries), as_json=as_json):
+            counts[end["outcome"]] += 1
+    finally:
+        _sum_up(counts, as_json=as_json)
+    return int(counts["replayed"] < len(entries))
+
+
+def _shown(ends: Iterable[dict[str, Any]], total: int, *, as_json: bool) -> Iterable[dict[str, Any]]:
+    if as_json:
+        for end in ends:
+            new = end["new_failures"]
+            print_json({**end, "new_failure": new[0] if new else None})
+            yield end
+    else:
+        with replay_progress(total) as show:
+            for end in ends:
+                show(end)
+                yield end
+
+
+def _sum_up(counts: Counter[str], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"summary": {outcome: counts[outcome] for outcome in OUTCOMES}})
+    else:
+        print(", ".join(f"{counts[outcome]} {outcome.replace('_', ' ')}" for outcome in OUTCOMES))
+
+
+def show_dropped(entries: Sequence[FailureEntry], dropped: Sequence[str], *, as_json: bool) -> int:
+    """Say what was dropped; 1 when something selected was not, because it is being replayed."""
+    refused = [entry.batch.id for entry in entries if entry.batch.id not in set(dropped)]
+    if as_json:
+        print_json({"dropped": list(dropped), "refused": refused})
+    else:
+        print(f"{len(dropped)} dropped" + (f", {len(refused)} are being replayed and stay" if refused else ""))
+    return int(bool(refused))
+
+
+def describe(entries: Sequence[FailureEntry]) -> str:
+    """Say in words how much was selected."""
+    batches, records = len(entries), sum(entry.batch.batch_size for entry in entries)
+    return f"{batches} failed {'batch' if batches == 1 else 'batches'} ({records} records)"
+
+
+def print_json(document: Any) -> None:
+    """Print a document on one line, at once; in ASCII, whatever the locale."""
+    print(json.dumps(document, separators=(",", ":")), flush=True)

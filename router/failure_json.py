@@ -1,0 +1,62 @@
+"""How people's tools see a stored failure: the members that the command line and the API print. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from router.core.model import FunctionError, Try
+from router.failure_record import iso_ms
+from router.ports import FailureEntry
+
+#: Integers beyond this are texts, because most readers of JSON would round them.
+EXACT_INTEGER: Final = 2**53
+
+
+def to_json(entry: FailureEntry) -> dict[str, Any]:
+    """Give the members of one line of `failures list`."""
+    batch = entry.batch
+    return {
+        "id": batch.id,
+        "mapping": batch.mapping,
+        "function": batch.function,
+        "shard": batch.shard,
+        "reason": batch.reason.value,
+        "first_position": _position(batch.first_position),
+        "last_position": _position(batch.last_position),
+        "batch_size": batch.batch_size,
+        "attempts": batch.attempts,
+        "error_type": batch.error.error_type if batch.error else None,
+        "error_message": batch.error.message if batch.error else None,
+        "failed_at": iso_ms(batch.failed_at_s),
+        "status": entry.status,
+        "destination": entry.destination,
+        "parent": batch.parent,
+    }
+
+
+def to_json_whole(entry: FailureEntry, event: bytes | None) -> dict[str, Any]:
+    """Give what `failures show` prints: also the event (null once dropped) and every try."""
+    return {
+        **to_json(entry),
+        "event": None if event is None else msgspec.json.decode(event),
+        "tries": [_try(each) for each in entry.batch.tries],
+    }
+
+
+def _try(tried: Try) -> dict[str, Any]:
+    return {
+        "when": iso_ms(tried.at_s),
+        "request_id": tried.request_id,
+        "records": tried.records,
+        "error": _error(tried.error),
+    }
+
+
+def _error(error: FunctionError) -> dict[str, Any]:
+    return {"type": error.error_type, "message": error.message, "trace": list(error.trace)}
+
+
+def _position(position: int) -> int | str:
+    return position if abs(position) <= EXACT_INTEGER else str(position)

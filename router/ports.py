@@ -1,0 +1,359 @@
+"""The outside world as the runner sees it: sources, functions, the store, destinations, the wall clock.
+
+Everything here answers one call at a time: no loop, sleep, retry or batching behind these methods (a source may keep
+the connection and the bounded fetch buffer of its client library). Errors are those of router.errors, nothing
+foreign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from router.core.facts import Demand, Progress
+from router.core.model import Batch, Chunk, FailedBatch, Outcome, SourceRules
+
+# --- sources
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The source assigned a shard to us."""
+
+    shard: str
+    unit: Hashable
+    #: Last finished position, inclusive; None when nothing is committed.
+    checkpoint: int | None
+    retry_state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Revoking:
+    """The source wants the shard back and waits for `release` until its own deadline."""
+
+    shard: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The shard went without asking."""
+
+    shard: str
+
+
+ShardChange = Opened | Revoking | Lost
+
+
+class Codec(Protocol):
+    """The shape of a source's records: pure, no I/O."""
+
+    @property
+    def rules(self) -> SourceRules: ...
+
+    def event(self, rows: Sequence[Any]) -> bytes:
+        """Encode the Lambda event that holds these rows."""
+        ...
+
+    def parse(self, event: bytes) -> Chunk:
+        """Read the records back from an event made by `event` (for replay); `through` is the last position.
+
+        Raises:
+            ValueError: it is no such event.
+        """
+        ...
+
+    def identify(self, item: object, batch: Batch) -> int | None:
+        """Say which position of the batch an itemIdentifier names; None when it names none."""
+        ...
+
+    def view(self, row: Any) -> tuple[Mapping[str, object], bytes | None]:
+        """Give what filter patterns are matched against: metadata, and the data still encoded."""
+        ...
+
+    def batch_info(self, failure: FailedBatch, event: bytes) -> Mapping[str, object]:
+        """Give the source's part of a failure record, as a one-member mapping such as {"KafkaBatchInfo": {...}}."""
+        ...
+
+
+class StreamSource(Protocol):
+    """Ordered shards that resume by position."""
+
+    codec: Codec
+
+    #: Largest retry state that `commit` takes, bytes; what is larger goes into the store and a pointer here.
+    retry_state_limit_bytes: int
+
+    #: What is read, and as whom progress is kept: another one starts anew.
+    identity: str
+
+    #: Did `open` find nothing committed and pin starting positions?
+    pinned: bool
+
+    async def open(self) -> None:
+        """Reach the source and pin starting positions where nothing is committed yet.
+
+        Raises:
+            SourceUnavailable: not reachable, refused, or missing; the message is for the operator. Call again later.
+        """
+        ...
+
+    def changes(self) -> AsyncIterator[ShardChange]:
+        """Yield assignments as they come; ends after close."""
+        ...
+
+    async def locate(self, shard: str, *, lost: bool) -> int:
+        """Give the checkpoint to start behind. With `lost`, the oldest one that is still there.
+
+        Raises:
+            SourceUnavailable
+        """
+        ...
+
+    async def read(self, unit: Hashable, demand: Mapping[str, Demand]) -> Sequence[Chunk]:
+        """Give what there is, waiting a bounded time for something. May be cancelled without losing records.
+
+        Raises:
+            SourceUnavailable, PositionLost
+        """
+        ...
+
+    async def commit(self, done: Mapping[str, Progress]) -> None:
+        """Remember checkpoints and retry states durably; all or nothing.
+
+        Raises:
+            SourceUnavailable: not known whether it was stored; commit again.
+            LeaseLost: the shards are no longer ours.
+        """
+        ...
+
+    async def release(self, shard: str) -> None:
+        """Answer Revoking: we are done with the shard."""
+        ...
+
+    def newest(self, shard: str) -> int | None:
+        """Position of the newest record known to be in the shard, without asking anybody; None = not known."""
+        ...
+
+    async def close(self) -> None:
+        """Leave, without committing. May come twice."""
+        ...
+
+
+# --- functions
+
+
+@dataclass(slots=True, eq=False)
+class Invocation:
+    """One call of a function."""
+
+    request_id: str
+    #: Encodes the event; called once, when a worker takes the invocation.
+    event: Callable[[], bytes]
+    #: Is the parsed result wanted (Returned.body), or only that there was one (NOT_READ)?
+    wants_body: bool
+    #: Called once, on the event loop, never from inside `invoke`.
+    done: Callable[[Outcome], None]
+
+
+class Invoker(Protocol):
+    """Runs one function, as often in parallel as it may."""
+
+    def invoke(self, invocation: Invocation) -> None:
+        """Start it on a free worker or queue it until one is free."""
+        ...
+
+    def cancel(self, request_id: str, *, waiting_only: bool) -> None:
+        """End it as Cancelled: not started at all, or (unless `waiting_only`) by killing what runs it."""
+        ...
+
+    async def close(self) -> None:
+        """End all workers."""
+        ...
+
+
+# --- the store
+
+
+@dataclass(frozen=True, slots=True)
+class FailureEntry:
+    """A failed batch as it is stored, without its event."""
+
+    batch: FailedBatch
+    #: stored | delivered | replaying | replayed | failed_again | dropped
+    status: str
+    #: Where its failure record goes, for people ("sqs:orders-dlq"); None = nowhere.
+    destination: str | None
+    #: The source's part of the failure record.
+    batch_info: Mapping[str, object]
+    #: The ordering keys in it, for Selection.key; empty in entries that come back from the store.
+    keys: tuple[bytes, ...] = ()
+    #: Size of the stored event, bytes; 0 once it is dropped.
+    event_bytes: int = 0
+    #: Deliveries tried so far, the last error, and the wall time of the next try.
+    deliveries: int = 0
+    delivery_error: str | None = None
+    next_delivery_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which failures: every field that is set must hold."""
+
+    ids: tuple[str, ...] = ()
+    mapping: str | None = None
+    shard: str | None = None
+    key: bytes | None = None
+    #: Wall times, seconds: since <= failed_at < until.
+    since_s: float | None = None
+    until_s: float | None = None
+    #: Part of error type or message, any case.
+    error: str | None = None
+    #: Empty = every status.
+    statuses: tuple[str, ...] = ()
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeepFailure:
+    """Write a failure; one with the same id is replaced and its status starts again."""
+
+    entry: FailureEntry
+    event: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SetStatus:
+    """Move a failure to `status`, whatever it was.
+
+    What was replayed or dropped needs no delivery any more; nor does what failed again: newer failures took its place.
+    """
+
+    id: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unclaim:
+    """Take a claim back: a failure that is being replayed has the status again that it had before."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteFailure:
+    """Forget a failure and its event."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryEnded:
+    """One delivery was tried: accepted (error None), or to be tried again at `next_delivery_s`.
+
+    An accepted one moves a stored failure to delivered; any other status stays.
+    """
+
+    id: str
+    error: str | None
+    next_delivery_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PutState:
+    """Write a small text under (mapping, key); empty text deletes it."""
+
+    mapping: str
+    key: str
+    text: str
+
+
+Change = KeepFailure | SetStatus | Unclaim | DeleteFailure | DeliveryEnded | PutState
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What one mapping has in the store."""
+
+    #: Failures that their destination has not accepted yet.
+    undelivered: int = 0
+    #: Sum of event sizes of all failures.
+    stored_bytes: int = 0
+    #: Failures of any status.
+    failures: int = 0
+
+
+class Store(Protocol):
+    """Durable state of the daemon. Every method may raise StoreUnavailable."""
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        """Write all of them or none, durably; returns once they survive a crash."""
+        ...
+
+    async def states(self, mapping: str) -> Mapping[str, str]:
+        """Give all texts put under a mapping."""
+        ...
+
+    async def failures(self, selection: Selection) -> Sequence[FailureEntry]:
+        """Give the selected failures, oldest first."""
+        ...
+
+    async def event(self, failure_id: str) -> bytes | None:
+        """Give the stored event of a failure; None when there is no such failure, or it was dropped."""
+        ...
+
+    async def claim(self, failure_ids: Sequence[str]) -> Sequence[str]:
+        """Mark failures as replaying, in one step, and give those that were neither dropped nor being replayed."""
+        ...
+
+    async def drop(self, failure_ids: Sequence[str]) -> Sequence[str]:
+        """Mark failures as dropped and free their events, in one step, and give those that were not being replayed."""
+        ...
+
+    async def undelivered(self, mapping: str) -> Sequence[FailureEntry]:
+        """Give failures to deliver, oldest first: stored or replaying, and not accepted by their destination yet."""
+        ...
+
+    async def backlog(self, mapping: str) -> Backlog:
+        """Count what a mapping has stored."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+# --- destinations
+
+
+@dataclass(frozen=True, slots=True)
+class FailureMessage:
+    """What a destination is given: the failure, its source's part, and the whole event."""
+
+    entry: FailureEntry
+    event: bytes
+
+
+class Destination(Protocol):
+    """Takes failure records."""
+
+    #: For people: "sqs:orders-dlq".
+    name: str
+
+    async def send(self, message: FailureMessage) -> None:
+        """Return once the destination has accepted the whole record.
+
+        Raises:
+            DestinationUnavailable: not accepted, or not known; it will be sent again.
+        """
+        ...
+
+    async def check(self) -> None:
+        """Reach it without sending anything. Raises DestinationUnavailable."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class WallClock(Protocol):
+    """Seconds since the epoch."""
+
+    def __call__(self) -> float: ...

@@ -1,0 +1,73 @@
+"""What `headrace check --connect` looks at: every source, function and destination, without changing anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+from config.settings import Configuration, MappingSettings
+from connectors.kafka_check import check_kafka
+from router.assembly import make_destination, make_pool, used_functions
+from router.core.model import EVENT_LIMIT_BYTES, Failed, Outcome, Refused
+from router.errors import HandlerUnavailable, RouterError
+from router.ports import Invocation
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was reached, or not."""
+
+    #: What it is, by its path in the file: "event_source_mappings.orders.source", "functions.orders".
+    name: str
+    ok: bool
+    #: What was found, or why it cannot be reached and what to do.
+    detail: str
+
+
+async def connect_checks(configuration: Configuration) -> list[Check]:
+    """Reach everything the file names, all at once; disabled mappings too."""
+    works: dict[str, Callable[[], Awaitable[str]]] = {}
+    for each in configuration.mappings:
+        name = f"event_source_mappings.{each.mapping.name}"
+        works[f"{name}.source"] = partial(check_kafka, each.source)
+        if each.destination:
+            works[f"{name}.destination_config"] = partial(_check_destination, each, configuration)
+    for function in used_functions(configuration):
+        works[f"functions.{function}"] = partial(_check_function, configuration, function)
+    return list(await asyncio.gather(*(_check(name, work) for name, work in works.items())))
+
+
+async def _check(name: str, work: Callable[[], Awaitable[str]]) -> Check:
+    try:
+        return Check(name, ok=True, detail=await work())
+    except RouterError as error:
+        return Check(name, ok=False, detail=str(error))
+
+
+async def _check_destination(mapping: MappingSettings, configuration: Configuration) -> str:
+    assert mapping.destination is not None
+    destination = make_destination(mapping.destination, configuration.aws)
+    try:
+        await destination.check()
+    finally:
+        await destination.close()
+    return f"{destination.name}: reached"
+
+
+async def _check_function(configuration: Configuration, name: str) -> str:
+    """Start a worker and initialise the function, without running its handler."""
+    pool = make_pool(configuration, name)
+    ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    # An event that is too large is refused once a worker is ready for it: the handler never sees it.
+    pool.invoke(
+        Invocation("check", event=lambda: bytes(EVENT_LIMIT_BYTES + 1), wants_body=False, done=ended.set_result)
+    )
+    try:
+        outcome = await ended
+    finally:
+        await pool.close()
+    if isinstance(outcome, Refused | Failed):
+        raise HandlerUnavailable(f"{outcome.error.error_type}: {outcome.error.message}")
+    return f"{configuration.functions[name].handler}: loads"

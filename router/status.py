@@ -1,0 +1,204 @@
+"""What `status`, `/health/ready` and the lag metrics say, from facts that are handed in. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from router.core.describe import ShardStatus
+from router.core.model import UNKNOWN_TIME_MS
+from router.daemon import FunctionInfo
+from router.failure_json import EXACT_INTEGER
+from router.failure_record import iso_ms
+from router.ports import FailureEntry
+from router.supervisor import MappingHealth
+
+#: States in which a mapping is connected to its source and works on what comes.
+RUNS: Final = frozenset(("running", "idle", "retrying"))
+#: Rates are taken over this time.
+RATE_SPAN_S: Final = 10.0
+
+
+class Rate:
+    """Counts per second over the last RATE_SPAN_S, from a total that is looked at now and then."""
+
+    def __init__(self) -> None:
+        self._counted = 0
+        self._total = 0
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def add(self, mono_s: float, total: int) -> None:
+        """Note the total; one that is smaller than the last began again at 0."""
+        self._counted += total - self._total if total >= self._total else total
+        self._total = total
+        self._samples.append((mono_s, self._counted))
+        while len(self._samples) > 2 and self._samples[1][0] <= mono_s - RATE_SPAN_S:
+            self._samples.popleft()
+
+    @property
+    def per_second(self) -> float:
+        if len(self._samples) < 2:
+            return 0.0
+        (first_s, first), (last_s, last) = self._samples[0], self._samples[-1]
+        return round((last - first) / (last_s - first_s), 1) if last_s > first_s else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFacts:
+    """One shard, and the newest record known to be in it."""
+
+    status: ShardStatus
+    newest: int | None
+
+    @property
+    def lag_records(self) -> int | None:
+        """Records behind the checkpoint; None while the start or the end is not known."""
+        if self.newest is None or self.status.phase == "locating":
+            return None
+        return max(0, self.newest - self.status.checkpoint)
+
+    def lag_s(self, wall_s: float) -> float | None:
+        """Age of the oldest unfinished record; 0 without lag, None while that record is not read yet or has no time."""
+        if self.lag_records == 0:
+            return 0.0
+        oldest_ms = self.status.oldest_ms
+        if oldest_ms is None or oldest_ms == UNKNOWN_TIME_MS:
+            return None
+        return max(0.0, round(wall_s - oldest_ms / 1000, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class MappingFacts:
+    """One mapping as it is now."""
+
+    name: str
+    function: str
+    source: str
+    health: MappingHealth
+    #: Has it opened its source, or said why it cannot?
+    known: bool
+    last_result: str
+    records_per_second: float
+    shards: Sequence[ShardFacts]
+
+    @property
+    def lag_records(self) -> int | None:
+        """Lag over all shards; None when it is not known of one, or the source is not open."""
+        lags = [shard.lag_records for shard in self.shards]
+        known = [lag for lag in lags if lag is not None]
+        return sum(known) if len(known) == len(lags) and self.health.state in RUNS else None
+
+    def lag_s(self, wall_s: float) -> float | None:
+        if self.lag_records == 0:
+            return 0.0
+        return max((age for shard in self.shards if (age := shard.lag_s(wall_s)) is not None), default=None)
+
+    @property
+    def in_flight(self) -> int:
+        return sum(shard.status.in_flight for shard in self.shards)
+
+
+def status_document(
+    version: str, mappings: Sequence[MappingFacts], functions: Sequence[FunctionInfo], wall_s: float
+) -> dict[str, Any]:
+    """Describe a running daemon."""
+    return {
+        "version": version,
+        "state": _overall(mappings),
+        "mappings": [_mapping(each, wall_s) for each in mappings],
+        "functions": [_function(each) for each in functions],
+    }
+
+
+def stored_document(version: str, entries: Iterable[FailureEntry]) -> dict[str, Any]:
+    """Describe what a store knows while no daemon runs: the failures of each mapping, by status."""
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for entry in entries:
+        counts.setdefault((entry.batch.mapping, entry.batch.function), Counter())[entry.status] += 1
+    mappings: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "function": function,
+            "source": None,
+            "state": "stopped",
+            "reason": None,
+            "lag_records": None,
+            "lag_seconds": None,
+            "in_flight": 0,
+            "records_per_second": 0.0,
+            "last_result": None,
+            "shards": [],
+            "failures": dict(sorted(statuses.items())),
+        }
+        for (name, function), statuses in sorted(counts.items())
+    ]
+    return {"version": version, "state": "stopped", "mappings": mappings, "functions": []}
+
+
+def ready_document(mappings: Sequence[MappingFacts]) -> tuple[bool, dict[str, Any]]:
+    """Say whether every mapping has opened its source or said why it cannot, and how each is."""
+    ready = all(each.known for each in mappings)
+    members = [{"name": each.name, "state": each.health.state, "reason": reason(each.health)} for each in mappings]
+    return ready, {"ready": ready, "mappings": members}
+
+
+def reason(health: MappingHealth) -> dict[str, str] | None:
+    """Give why a mapping does not move, as machines read it."""
+    return {"code": health.reason[0], "message": health.reason[1]} if health.reason else None
+
+
+def _overall(mappings: Sequence[MappingFacts]) -> str:
+    states = {each.health.state for each in mappings}
+    if "draining" in states:
+        return "draining"
+    if not all(each.known for each in mappings):
+        return "starting"
+    return "idle" if states <= {"idle", "stopped"} else "running"
+
+
+def _mapping(facts: MappingFacts, wall_s: float) -> dict[str, Any]:
+    return {
+        "name": facts.name,
+        "function": facts.function,
+        "source": facts.source,
+        "state": facts.health.state,
+        "reason": reason(facts.health),
+        "lag_records": facts.lag_records,
+        "lag_seconds": facts.lag_s(wall_s),
+        "in_flight": facts.in_flight,
+        "records_per_second": facts.records_per_second,
+        "last_result": facts.last_result,
+        "shards": [_shard(each, wall_s) for each in facts.shards],
+    }
+
+
+def _shard(facts: ShardFacts, wall_s: float) -> dict[str, Any]:
+    status = facts.status
+    return {
+        "shard": status.shard,
+        "position": position(status.checkpoint),
+        "lag_records": facts.lag_records,
+        "lag_seconds": facts.lag_s(wall_s),
+        "in_flight": status.in_flight,
+        "attempts": status.attempts,
+        "next_try": None if status.next_try_s is None else iso_ms(status.next_try_s),
+    }
+
+
+def position(checkpoint: int) -> int | str | None:
+    """Give the last finished position; None before the first, a text where JSON readers would round it."""
+    if checkpoint < 0:
+        return None
+    return checkpoint if checkpoint <= EXACT_INTEGER else str(checkpoint)
+
+
+def _function(info: FunctionInfo) -> Mapping[str, Any]:
+    return {
+        "name": info.name,
+        "handler": info.handler,
+        "workers": info.workers,
+        "busy": info.busy,
+        "waiting": info.waiting,
+    }

@@ -1,0 +1,218 @@
+"""What people read: tables and progress bars on a terminal, plain columns elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+#: Colour of a word that says how something is.
+_COLOURS: Final = {
+    "running": "green",
+    "idle": "green",
+    "retrying": "yellow",
+    "starting": "yellow",
+    "draining": "yellow",
+    "holding": "red",
+    "failed": "red",
+    "stored": "red",
+    "delivered": "yellow",
+    "replaying": "cyan",
+    "replayed": "green",
+    "failed_again": "red",
+    "refused": "yellow",
+    "ok": "green",
+    "FAILED": "red",
+}
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows; on a terminal within its width, elsewhere whole."""
+    cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        _plain(columns, cells)
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold" if number == 0 else "ellipsis", no_wrap=number == 0)
+    for row in cells:
+        table.add_row(*map(_coloured, row))
+    Console().print(table)
+
+
+def _coloured(cell: str) -> str:
+    colour = _COLOURS.get(cell)
+    return f"[{colour}]{cell}[/]" if colour else escape(cell)
+
+
+def _plain(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    lines = [columns, *([cell.replace("\n", " ") for cell in row] for row in cells)]
+    widths = [max(len(line[number]) for line in lines) for number in range(len(columns))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+# --- status
+
+
+def show_status(document: Mapping[str, Any]) -> None:
+    """Print the document of `status --json` for a person."""
+    mappings = document["mappings"]
+    print(f"headrace {document['version']}: {document['state']}")
+    if mappings:
+        columns = ("MAPPING", "STATE", "SOURCE", "LAG", "LAG TIME", "IN FLIGHT", "PER SECOND", "LAST RESULT")
+        show_table(columns, [_mapping_row(each) for each in mappings])
+    for each in mappings:
+        if each["reason"]:
+            print(f"{each['name']}: {each['reason']['code']}: {each['reason']['message']}")
+    shards = [_shard_row(each["name"], shard) for each in mappings for shard in each["shards"]]
+    if shards:
+        print()
+        show_table(("SHARD", "MAPPING", "POSITION", "LAG", "LAG TIME", "IN FLIGHT", "ATTEMPTS", "NEXT TRY"), shards)
+    if document["functions"]:
+        print()
+        rows = [tuple(each.values()) for each in document["functions"]]
+        show_table(("FUNCTION", "HANDLER", "WORKERS", "BUSY", "WAITING"), rows)
+
+
+def show_stored(document: Mapping[str, Any]) -> None:
+    """Print what a store knows while no daemon runs."""
+    rows = [
+        (each["name"], ", ".join(f"{count} {status}" for status, count in each["failures"].items()))
+        for each in document["mappings"]
+    ]
+    if rows:
+        show_table(("MAPPING", "FAILURES"), rows)
+    else:
+        print("No failures are stored.")
+
+
+def _mapping_row(each: Mapping[str, Any]) -> tuple[object, ...]:
+    return (
+        each["name"],
+        each["state"],
+        each["source"],
+        each["lag_records"],
+        _duration(each["lag_seconds"]),
+        each["in_flight"],
+        each["records_per_second"],
+        each["last_result"],
+    )
+
+
+def _shard_row(mapping: str, each: Mapping[str, Any]) -> tuple[object, ...]:
+    return (
+        each["shard"],
+        mapping,
+        each["position"],
+        each["lag_records"],
+        _duration(each["lag_seconds"]),
+        each["in_flight"],
+        each["attempts"],
+        each["next_try"],
+    )
+
+
+def _duration(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+# --- failures
+
+
+def show_failures(failures: Sequence[Mapping[str, Any]]) -> None:
+    """Print what `failures list --json` holds for a person."""
+    if not failures:
+        print("No failures.")
+        return
+    columns = ("ID", "STATUS", "MAPPING", "SHARD", "POSITIONS", "RECORDS", "ATTEMPTS", "FAILED AT", "REASON", "ERROR")
+    show_table(columns, [_failure_row(each) for each in failures])
+
+
+def _failure_row(each: Mapping[str, Any]) -> tuple[object, ...]:
+    first, last = each["first_position"], each["last_position"]
+    return (
+        each["id"],
+        each["status"],
+        each["mapping"],
+        each["shard"],
+        first if first == last else f"{first}..{last}",
+        each["batch_size"],
+        each["attempts"],
+        each["failed_at"],
+        each["reason"],
+        _error(each),
+    )
+
+
+def _error(each: Mapping[str, Any]) -> str | None:
+    if each["error_type"] is None:
+        return None
+    return f"{each['error_type']}: {each['error_message']}"
+
+
+def show_failure(failure: Mapping[str, Any], event: str | None) -> None:
+    """Print one failure whole; `event` is its JSON, None once dropped."""
+    shown = {name: value for name, value in failure.items() if name not in ("event", "tries")}
+    width = max(map(len, shown))
+    for name, value in shown.items():
+        print(f"{name.ljust(width)}  {'-' if value is None else value}")
+    for number, each in enumerate(failure["tries"], 1):
+        error = each["error"]
+        print(f"\ntry {number}  {each['when']}  {each['records']} records  request {each['request_id']}")
+        print(f"  {error['type']}: {error['message']}")
+        for line in error["trace"]:
+            print("  " + line.rstrip("\n").replace("\n", "\n  "))
+    print("\nevent" if event else "\nevent  dropped")
+    if event:
+        print(event)
+
+
+# --- replay
+
+
+@contextmanager
+def replay_progress(total: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Show how a replay goes; what is given must be called with each end."""
+    counts: Counter[str] = Counter()
+    if not sys.stdout.isatty():
+        yield show_end
+        return
+    columns = (
+        TextColumn("replaying"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[counts]}"),
+    )
+    with Progress(*columns) as progress:
+        task = progress.add_task("replay", total=total, counts="")
+
+        def advance(end: Mapping[str, Any]) -> None:
+            counts[end["outcome"]] += 1
+            if end["outcome"] != "replayed":
+                progress.console.print(_end(end), markup=False, highlight=False)
+            progress.update(task, advance=1, counts=", ".join(f"{count} {name}" for name, count in counts.items()))
+
+        yield advance
+
+
+def show_end(end: Mapping[str, Any]) -> None:
+    print(_end(end), flush=True)
+
+
+def _end(end: Mapping[str, Any]) -> str:
+    detail = end["reason"] or ", ".join(end["new_failures"])
+    return f"{end['id']}  {end['outcome']}" + (f": {detail}" if detail else "")

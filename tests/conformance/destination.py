@@ -1,0 +1,102 @@
+"""What every Destination does, whatever it is made of. Subclasses give the `place` fixture."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from router.errors import DestinationUnavailable
+from router.failure_record import encode, failure_record, kafka_topic_records
+from router.ports import Destination, FailureMessage
+from tests.fakes.failures import entry
+
+VECTORS = Path(__file__).parents[1] / "vectors" / "destinations"
+ARN = "arn:aws:lambda:us-east-1:000000000000:function:worker"
+EVENT = json.loads((VECTORS / "kafka_on_failure_s3.json").read_text())["payload"].encode()
+
+Received = list[tuple[bytes | None, dict[str, Any]]]
+
+
+class Place(Protocol):
+    """Somewhere failure records can go, seen from its other end. It does not exist yet."""
+
+    destination: Destination
+    #: Which records it is given for one failure.
+    payload: str
+
+    async def make(self) -> None:
+        """Bring it into being."""
+
+    async def received(self, count: int) -> Received:
+        """Wait for so many records and give (key, record), in any order."""
+
+
+def message(failure_id: str = "f1", event: bytes = EVENT) -> FailureMessage:
+    return FailureMessage(entry(failure_id, event=event, request_id=failure_id), event)
+
+
+def expected(sent: FailureMessage, payload: str) -> Received:
+    """What the destination must be given for a failure."""
+    if payload == "record":
+        made = list(kafka_topic_records(sent.entry, function_arn=ARN, event=sent.event))
+    elif payload == "event":
+        made = [(None, failure_record(sent.entry, function_arn=ARN, event=sent.event, payload="object"))]
+    else:
+        made = [(None, failure_record(sent.entry, function_arn=ARN))]
+    return [(key, json.loads(encode(record))) for key, record in made]
+
+
+def in_order(received: Received) -> list[str]:
+    return sorted(f"{key!r} {json.dumps(record)}" for key, record in received)
+
+
+class DestinationConformance:
+    async def test_what_is_accepted_is_there_whole(self, place: Place) -> None:
+        await place.make()
+        await place.destination.send(message())
+        wanted = expected(message(), place.payload)
+        assert in_order(await place.received(len(wanted))) == in_order(wanted)
+
+    async def test_checking_sends_nothing(self, place: Place) -> None:
+        await place.make()
+        await place.destination.check()
+        await place.destination.send(message("after"))
+        wanted = expected(message("after"), place.payload)
+        assert in_order(await place.received(len(wanted))) == in_order(wanted)
+
+    async def test_many_at_once_all_arrive(self, place: Place) -> None:
+        await place.make()
+        messages = [message(f"f{number}") for number in range(20)]
+        await asyncio.gather(*(place.destination.send(each) for each in messages))
+        wanted = [record for each in messages for record in expected(each, place.payload)]
+        assert in_order(await place.received(len(wanted))) == in_order(wanted)
+
+    async def test_a_large_event_is_no_hindrance(self, place: Place) -> None:
+        await place.make()
+        record = {"topic": "t", "partition": 0, "offset": 1, "timestamp": 1000, "value": "A" * 600_000}
+        large = message(event=json.dumps({"records": {"t-0": [record]}}).encode())
+        await place.destination.send(large)
+        assert in_order(await place.received(1)) == in_order(expected(large, place.payload))
+
+    async def test_it_is_refused_where_there_is_nothing_and_accepted_once_there_is(self, place: Place) -> None:
+        for attempt in (place.destination.check(), place.destination.send(message())):
+            with pytest.raises(DestinationUnavailable, match=r"(make|create) it"):
+                await attempt
+        await place.make()
+        await place.destination.check()
+        await place.destination.send(message())
+        wanted = expected(message(), place.payload)
+        assert in_order(await place.received(len(wanted))) == in_order(wanted)
+
+    async def test_its_name_is_for_people(self, place: Place) -> None:
+        kind, _, rest = place.destination.name.partition(":")
+        assert kind in ("sqs", "kafka", "file", "memory")
+        assert rest
+
+    async def test_it_may_be_closed_twice_and_unused(self, place: Place) -> None:
+        await place.destination.close()
+        await place.destination.close()

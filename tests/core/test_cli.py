@@ -1,0 +1,469 @@
+"""The command without any server: arguments, files, the store of a stopped daemon, errors and exit statuses."""
+
+import asyncio
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from connectors.store.sqlite import SqliteStore
+from router.cli import main
+from router.ports import KeepFailure, SetStatus
+from tests.fakes.failures import EVENT, entry
+
+FILE = """\
+state: ./state
+functions:
+  worker: {handler: orders.handler, code: ., environment: {KEY: "${env:HEADRACE_TEST_UNSET}"}}
+event_source_mappings:
+  orders:
+    function: worker
+    source: {kafka: {bootstrap_servers: [127.0.0.1:1], topic: orders}}
+    starting_position: LATEST
+"""
+VALID = FILE.replace('"${env:HEADRACE_TEST_UNSET}"', "plain")
+MEMBERS = [
+    "id",
+    "mapping",
+    "function",
+    "shard",
+    "reason",
+    "first_position",
+    "last_position",
+    "batch_size",
+    "attempts",
+    "error_type",
+    "error_message",
+    "failed_at",
+    "status",
+    "destination",
+    "parent",
+]
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    """A folder with a valid file, which is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HEADRACE_CONFIG", raising=False)
+    (tmp_path / "headrace.yaml").write_text(VALID)
+    return tmp_path
+
+
+@pytest.fixture
+def stored(project):
+    """Failures of a daemon that has stopped: two open ones, one replayed, one dropped."""
+
+    async def fill():
+        store = await SqliteStore.open(project / "state")
+        for number, failure_id in enumerate(["f1", "f2", "f3", "f4"]):
+            made = entry(
+                failure_id,
+                keys=(f"k{number}".encode(),),
+                mapping="orders" if number != 1 else "clicks",
+                failed_at_s=1767225670.0 + number,
+            )
+            await store.apply([KeepFailure(made, EVENT)])
+        await store.apply([SetStatus("f3", "replayed"), SetStatus("f4", "dropped")])
+        await store.close()
+
+    asyncio.run(fill())
+
+
+@pytest.fixture
+def headrace(capsys):
+    """Run the command in this process; gives exit status, standard output and standard error."""
+
+    def run(*arguments):
+        status = main(arguments)
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
+def is_one_line(text):
+    return text.startswith("headrace: ") and text.count("\n") == 1
+
+
+def python(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=30, check=False, **options
+    )
+
+
+COMMAND = "import sys; from router.cli import main; sys.exit(main())"
+
+
+# --- arguments
+
+
+def test_version(headrace):
+    status, out, _ = headrace("--version")
+    assert status == 0
+    assert out.startswith("headrace ")
+
+
+def test_without_a_command_the_help_is_shown(headrace):
+    status, out, _ = headrace()
+    assert status == 2
+    for command in ("run", "check", "demo", "status", "failures", "state"):
+        assert command in out
+
+
+@pytest.mark.parametrize("arguments", [["frobnicate"], ["status", "--wat"], ["failures", "show"], ["failures", "frob"]])
+def test_wrong_usage_is_one_line_and_exit_status_2(headrace, arguments):
+    status, out, err = headrace(*arguments)
+    assert (status, out) == (2, "")
+    assert is_one_line(err)
+
+
+@pytest.mark.parametrize("command", ["schema", "invoke", "event", "mapping", "logs", "test", "import"])
+def test_what_does_not_exist_yet_is_refused(headrace, command):
+    assert headrace(command)[0] == 2
+
+
+def test_the_command_itself_loads_nothing_that_it_does_not_need_yet():
+    done = python("-c", "import sys, router.cli; print(*sys.modules)")
+    loaded = set(done.stdout.split())
+    assert "router.cli" in loaded
+    assert not loaded & {
+        "asyncio",
+        "rich",
+        "typer",
+        "aiohttp",
+        "structlog",
+        "aiokafka",
+        "sqlite3",
+        "ruamel.yaml",
+        "uvloop",
+    }
+
+
+# --- the file
+
+
+def test_a_file_that_is_not_there(headrace):
+    status, _, err = headrace("run", "nowhere.yaml")
+    assert status == 2
+    assert is_one_line(err)
+    assert "nowhere.yaml" in err
+
+
+def test_the_file_is_the_argument_else_the_option_else_the_variable_else_headrace_yaml(headrace, project, monkeypatch):
+    for name in ("argument", "option", "variable"):
+        (project / f"{name}.yaml").write_text(VALID)
+    assert "headrace.yaml: valid" in headrace("check")[1]
+    monkeypatch.setenv("HEADRACE_CONFIG", "variable.yaml")
+    assert "variable.yaml: valid" in headrace("check")[1]
+    assert "option.yaml: valid" in headrace("check", "-c", "option.yaml")[1]
+    assert "option.yaml: valid" in headrace("-c", "option.yaml", "check")[1]
+    assert "option.yaml: valid" in headrace("-c", "argument.yaml", "check", "-c", "option.yaml")[1]
+    assert "argument.yaml: valid" in headrace("check", "argument.yaml", "-c", "option.yaml")[1]
+
+
+def test_check_tells_every_mistake_and_exits_with_2(headrace, project):
+    (project / "headrace.yaml").write_text(FILE.replace("LATEST", "SOMEWHERE"))
+    status, out, err = headrace("check")
+    assert (status, out) == (2, "")
+    assert "headrace.yaml:3: functions.worker.environment.KEY" in err
+    assert "headrace.yaml:8: event_source_mappings.orders.starting_position" in err
+    status, out, _ = headrace("check", "--json")
+    assert status == 2
+    document = json.loads(out)
+    assert document["valid"] is False
+    assert len(document["mistakes"]) == 2
+
+
+def test_check_of_a_valid_file_for_machines(headrace):
+    status, out, err = headrace("check", "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == {"valid": True, "mistakes": [], "notices": [], "checks": []}
+
+
+def test_an_operator_without_the_secrets_of_the_service_can_look_at_its_failures(headrace, project, stored):
+    (project / "headrace.yaml").write_text(FILE)
+    assert headrace("check")[0] == 2
+    status, out, _ = headrace("failures", "list", "--json")
+    assert status == 0
+    assert len(json.loads(out)) == 2
+
+
+def test_a_state_that_cannot_be_read_out_of_the_file_is_told(headrace, project):
+    (project / "headrace.yaml").write_text("state: ${env:HEADRACE_TEST_UNSET}\n")
+    status, _, err = headrace("failures", "list")
+    assert status == 2
+    assert "HEADRACE_TEST_UNSET" in err
+
+
+# --- failures
+
+
+def test_without_any_state_there_is_one_line_about_it(headrace, project):
+    for arguments in (["failures", "list"], ["failures", "show", "f1"], ["state", "backup", "copy.db"]):
+        status, _, err = headrace(*arguments)
+        assert status == 1
+        assert is_one_line(err)
+    assert not (project / "state").exists()
+
+
+def test_list_shows_what_is_open_oldest_first_with_the_members_of_the_contract(headrace, stored):
+    status, out, _ = headrace("failures", "list", "--json")
+    failures = json.loads(out)
+    assert status == 0
+    assert [each["id"] for each in failures] == ["f1", "f2"]
+    assert list(failures[0]) == MEMBERS
+    assert failures[0]["failed_at"] == "2026-01-01T00:01:10.000Z"
+
+
+@pytest.mark.parametrize(
+    ("selector", "ids"),
+    [
+        (["--status", "all"], ["f1", "f2", "f3", "f4"]),
+        (["--status", "replayed,dropped"], ["f3", "f4"]),
+        (["--mapping", "clicks"], ["f2"]),
+        (["--shard", "orders-9"], []),
+        (["--key", "k0"], ["f1"]),
+        (["--error", "NO TOTAL", "--status", "stored"], ["f1", "f2"]),
+        (["--error", "nothing like it"], []),
+        (["--since", "2026-01-01T00:01:11Z"], ["f2"]),
+        (["--until", "2026-01-01T01:01:11+01:00"], ["f1"]),
+        (["--since", "2h"], []),
+        (["--until", "1.5d"], ["f1", "f2"]),
+        (["f3"], ["f3"]),
+    ],
+)
+def test_failures_are_selected(headrace, stored, selector, ids):
+    status, out, _ = headrace("failures", "list", "--json", *selector)
+    assert status == 0
+    assert [each["id"] for each in json.loads(out)] == ids
+
+
+@pytest.mark.parametrize(
+    "selector", [["--since", "yesterday"], ["--until", ""], ["--status", "lost"], ["--status", ""]]
+)
+def test_a_selector_that_means_nothing_is_wrong_usage(headrace, stored, selector):
+    status, out, err = headrace("failures", "list", *selector)
+    assert (status, out) == (2, "")
+    assert is_one_line(err)
+
+
+def test_people_get_a_table(headrace, stored):
+    status, out, _ = headrace("failures", "list")
+    assert status == 0
+    assert out.splitlines()[0].split()[:3] == ["ID", "STATUS", "MAPPING"]
+    assert out.splitlines()[1].split()[:3] == ["f1", "stored", "orders"]
+    assert "No failures" in headrace("failures", "list", "--mapping", "none")[1]
+
+
+def test_show_gives_the_whole_failure(headrace, stored):
+    whole = json.loads(headrace("failures", "show", "f1", "--json")[1])
+    assert list(whole) == [*MEMBERS, "event", "tries"]
+    assert whole["event"] == json.loads(EVENT)
+    assert whole["tries"][0]["error"]["trace"] == ["  File a.py"]
+    out = headrace("failures", "show", "f1")[1]
+    assert "no total" in out
+    assert "File a.py" in out
+    assert "SelfManagedKafka" in out
+
+
+def test_a_dropped_failure_is_shown_without_its_event(headrace, stored):
+    assert json.loads(headrace("failures", "show", "f4", "--json")[1])["event"] is None
+    assert "dropped" in headrace("failures", "show", "f4")[1]
+
+
+@pytest.mark.parametrize("arguments", [["show", "f9"], ["list", "f1", "f9"], ["drop", "f9", "--yes"]])
+def test_a_failure_that_is_not_there(headrace, stored, arguments):
+    status, _, err = headrace("failures", *arguments)
+    assert status == 1
+    assert is_one_line(err)
+    assert "f9" in err
+
+
+@pytest.mark.parametrize("command", [["replay"], ["drop", "--yes"]])
+def test_what_changes_failures_needs_a_selection(headrace, stored, command):
+    status, _, err = headrace("failures", *command)
+    assert status == 2
+    assert "--all" in err
+
+
+def test_replay_needs_a_daemon(headrace, stored):
+    status, out, err = headrace("failures", "replay", "--all")
+    assert (status, out) == (3, "")
+    assert is_one_line(err)
+    assert "headrace run" in err
+
+
+def test_a_dry_run_lists_what_would_be_replayed(headrace, stored):
+    status, out, _ = headrace("failures", "replay", "--all", "--dry-run", "--json")
+    assert status == 0
+    assert [each["id"] for each in json.loads(out)] == ["f1", "f2"]
+
+
+def test_drop_without_a_terminal_demands_yes(headrace, stored):
+    status, _, err = headrace("failures", "drop", "--all")
+    assert status == 2
+    assert "--yes" in err
+    assert len(json.loads(headrace("failures", "list", "--json")[1])) == 2
+
+
+def test_drop_works_on_the_store_of_a_stopped_daemon(headrace, stored):
+    assert headrace("failures", "drop", "--all", "--dry-run")[0] == 0
+    status, out, _ = headrace("failures", "drop", "--mapping", "orders", "--yes", "--json")
+    assert status == 0
+    assert json.loads(out) == {"dropped": ["f1"], "refused": []}
+    assert [each["id"] for each in json.loads(headrace("failures", "list", "--json")[1])] == ["f2"]
+
+
+def test_drop_does_not_go_past_a_daemon_that_does_not_answer(headrace, stored, project):
+    async def attempt():
+        store = await SqliteStore.open(project / "state")
+        try:
+            return await asyncio.to_thread(headrace, "failures", "drop", "f1", "--yes")
+        finally:
+            await store.close()
+
+    status, _, err = asyncio.run(attempt())
+    assert status == 1
+    assert "in use" in err
+
+
+# --- status and state
+
+
+def test_status_without_a_daemon_says_what_the_store_knows(headrace, stored):
+    status, out, err = headrace("status", "--json")
+    assert status == 3
+    assert is_one_line(err)
+    assert {each["name"]: each["failures"] for each in json.loads(out)["mappings"]} == {
+        "clicks": {"stored": 1},
+        "orders": {"dropped": 1, "replayed": 1, "stored": 1},
+    }
+    assert "1 dropped, 1 replayed, 1 stored" in headrace("status")[1]
+
+
+def test_status_without_any_state(headrace):
+    status, out, _ = headrace("status", "--json")
+    assert status == 3
+    assert json.loads(out)["mappings"] == []
+
+
+def test_a_backup_is_the_same_state_elsewhere(headrace, stored, project):
+    status, out, _ = headrace("state", "backup", "copy.db", "--json")
+    assert status == 0
+    assert json.loads(out) == {"backup": "copy.db", "bytes": (project / "copy.db").stat().st_size}
+    (project / "elsewhere").mkdir()
+    (project / "copy.db").rename(project / "elsewhere" / "headrace.db")
+    (project / "headrace.yaml").write_text(VALID.replace("./state", "./elsewhere"))
+    assert len(json.loads(headrace("failures", "list", "--status", "all", "--json")[1])) == 4
+
+
+def test_a_backup_replaces_nothing(headrace, stored, project):
+    (project / "copy.db").write_text("precious")
+    status, _, err = headrace("state", "backup", "copy.db")
+    assert status == 1
+    assert is_one_line(err)
+    assert (project / "copy.db").read_text() == "precious"
+
+
+# --- the process
+
+
+def test_a_foreign_package_in_place_of_a_room_is_named(project):
+    (project / "intruder" / "config").mkdir(parents=True)
+    (project / "intruder" / "config" / "__init__.py").touch()
+    environment = {**os.environ, "PYTHONPATH": str(project / "intruder")}
+    done = python("-c", COMMAND, env=environment)
+    assert done.returncode == 2
+    assert is_one_line(done.stderr)
+    assert str(project / "intruder" / "config") in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(stored):
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", COMMAND, "failures", "show", "f1"],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_text_that_the_locale_cannot_show_is_no_error(stored, project):
+    async def add():
+        store = await SqliteStore.open(project / "state")
+        made = entry("f5", event=b'{"name":"\xc3\xa9"}', failed_at_s=1767225690.0)
+        await store.apply([KeepFailure(made, b'{"name":"\xc3\xa9"}')])
+        await store.close()
+
+    asyncio.run(add())
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = python("-c", COMMAND, "failures", "show", "f5", env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- at a terminal
+
+
+@pytest.fixture
+def at_terminal():
+    """Run the command with a terminal; types `answer` once it is asked. Gives exit status and what was shown."""
+
+    # The first terminal that the leader of a session opens is the one whose Ctrl-C interrupts it.
+    command = "import os; os.open(os.ttyname(0), os.O_RDWR); " + COMMAND
+
+    def run(*arguments, answer=b""):
+        terminal, inner = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-c", command, *arguments], stdin=inner, stdout=inner, stderr=inner, start_new_session=True
+        )
+        os.close(inner)
+        shown = b""
+        try:
+            while piece := os.read(terminal, 4096):
+                shown += piece
+                if answer and b"[y/N]" in shown:
+                    os.write(terminal, answer)
+                    answer = b""
+        except OSError:
+            pass  # how Linux tells that the other end has gone
+        status = process.wait(timeout=30)
+        os.close(terminal)
+        return status, shown.decode()
+
+    return run
+
+
+def test_what_changes_failures_asks_first(at_terminal, headrace, stored):
+    status, shown = at_terminal("failures", "drop", "--all", answer=b"n\r")
+    assert status == 1
+    assert "Drop 2 failed batches (6 records)" in shown
+    assert len(json.loads(headrace("failures", "list", "--json")[1])) == 2
+    status, shown = at_terminal("failures", "drop", "--all", answer=b"y\r")
+    assert (status, "2 dropped" in shown) == (0, True)
+    assert json.loads(headrace("failures", "list", "--json")[1]) == []
+
+
+def test_an_interrupt_is_exit_status_130_without_a_trace(at_terminal, headrace, stored):
+    status, shown = at_terminal("failures", "drop", "--all", answer=b"\x03")
+    assert status == 130
+    assert "Traceback" not in shown
+    assert len(json.loads(headrace("failures", "list", "--json")[1])) == 2
+
+
+def test_a_table_at_a_terminal_keeps_the_ids_whole(at_terminal, stored):
+    status, shown = at_terminal("failures", "list", "--status", "all")
+    assert status == 0
+    for failure_id in ("f1", "f2", "f3", "f4"):
+        assert failure_id in shown
+    assert "\x1b[" in shown

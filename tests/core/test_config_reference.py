@@ -1,0 +1,23 @@
+from pathlib import Path
+
+from config.schema import reference
+from tests.core.configured import mistakes
+
+DOCS = Path(__file__).parents[2] / "docs/configuration.md"
+
+
+def test_the_docs_list_the_keys_as_they_are():
+    """If this fails, put what `reference()` gives in place of all from `## Top level` on."""
+    text = DOCS.read_text()
+    assert text[text.index("## Top level") :] == reference()
+
+
+def test_the_reference_tells_range_default_and_source():
+    assert "| `batch_size` | 1 to 10000 | `100` | Records of one invocation at most. | AWS |" in reference()
+    assert "| `handler` | module.attribute | **required** |" in reference()
+
+
+def test_the_smallest_file_of_the_docs_is_right(tmp_path):
+    text = DOCS.read_text().split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "functions/orders").mkdir(parents=True)
+    assert mistakes(tmp_path, text) == []

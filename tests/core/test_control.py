@@ -1,0 +1,185 @@
+"""The control socket: both ends of it, over a real socket."""
+
+import asyncio
+import stat
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from router import control_client
+from router.board import Board
+from router.control import Control, bind
+from router.control_client import SOCKET_NAME
+from router.errors import CannotListen, NotRunning, StoreUnavailable
+from router.ports import KeepFailure
+from router.replay import ReplayEnd
+from router.supervisor import Supervisor
+from router.telemetry import Metrics
+from tests.fakes.failures import EVENT, entry
+from tests.fakes.store import MemoryStore
+
+
+class ScriptedReplays:
+    """Notes what is asked; the test says how it goes."""
+
+    def __init__(self):
+        self.asked = asyncio.Queue()
+        self.ends = asyncio.Queue()
+
+    def start(self, failure_ids, interval_s):
+        self.asked.put_nowait((list(failure_ids), interval_s))
+        return self.ends
+
+
+@dataclass
+class FakeDaemon:
+    state_dir: object
+    store: MemoryStore = field(default_factory=MemoryStore)
+    replayer: ScriptedReplays = field(default_factory=ScriptedReplays)
+    supervisor: Supervisor = field(default_factory=lambda: Supervisor({}))
+    metrics: Metrics = field(default_factory=Metrics)
+    version: str = "1.2.3"
+
+    def wall(self):
+        return 0.0
+
+    def functions(self):
+        return []
+
+
+@asynccontextmanager
+async def controlled(state_dir):
+    daemon = FakeDaemon(state_dir)
+    control = Control(daemon, Board(daemon))
+    await control.start()
+    try:
+        yield daemon
+    finally:
+        await control.close()
+
+
+async def call(function, *arguments):
+    """The client blocks, as commands do: it has a thread of its own here."""
+    return await asyncio.to_thread(function, *arguments)
+
+
+async def replayed(state_dir, ids, interval_s=0.0):
+    return await call(lambda: list(control_client.replay(state_dir, ids, interval_s)))
+
+
+async def test_status_comes_over_the_socket(tmp_path):
+    async with controlled(tmp_path):
+        document = await call(control_client.status, tmp_path)
+    assert document == {"version": "1.2.3", "state": "idle", "mappings": [], "functions": []}
+
+
+async def test_only_our_user_may_use_the_socket(tmp_path):
+    async with controlled(tmp_path):
+        mode = (tmp_path / SOCKET_NAME).stat().st_mode
+    assert stat.S_ISSOCK(mode)
+    assert stat.S_IMODE(mode) == 0o600
+
+
+async def test_a_socket_that_a_killed_daemon_left_is_replaced(tmp_path):
+    bind(tmp_path).close()
+    with pytest.raises(NotRunning, match="headrace run"):
+        control_client.status(tmp_path)
+    async with controlled(tmp_path):
+        assert await call(control_client.status, tmp_path)
+    assert not (tmp_path / SOCKET_NAME).exists()
+
+
+async def test_a_state_directory_with_a_path_too_long_for_a_socket(tmp_path):
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    deep.mkdir(parents=True)
+    async with controlled(deep):
+        assert (deep / SOCKET_NAME).is_socket()
+        assert await call(control_client.status, deep)
+    with pytest.raises(NotRunning):
+        control_client.status(deep)
+
+
+async def test_a_state_directory_that_is_not_there(tmp_path):
+    with pytest.raises(NotRunning):
+        control_client.status(tmp_path / "none")
+    with pytest.raises(NotRunning):
+        control_client.status(tmp_path / ("n" * 200))
+
+
+async def test_a_socket_that_cannot_be_made_is_an_error_that_says_where(tmp_path):
+    with pytest.raises(CannotListen, match="none"):
+        async with controlled(tmp_path / "none"):
+            pass
+
+
+async def test_a_replay_tells_each_end_as_it_comes(tmp_path):
+    async with controlled(tmp_path) as daemon:
+        asking = asyncio.create_task(replayed(tmp_path, ["a", "b", "c"], 0.5))
+        assert await daemon.replayer.asked.get() == (["a", "b", "c"], 0.5)
+        for end in (
+            ReplayEnd("a", "replayed"),
+            ReplayEnd("b", "failed_again", ("n",)),
+            ReplayEnd("c", "refused", reason="it is gone"),
+            None,
+        ):
+            daemon.replayer.ends.put_nowait(end)
+        ends = await asking
+    assert [(end["id"], end["outcome"], end["new_failures"], end["reason"]) for end in ends] == [
+        ("a", "replayed", [], None),
+        ("b", "failed_again", ["n"], None),
+        ("c", "refused", [], "it is gone"),
+    ]
+
+
+async def test_ends_are_not_held_back(tmp_path):
+    async with controlled(tmp_path) as daemon:
+        ends = control_client.replay(tmp_path, ["a", "b"], 0.0)
+        daemon.replayer.ends.put_nowait(ReplayEnd("a", "replayed"))
+        assert (await call(next, ends))["id"] == "a"
+        daemon.replayer.ends.put_nowait(ReplayEnd("b", "replayed"))
+        assert (await call(next, ends))["id"] == "b"
+        daemon.replayer.ends.put_nowait(None)
+        assert await call(next, ends, None) is None
+
+
+async def test_the_job_goes_on_when_the_one_who_asked_has_gone(tmp_path):
+    async with controlled(tmp_path) as daemon:
+        ends = control_client.replay(tmp_path, ["a", "b"], 0.0)
+        daemon.replayer.ends.put_nowait(ReplayEnd("a", "replayed"))
+        await call(next, ends)
+        ends.close()
+        daemon.replayer.ends.put_nowait(ReplayEnd("b", "replayed"))
+        daemon.replayer.ends.put_nowait(None)
+        assert await call(control_client.status, tmp_path)
+        assert daemon.replayer.asked.qsize() == 1
+
+
+async def test_a_daemon_that_ends_in_the_middle_is_told_from_a_job_that_is_over(tmp_path):
+    async with controlled(tmp_path) as daemon:
+        asking = asyncio.create_task(replayed(tmp_path, ["a", "b"]))
+        await daemon.replayer.asked.get()
+        daemon.replayer.ends.put_nowait(ReplayEnd("a", "replayed"))
+    with pytest.raises(NotRunning, match="1 replays to come"):
+        await asking
+
+
+async def test_drop_gives_what_was_dropped(tmp_path):
+    async with controlled(tmp_path) as daemon:
+        await daemon.store.apply([KeepFailure(entry("f1"), EVENT), KeepFailure(entry("f2"), EVENT)])
+        await daemon.store.claim(["f2"])
+        assert await call(control_client.drop, tmp_path, ["f1", "f2"]) == ["f1"]
+        assert await daemon.store.event("f1") is None
+
+
+async def test_a_store_that_cannot_write_is_told_as_such(tmp_path):
+    async with controlled(tmp_path) as daemon:
+        daemon.store.write_fault = "the disk is full"
+        with pytest.raises(StoreUnavailable, match="the disk is full"):
+            await call(control_client.drop, tmp_path, ["f1"])
+
+
+async def test_very_many_failures_at_once(tmp_path):
+    ids = [f"{number:020}" for number in range(100_000)]
+    async with controlled(tmp_path):
+        assert await call(control_client.drop, tmp_path, ids) == []

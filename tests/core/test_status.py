@@ -1,0 +1,176 @@
+"""What status and readiness say of given facts."""
+
+import pytest
+
+from router.core.describe import ShardStatus
+from router.daemon import FunctionInfo
+from router.status import MappingFacts, Rate, ShardFacts, ready_document, status_document, stored_document
+from router.supervisor import MappingHealth
+from tests.fakes.failures import entry
+
+NOW_S = 1767225700.0
+
+
+def shard(checkpoint=41, newest=49, *, name="orders-0", **changes):
+    values = {
+        "phase": "open",
+        "in_flight": 0,
+        "attempts": 0,
+        "refusals": 0,
+        "next_try_s": None,
+        "last_error": None,
+        "oldest_ms": None,
+    }
+    return ShardFacts(ShardStatus(shard=name, checkpoint=checkpoint, **{**values, **changes}), newest)
+
+
+def mapping(*shards, name="orders", state="running", reason=None, known=True):
+    return MappingFacts(name, "worker", "kafka:orders", MappingHealth(state, reason), known, "OK", 12.5, shards)
+
+
+def described(*mappings, functions=()):
+    return status_document("1.2.3", mappings, functions, NOW_S)
+
+
+def test_a_running_mapping_has_every_member_of_the_contract():
+    busy = shard(in_flight=5, attempts=2, next_try_s=NOW_S + 1.5, oldest_ms=int((NOW_S - 2.5) * 1000))
+    document = described(
+        mapping(busy, state="retrying", reason=("FunctionFailing", "no total")),
+        functions=[FunctionInfo("worker", "orders.handler", 4, 1, 2)],
+    )
+    assert document == {
+        "version": "1.2.3",
+        "state": "running",
+        "mappings": [
+            {
+                "name": "orders",
+                "function": "worker",
+                "source": "kafka:orders",
+                "state": "retrying",
+                "reason": {"code": "FunctionFailing", "message": "no total"},
+                "lag_records": 8,
+                "lag_seconds": 2.5,
+                "in_flight": 5,
+                "records_per_second": 12.5,
+                "last_result": "OK",
+                "shards": [
+                    {
+                        "shard": "orders-0",
+                        "position": 41,
+                        "lag_records": 8,
+                        "lag_seconds": 2.5,
+                        "in_flight": 5,
+                        "attempts": 2,
+                        "next_try": "2026-01-01T00:01:41.500Z",
+                    }
+                ],
+            }
+        ],
+        "functions": [{"name": "worker", "handler": "orders.handler", "workers": 4, "busy": 1, "waiting": 2}],
+    }
+
+
+def test_lag_adds_up_over_shards_and_its_age_is_that_of_the_oldest():
+    old = shard(0, 10, oldest_ms=int((NOW_S - 60) * 1000))
+    young = shard(7, 8, name="orders-1", oldest_ms=int((NOW_S - 1) * 1000))
+    facts = mapping(old, young)
+    assert (facts.lag_records, facts.lag_s(NOW_S)) == (11, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("facts", "lag_records", "lag_s"),
+    [
+        (shard(49, 49), 0, 0.0),
+        (shard(49, 49, oldest_ms=1), 0, 0.0),
+        (shard(49, 48), 0, 0.0),
+        (shard(-1, 9), 10, None),
+        (shard(-1, -1), 0, 0.0),
+        (shard(5, None), None, None),
+        (shard(-1, 9, phase="locating"), None, None),
+        (shard(1, 9, oldest_ms=int((NOW_S + 5) * 1000)), 8, 0.0),
+    ],
+    ids=[
+        "none",
+        "only replays",
+        "newest is old news",
+        "nothing read",
+        "empty",
+        "end unknown",
+        "start unknown",
+        "clocks",
+    ],
+)
+def test_lag_of_one_shard(facts, lag_records, lag_s):
+    assert (facts.lag_records, facts.lag_s(NOW_S)) == (lag_records, lag_s)
+
+
+def test_the_lag_of_a_mapping_is_not_known_while_that_of_a_shard_is_not():
+    assert mapping(shard(), shard(newest=None)).lag_records is None
+    assert mapping(state="starting").lag_records is None
+    assert mapping(state="idle").lag_records == 0
+
+
+@pytest.mark.parametrize(("checkpoint", "shown"), [(-1, None), (0, 0), (2**53, 2**53), (2**53 + 1, "9007199254740993")])
+def test_positions_that_json_readers_would_round_are_texts(checkpoint, shown):
+    [shown_shard] = described(mapping(shard(checkpoint)))["mappings"][0]["shards"]
+    assert shown_shard["position"] == shown
+
+
+@pytest.mark.parametrize(
+    ("states", "overall"),
+    [
+        (("idle", "stopped"), "idle"),
+        (("idle", "retrying"), "running"),
+        (("draining", "stopped"), "draining"),
+        (("failed",), "running"),
+    ],
+)
+def test_the_daemon_is_as_its_mappings_are(states, overall):
+    assert described(*(mapping(state=state) for state in states))["state"] == overall
+
+
+def test_the_daemon_starts_until_every_mapping_is_known():
+    assert described(mapping(), mapping(state="starting", known=False))["state"] == "starting"
+
+
+def test_it_is_ready_once_every_mapping_opened_its_source_or_said_why_it_cannot():
+    away = mapping(name="away", state="starting", reason=("SourceUnavailable", "no broker"))
+    ready, document = ready_document([mapping(), away])
+    assert ready
+    assert document == {
+        "ready": True,
+        "mappings": [
+            {"name": "orders", "state": "running", "reason": None},
+            {"name": "away", "state": "starting", "reason": {"code": "SourceUnavailable", "message": "no broker"}},
+        ],
+    }
+    ready, document = ready_document([mapping(), mapping(state="starting", known=False)])
+    assert not ready
+    assert document["ready"] is False
+
+
+def test_without_a_daemon_the_failures_of_each_mapping_are_counted():
+    entries = [entry("a"), entry("b"), entry("c", mapping="other", function="f")]
+    document = stored_document("1.2.3", entries)
+    assert document["state"] == "stopped"
+    assert [(each["name"], each["function"], each["failures"]) for each in document["mappings"]] == [
+        ("orders", "worker", {"stored": 2}),
+        ("other", "f", {"stored": 1}),
+    ]
+    running = described(mapping())["mappings"][0]
+    assert set(document["mappings"][0]) == {*running, "failures"}
+
+
+def test_rates_are_taken_over_ten_seconds():
+    rate = Rate()
+    assert rate.per_second == 0.0
+    for second in range(31):
+        rate.add(float(second), 100 * min(second, 25))
+    assert rate.per_second == 50.0
+
+
+def test_a_total_that_begins_again_counts_on():
+    rate = Rate()
+    rate.add(0.0, 1000)
+    rate.add(1.0, 50)
+    assert rate.per_second == 50.0

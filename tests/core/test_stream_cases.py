@@ -1,0 +1,262 @@
+"""The stream engine against recorded and documented cases of AWS Lambda's stream mappings.
+
+Each case of tests/vectors/stream-cases.json gives settings, records with arrival times, scripted outcomes, and the
+calls, failure records and checkpoints to expect. They run here in virtual time without a runner.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Any
+from zlib import crc32
+
+import pytest
+
+from router.core import facts as f
+from router.core.model import (
+    NOT_READ,
+    STREAM_RULES,
+    Backoff,
+    Batch,
+    Cancelled,
+    Chunk,
+    EventSourceMapping,
+    Failed,
+    FailureKind,
+    FunctionError,
+    Instant,
+    Outcome,
+    Refused,
+    Returned,
+    TooLarge,
+)
+from router.core.streams import StreamEngine
+
+CASES = json.loads((Path(__file__).parents[1] / "vectors" / "stream-cases.json").read_text())["cases"]
+
+#: Lineage of shards and tumbling windows belong to Kinesis and DynamoDB Streams, which are not sources yet.
+SUPPORTED = [
+    case
+    for case in CASES
+    if "TumblingWindowInSeconds" not in case["settings"] and not any(shard["parents"] for shard in case["shards"])
+]
+
+
+def test_nearly_all_cases_are_run() -> None:
+    assert (len(CASES), len(SUPPORTED)) == (46, 42)
+
+
+class Simulation:
+    """Plays the runner: records appear, calls take time, everything else is instant."""
+
+    def __init__(self, case: dict[str, Any]) -> None:
+        self.case = case
+        self.records: dict[str, list[dict[str, Any]]] = {}
+        for record in case["records"]:
+            self.records.setdefault(record["shard"], []).append(record)
+        self.script = {lane: list(outcomes) for lane, outcomes in case["script"].items()}
+        self.now_ms = 0.0
+        self.events: list[tuple[float, int, f.Fact]] = []
+        self.order = count()
+        self.reads: dict[Any, dict[str, f.Demand]] = {}
+        self.invocations: list[dict[str, Any]] = []
+        self.failures: list[dict[str, Any]] = []
+        self.checkpoints: list[dict[str, Any]] = []
+        self.report = bool(case["settings"].get("ReportBatchItemFailures"))
+        self.engine = StreamEngine(mapping_of(case["settings"]), self.identify, Random(1))
+
+    @property
+    def instant(self) -> Instant:
+        return Instant(self.now_ms / 1000, self.now_ms / 1000)
+
+    def identify(self, item: object, batch: Batch) -> int | None:
+        if not isinstance(item, str) or not item.isdigit():
+            return None
+        return int(item) if int(item) in batch.positions() else None
+
+    def run(self) -> None:
+        for shard in self.records:
+            self.post(0, f.ShardOpened(shard, shard, -1))
+        for record in self.case["records"]:
+            self.post(record["t"], f.Due())
+        while self.events and len(self.invocations) < 100:
+            self.now_ms, _, fact = heapq.heappop(self.events)
+            self.feed(fact)
+            while self.events and self.events[0][0] <= self.now_ms:
+                self.feed(heapq.heappop(self.events)[2])
+            self.serve_reads()
+
+    def post(self, at_ms: float, fact: f.Fact) -> None:
+        heapq.heappush(self.events, (at_ms, next(self.order), fact))
+
+    def feed(self, fact: f.Fact) -> None:
+        for command in self.engine.feed(fact, self.instant):
+            match command:
+                case f.Read(unit, demand):
+                    self.reads[unit] = dict(demand)
+                case f.Invoke(batch):
+                    self.invoke(batch)
+                case f.Keep(failure, batch):
+                    self.keep(failure, batch)
+                case f.Commit(done):
+                    self.commit(done)
+                case f.WakeAt(mono_s):
+                    self.post(mono_s * 1000, f.Due())
+                case _:
+                    assert isinstance(command, f.Note)
+
+    def serve_reads(self) -> None:
+        for unit, demand in list(self.reads.items()):
+            chunks = [self.chunk(shard, wanted) for shard, wanted in demand.items()]
+            if any(chunk.positions for chunk in chunks):
+                del self.reads[unit]
+                self.feed(f.ChunksRead(unit, chunks))
+                while self.events and self.events[0][0] <= self.now_ms:
+                    self.feed(heapq.heappop(self.events)[2])
+                return self.serve_reads()
+        return None
+
+    def chunk(self, shard: str, wanted: f.Demand) -> Chunk:
+        rows = [r for r in self.records[shard] if r["t"] <= self.now_ms and int(r["seq"]) > wanted.after]
+        positions = [int(record["seq"]) for record in rows]
+        return Chunk(
+            shard,
+            positions,
+            sizes=[100] * len(rows),
+            times_ms=[record["arrival"] for record in rows],
+            keys=[LANE_KEYS[record["lane"]] for record in rows],
+            rows=rows,
+            through=positions[-1] if positions else wanted.after,
+            kept=[index for index, record in enumerate(rows) if record.get("match", True)],
+            before=wanted.after,
+        )
+
+    def invoke(self, batch: Batch) -> None:
+        records = [record["i"] for record in batch.rows()]
+        lane = f"{batch.shard}#{batch.rows()[0]['lane']}"
+        script = self.script.get(lane, [])
+        outcome = script.pop(0) if script else "ok"
+        entry = {"t": self.now_ms, "lane": lane, "batch": batch.id, "records": records, "outcome": outcome}
+        self.invocations.append(entry)
+        taken_ms = 0 if outcome in ("throttle", "too_large") else 10
+        if isinstance(outcome, dict) and "do" in outcome:
+            taken_ms = outcome.get("ms", 10)
+            outcome = outcome["do"]
+        self.post(self.now_ms + taken_ms, f.InvocationEnded(batch.id, self.outcome(outcome)))
+
+    def outcome(self, scripted: Any) -> Outcome:  # noqa: PLR0911 - one line an outcome
+        by_index = {record["i"]: record["seq"] for record in self.case["records"]}
+        match scripted:
+            case "ok":
+                return Returned(None)
+            case "error":
+                return Failed(FailureKind.RAISED, FunctionError("Boom", "boom"))
+            case "throttle":
+                return Refused(FunctionError("TooManyRequestsException", "Rate Exceeded."))
+            case "too_large":
+                return TooLarge(7_000_000)
+            case {"report": indexes}:
+                items = [{"itemIdentifier": by_index[index]} for index in indexes]
+                return Returned({"batchItemFailures": items} if self.report else NOT_READ)
+            case {"return": value}:
+                return Returned(value if self.report else NOT_READ)
+            case _:
+                return Cancelled()
+
+    def keep(self, failure: Any, batch: Batch) -> None:
+        self.failures.append(
+            {
+                "lane": f"{failure.shard}#{batch.rows()[0]['lane']}",
+                "condition": failure.reason.value,
+                "approximateInvokeCount": failure.attempts,
+                "records": [record["i"] for record in batch.rows()],
+                "batchSize": failure.batch_size,
+                "responseContext": {"statusCode": 200, "functionError": failure.function_error}
+                if failure.responded
+                else None,
+            }
+        )
+        self.post(self.now_ms, f.Kept(failure.id))
+
+    def commit(self, done: Any) -> None:
+        for shard, progress in done.items():
+            finished = sum(1 for record in self.records[shard] if int(record["seq"]) <= progress.checkpoint)
+            if self.last_count(shard) != finished:
+                self.checkpoints.append({"t": self.now_ms, "shard": shard, "count": finished})
+        self.post(self.now_ms, f.Committed())
+
+    def last_count(self, shard: str) -> int:
+        return next((entry["count"] for entry in reversed(self.checkpoints) if entry["shard"] == shard), 0)
+
+
+def lane_keys() -> dict[int, bytes]:
+    """Find a key for each lane of the cases that have two."""
+    keys: dict[int, bytes] = {}
+    for number in count():
+        key = str(number).encode()
+        keys.setdefault(crc32(key) % 2, key)
+        if len(keys) == 2:
+            return keys
+    raise AssertionError
+
+
+LANE_KEYS = lane_keys()
+
+
+def mapping_of(settings: dict[str, Any]) -> EventSourceMapping:
+    retries = settings.get("MaximumRetryAttempts", -1)
+    age_s = settings.get("MaximumRecordAgeInSeconds", -1)
+    return EventSourceMapping(
+        "case",
+        "function",
+        STREAM_RULES,
+        batch_size=settings["BatchSize"],
+        window_s=settings.get("MaximumBatchingWindowInSeconds", 0),
+        parallelization_factor=settings.get("ParallelizationFactor", 1),
+        maximum_retry_attempts=None if retries < 0 else retries,
+        maximum_record_age_s=None if age_s < 0 else age_s,
+        bisect=settings.get("BisectBatchOnFunctionError", False),
+        report_item_failures=settings.get("ReportBatchItemFailures", False),
+        backoff=Backoff(0.2, 60.0, jitter=0.0),
+        commit_interval_s=0.0,
+    )
+
+
+def by_lane(entries: list[dict[str, Any]], *members: str) -> dict[str, list[Any]]:
+    lanes: dict[str, list[Any]] = {}
+    for entry in entries:
+        lanes.setdefault(entry["lane"], []).append(tuple(entry[member] for member in members))
+    return lanes
+
+
+def batches(entries: list[dict[str, Any]]) -> list[int]:
+    """Number the batches by their first appearance."""
+    numbers: dict[Any, int] = {}
+    return [numbers.setdefault(entry["batch"], len(numbers)) for entry in entries]
+
+
+@pytest.mark.parametrize("case", SUPPORTED, ids=[f"{case['id']} {case['title']}" for case in SUPPORTED])
+def test_case(case: dict[str, Any]) -> None:
+    simulation = Simulation(case)
+    simulation.run()
+    expect = case["expect"]
+    members = ("records", "outcome")
+    assert by_lane(simulation.invocations, *members) == by_lane(expect["invocations"], *members)
+    for lane in by_lane(expect["invocations"], "t"):
+        seen = [entry for entry in simulation.invocations if entry["lane"] == lane]
+        wanted = [entry for entry in expect["invocations"] if entry["lane"] == lane]
+        assert batches(seen) == batches(wanted)
+        if case["times"] == "exact":
+            assert [entry["t"] for entry in seen] == pytest.approx([entry["t"] for entry in wanted], abs=1)
+    members = ("condition", "approximateInvokeCount", "records", "batchSize", "responseContext")
+    assert by_lane(simulation.failures, *members) == by_lane(expect["failures"], *members)
+    for shard in simulation.records:
+        wanted_last = [entry["count"] for entry in expect["checkpoints"] if entry["shard"] == shard][-1:]
+        assert [simulation.last_count(shard)] == wanted_last
+    for seen_checkpoint in simulation.checkpoints:
+        allowed = {e["count"] for e in expect["checkpoints"] if e["shard"] == seen_checkpoint["shard"]}
+        assert seen_checkpoint["count"] in allowed

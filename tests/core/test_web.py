@@ -1,0 +1,163 @@
+"""HTTP on `listen`: readiness, metrics and the index, of mappings that cannot reach their source."""
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from random import Random
+
+import aiohttp
+import pytest
+
+from router.board import Board
+from router.core.model import KAFKA_RULES, EventSourceMapping
+from router.errors import CannotListen, SourceUnavailable
+from router.ports import KeepFailure
+from router.supervisor import MappingLife, MappingParts, Supervisor
+from router.telemetry import REASONS, Log, Metrics
+from router.web import Web
+from tests.fakes.failures import EVENT, entry
+from tests.fakes.store import MemoryStore
+
+
+class AwaySource:
+    """A source that says it is away once it is allowed to answer."""
+
+    def __init__(self):
+        self.answer = asyncio.Event()
+
+    async def open(self):
+        await self.answer.wait()
+        raise SourceUnavailable("no broker at 127.0.0.1:1")
+
+    async def close(self):
+        pass
+
+
+@dataclass
+class FakeDaemon:
+    supervisor: Supervisor
+    store: MemoryStore
+    metrics: Metrics
+    listen: tuple = ("127.0.0.1", 0)
+    version: str = "1.2.3"
+    source: AwaySource = field(default_factory=AwaySource)
+
+    def wall(self):
+        return 0.0
+
+    def functions(self):
+        return []
+
+
+def life(name, source, store, metrics, *, enabled=True):
+    mapping = EventSourceMapping(name, "worker", KAFKA_RULES)
+    parts = MappingParts(mapping, enabled, f"kafka:{name}", lambda: source, None, None, None)
+    return MappingLife(
+        parts, store=store, replays=None, metrics=metrics.of(name), log=Log(), wall=lambda: 0.0, rng=Random(1)
+    )
+
+
+@asynccontextmanager
+async def serving(**changes):
+    """A daemon of two mappings, one of them disabled; gives it and a client."""
+    store, metrics, source = MemoryStore(), Metrics(), AwaySource()
+    lives = {
+        "orders": life("orders", source, store, metrics),
+        "clicks": life("clicks", source, store, metrics, enabled=False),
+    }
+    daemon = replace(FakeDaemon(Supervisor(lives), store, metrics, source=source), **changes)
+    web = Web(daemon, Board(daemon))
+    running = asyncio.create_task(daemon.supervisor.run())
+    await web.start()
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{daemon.listen[1]}") as client:
+            yield daemon, client
+    finally:
+        await web.close()
+        running.cancel()
+
+
+async def get(client, path):
+    async with client.get(path) as response:
+        return response.status, await response.json()
+
+
+async def until_away(daemon, client):
+    daemon.source.answer.set()
+    while (await get(client, "/health/ready"))[0] == 503:
+        pass  # every turn is a round trip that lets the mapping go on
+
+
+async def test_it_is_live_from_the_start_and_ready_once_every_mapping_has_said_how_it_is():
+    async with serving() as (daemon, client):
+        assert (await get(client, "/health/live"))[0] == 200
+        status, document = await get(client, "/health/ready")
+        assert (status, document["ready"]) == (503, False)
+        await until_away(daemon, client)
+        status, document = await get(client, "/health/ready")
+        assert (status, document["ready"]) == (200, True)
+        assert document["mappings"] == [
+            {
+                "name": "orders",
+                "state": "starting",
+                "reason": {"code": "SourceUnavailable", "message": "no broker at 127.0.0.1:1"},
+            },
+            {
+                "name": "clicks",
+                "state": "stopped",
+                "reason": {"code": "Disabled", "message": "The mapping has `enabled: false`."},
+            },
+        ]
+
+
+async def test_readiness_of_one_mapping_is_whether_it_runs():
+    async with serving() as (daemon, client):
+        await until_away(daemon, client)
+        status, document = await get(client, "/health/ready?mapping=orders")
+        assert (status, [each["name"] for each in document["mappings"]]) == (503, ["orders"])
+        assert (await get(client, "/health/ready?mapping=clicks"))[0] == 503
+        assert (await get(client, "/health/ready?mapping=none"))[0] == 404
+
+
+async def test_metrics_say_why_a_mapping_is_stuck_and_what_waits_for_its_destination():
+    async with serving() as (daemon, client):
+        await until_away(daemon, client)
+        await daemon.store.apply([KeepFailure(entry("f1"), EVENT)])
+        async with client.get("/metrics") as response:
+            assert response.status == 200
+            lines = (await response.text()).splitlines()
+        assert 'headrace_mapping_stuck{mapping="orders",reason="SourceUnavailable"} 1.0' in lines
+        assert 'headrace_undelivered_failures{mapping="orders"} 1.0' in lines
+        for gauge in ("max_offset_lag", "sum_offset_lag", "lag_seconds", "in_flight_records"):
+            assert f'headrace_{gauge}{{mapping="orders"}} 0.0' in lines
+        assert {"SourceUnavailable", "Disabled"} <= set(REASONS)
+
+
+async def test_metrics_are_there_while_the_store_cannot_be_read():
+    async with serving() as (daemon, client):
+        daemon.store.read_fault = "gone"
+        async with client.get("/metrics") as response:
+            assert response.status == 200
+            assert "headrace_polled_event_count_total" in await response.text()
+
+
+async def test_the_index_names_the_paths_and_there_are_no_others():
+    async with serving() as (_, client):
+        _, document = await get(client, "/")
+        assert document["version"] == "1.2.3"
+        for path in document["paths"]:
+            async with client.get(path) as response:
+                assert response.status in (200, 503)
+        async with client.get("/nothing") as response:
+            assert response.status == 404
+        async with client.post("/health/live", data=b"x") as response:
+            assert response.status == 405
+
+
+async def test_a_port_that_is_taken_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(CannotListen, match=rf"127\.0\.0\.1:{port}: Address already in use"):
+            async with serving(listen=("127.0.0.1", port)):
+                pass

@@ -1,0 +1,163 @@
+"""A Store in memory, with scripted faults. No threads: it runs on a loop of virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from router.errors import StoreUnavailable
+from router.ports import (
+    Backlog,
+    Change,
+    DeleteFailure,
+    DeliveryEnded,
+    FailureEntry,
+    KeepFailure,
+    PutState,
+    Selection,
+    SetStatus,
+    Unclaim,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    entry: FailureEntry
+    event: bytes | None
+    undelivered: bool
+    claimed_from: str | None = None
+
+
+class MemoryStore:
+    """Passes the conformance suite of the Store port."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Row] = {}
+        self.texts: dict[tuple[str, str], str] = {}
+        #: While set, every write fails and says this; reads go on.
+        self.write_fault: str | None = None
+        #: While set, every read fails and says this.
+        self.read_fault: str | None = None
+        #: Times something was read.
+        self.reads = 0
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        await self._writes()
+        rows, texts = dict(self.rows), dict(self.texts)
+        for change in changes:
+            _apply(rows, texts, change)
+        self.rows, self.texts = rows, texts
+
+    async def states(self, mapping: str) -> Mapping[str, str]:
+        await self._reads()
+        return {key: text for (owner, key), text in self.texts.items() if owner == mapping}
+
+    async def failures(self, selection: Selection) -> Sequence[FailureEntry]:
+        await self._reads()
+        found = [_read(row) for row in self._oldest_first() if _selected(row.entry, selection)]
+        return found[: selection.limit]
+
+    async def event(self, failure_id: str) -> bytes | None:
+        await self._reads()
+        return self.rows[failure_id].event if failure_id in self.rows else None
+
+    async def claim(self, failure_ids: Sequence[str]) -> Sequence[str]:
+        await self._writes()
+        won = [each for each in failure_ids if self._status(each) not in (None, "replaying", "dropped")]
+        for each in won:
+            row = self.rows[each]
+            entry = replace(row.entry, status="replaying")
+            self.rows[each] = replace(row, entry=entry, claimed_from=row.entry.status)
+        return won
+
+    async def drop(self, failure_ids: Sequence[str]) -> Sequence[str]:
+        await self._writes()
+        idle = [each for each in failure_ids if self._status(each) not in (None, "replaying")]
+        for each in idle:
+            _apply(self.rows, self.texts, SetStatus(each, "dropped"))
+        return idle
+
+    async def undelivered(self, mapping: str) -> Sequence[FailureEntry]:
+        await self._reads()
+        return [_read(row) for row in self._oldest_first() if row.undelivered and row.entry.batch.mapping == mapping]
+
+    async def backlog(self, mapping: str) -> Backlog:
+        await self._reads()
+        rows = [row for row in self.rows.values() if row.entry.batch.mapping == mapping]
+        return Backlog(sum(row.undelivered for row in rows), sum(row.entry.event_bytes for row in rows), len(rows))
+
+    async def close(self) -> None:
+        self.write_fault = self.read_fault = "it is closed"
+
+    def _status(self, failure_id: str) -> str | None:
+        return self.rows[failure_id].entry.status if failure_id in self.rows else None
+
+    def _oldest_first(self) -> list[Row]:
+        return sorted(self.rows.values(), key=lambda row: (row.entry.batch.failed_at_s, row.entry.batch.id))
+
+    async def _writes(self) -> None:
+        await asyncio.sleep(0)
+        if self.write_fault:
+            raise StoreUnavailable(self.write_fault)
+
+    async def _reads(self) -> None:
+        self.reads += 1
+        await asyncio.sleep(0)
+        if self.read_fault:
+            raise StoreUnavailable(self.read_fault)
+
+
+def _apply(rows: dict[str, Row], texts: dict[tuple[str, str], str], change: Change) -> None:
+    match change:
+        case KeepFailure(entry, event):
+            kept = replace(entry, event_bytes=len(event), batch_info=json.loads(json.dumps(entry.batch_info)))
+            rows[entry.batch.id] = Row(kept, event, entry.destination is not None)
+        case PutState(mapping, key, ""):
+            texts.pop((mapping, key), None)
+        case PutState(mapping, key, text):
+            texts[mapping, key] = text
+        case DeleteFailure(failure_id):
+            rows.pop(failure_id, None)
+        case _ if change.id in rows:
+            rows[change.id] = _changed(rows[change.id], change)
+
+
+def _changed(row: Row, change: SetStatus | Unclaim | DeliveryEnded) -> Row:
+    entry = row.entry
+    match change:
+        case SetStatus(_, "dropped"):
+            return Row(replace(entry, status="dropped", event_bytes=0), None, undelivered=False)
+        case SetStatus(_, status):
+            return Row(replace(entry, status=status), row.event, row.undelivered and status in ("stored", "replaying"))
+        case Unclaim():
+            return replace(row, entry=replace(entry, status=row.claimed_from or entry.status), claimed_from=None)
+        case DeliveryEnded(_, None):
+            status = "delivered" if entry.status == "stored" else entry.status
+            before = "delivered" if row.claimed_from == "stored" else row.claimed_from
+            entry = replace(entry, status=status, deliveries=entry.deliveries + 1, delivery_error=None)
+            return Row(entry, row.event, undelivered=False, claimed_from=before)
+        case DeliveryEnded(_, error, next_delivery_s):
+            tried = entry.deliveries + 1
+            entry = replace(entry, deliveries=tried, delivery_error=error, next_delivery_s=next_delivery_s)
+            return replace(row, entry=entry)
+
+
+def _read(row: Row) -> FailureEntry:
+    return replace(row.entry, keys=())
+
+
+def _selected(entry: FailureEntry, selection: Selection) -> bool:
+    batch = entry.batch
+    error = f"{batch.error.error_type}\n{batch.error.message}".casefold() if batch.error else ""
+    return (
+        (not selection.ids or batch.id in selection.ids)
+        and selection.mapping in (None, batch.mapping)
+        and selection.shard in (None, batch.shard)
+        and (selection.key is None or selection.key in entry.keys)
+        and (selection.since_s is None or selection.since_s <= batch.failed_at_s)
+        and (selection.until_s is None or batch.failed_at_s < selection.until_s)
+        and (selection.error is None or selection.error.casefold() in error)
+        and (not selection.statuses or entry.status in selection.statuses)
+    )

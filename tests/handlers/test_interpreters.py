@@ -1,0 +1,79 @@
+"""The worker's file runs in the user's interpreter, from the oldest on, and the daemon under both event loops."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from router.core.model import Failed, Refused, Returned
+from tests.handlers.conftest import Shop
+
+
+def find(version: str) -> str | None:
+    minor = ".".join(version.split(".")[:2])
+    home = Path.home() / ".pyenv" / "versions"
+    installed = sorted(home.glob(f"{minor}.*/bin/python")) if home.is_dir() else []
+    return str(installed[-1]) if installed else shutil.which(f"python{minor}")
+
+
+@pytest.fixture(params=["3.9", "3.12", "3.13"])
+def python(request) -> str:
+    return find(request.param) or pytest.skip(f"no CPython {request.param} on this machine")
+
+
+SOURCE = """
+import logging, os, sys
+from decimal import Decimal
+
+async def handle(event, context):
+    logging.warning("warned")
+    if event == "raise":
+        raise ValueError("é")
+    if event == "generator":
+        return (item for item in event)
+    if event == "die":
+        os._exit(5)
+    return [event, list(sys.version_info[:2]), os.environ["AWS_EXECUTION_ENV"], Decimal("1.5"), context.function_name]
+"""
+
+
+async def scenario(shop, python: str) -> None:
+    pool = shop.pool(SOURCE, python=python)
+    answer = (await shop.invoke(pool, {"text": "é", "big": 2**70})).body
+    _, minor = answer[1]
+    assert answer == [{"text": "é", "big": 2.0**70}, [3, minor], f"AWS_Lambda_python3.{minor}", 1.5, "orders"]
+    assert (await shop.invoke(pool, "raise")).error.message == "é"
+    assert (await shop.invoke(pool, "raise")).error.trace[-1].endswith('raise ValueError("é")\n')
+    assert (await shop.invoke(pool, "generator")).error.error_type == "Runtime.MarshalError"
+    assert (await shop.invoke(pool, "die")).error.message.endswith("exit status 5")
+    assert isinstance(await shop.invoke(pool, "x" * 3_000_000), Returned)
+    assert "[WARNING]" in shop.log.texts[0][1]
+    missing = await shop.invoke(shop.pool(handler="lost.handle", python=python))
+    assert isinstance(missing, Refused)
+    assert missing.error.error_type == "Runtime.ImportModuleError"
+    hung = await shop.run("import time\ndef handle(*_): time.sleep(9)", python=python, timeout_s=0.2)
+    assert isinstance(hung, Failed)
+
+
+async def test_the_users_interpreter_runs_the_function(shop, python):
+    await scenario(shop, python)
+
+
+def test_workers_run_under_uvloop(tmp_path):
+    async def main() -> None:
+        shop = Shop(tmp_path)
+        await scenario(shop, None)
+        for pool in shop.pools:
+            await pool.close()
+
+    uvloop.run(main())
+
+
+async def test_an_interpreter_that_is_too_old_says_so(shop):
+    old = find("3.6") or pytest.skip("no CPython 3.6 on this machine")
+    outcome = await shop.run("def handle(event, context): pass", python=old)
+    assert isinstance(outcome, Refused)
+    assert "exit status 1 (last output: SyntaxError" in outcome.error.message

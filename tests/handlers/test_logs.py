@@ -1,0 +1,160 @@
+"""What handlers print, and the file it is kept in."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import stat
+import time
+
+from handlers.logs import FILE_LIMIT_BYTES, RotatingFile
+from handlers.output import LIMIT_BYTES as OUTPUT_LIMIT_BYTES
+from tests.handlers.conftest import eventually
+
+REPORT = re.compile(
+    r"REPORT RequestId: (?P<id>\S+)\tDuration: (?P<ms>\d+\.\d\d) ms\tBilled Duration: (?P<billed>\d+) ms\t"
+    r"Memory Size: 128 MB\tMax Memory Used: (?P<used>\d+) MB\t(?P<rest>.*)\n"
+)
+
+
+async def test_lines_of_a_request_are_those_of_lambda(shop):
+    source = """
+        import logging, os, sys
+        print("at import")
+        log = logging.getLogger()
+        log.setLevel("INFO")
+        def handle(event, context):
+            log.info("info %s", event)
+            print("to stdout", end="")
+            print("to stderr", file=sys.stderr)
+            os.system("echo from a child")
+    """
+    pool = shop.pool(source)
+    await shop.invoke(pool, "é", "id-1")
+    await shop.invoke(pool, "b", "id-2")
+    (first_id, first), (second_id, second) = shop.log.texts
+    assert (first_id, second_id) == ("id-1", "id-2")
+    lines = first.splitlines(keepends=True)
+    assert lines[0] == "at import\n"
+    assert lines[1] == "START RequestId: id-1 Version: $LATEST\n"
+    assert re.fullmatch(r"\[INFO\]\t\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\tid-1\tinfo é\n", lines[2])
+    assert "".join(lines[3:-2]).count("from a child") == 1
+    assert "to stdout" in first
+    assert "to stderr" in first
+    assert lines[-2] == "END RequestId: id-1\n"
+    report = REPORT.fullmatch(lines[-1])
+    assert report["id"] == "id-1"
+    assert int(report["billed"]) == int(float(report["ms"]) + 0.999)
+    assert 5 < int(report["used"]) < 100
+    assert re.fullmatch(r"Init Duration: \d+\.\d\d ms\t", report["rest"])
+    assert second.startswith("START RequestId: id-2 Version: $LATEST\n[INFO]")
+    assert REPORT.fullmatch(second.splitlines(keepends=True)[-1])["rest"] == ""
+
+
+async def test_an_exception_is_logged_with_its_trace(shop):
+    await shop.run("def handle(event, context): raise KeyError('lost')")
+    text = shop.log.texts[0][1]
+    assert "[ERROR] KeyError: 'lost'\nTraceback (most recent call last):\n" in text
+    assert "in handle" in text
+
+
+async def test_a_timeout_is_logged_with_what_was_printed_before(shop):
+    await shop.run("import time\ndef handle(event, context):\n print('begun')\n time.sleep(9)", timeout_s=0.3)
+    text = shop.log.texts[0][1]
+    assert re.search(r"begun\n\S+Z request-1 Task timed out after 0\.3\d seconds\n\nEND RequestId: request-1\n", text)
+    assert text.endswith("\tStatus: timeout\t\n")
+
+
+async def test_a_crash_is_logged_with_its_status(shop):
+    await shop.run("import os\ndef handle(event, context):\n print('last words')\n os._exit(1)")
+    assert "last words\nEND" in shop.log.texts[0][1]
+    assert shop.log.texts[0][1].endswith("Status: error\tError Type: Runtime.ExitError\t\n")
+
+
+async def test_a_flood_of_output_is_cut_and_the_loop_stays_responsive(shop):
+    pool = shop.pool("def handle(event, context):\n for _ in range(1600): print('x' * 65535)", timeout_s=60)
+    flood = shop.start(pool)
+    longest_s, before_s = 0.0, time.monotonic()
+    while not flood.done():
+        await asyncio.sleep(0.001)
+        longest_s, before_s = max(longest_s, time.monotonic() - before_s), time.monotonic()
+    assert (await flood).body is None
+    assert longest_s < 1
+    text = shop.log.texts[0][1]
+    assert OUTPUT_LIMIT_BYTES < len(text) < OUTPUT_LIMIT_BYTES + 1000
+    dropped = int(re.search(r"\[(\d+) more bytes of output were not kept\]\n", text)[1])
+    assert dropped == 1600 * 65536 - OUTPUT_LIMIT_BYTES
+
+
+async def test_children_that_print_on_do_not_disturb_later_requests(shop):
+    source = """
+        import subprocess, sys
+        def handle(event, context):
+            if event:
+                subprocess.Popen(["yes"])
+            return "fine"
+    """
+    pool = shop.pool(source)
+    for event in (True, False, False):
+        assert (await shop.invoke(pool, event)).body == "fine"
+    turns = 0
+    async with asyncio.timeout(10):
+        while turns < 20:  # idle now: the flood is not read for ever
+            used_s = time.process_time()
+            await asyncio.sleep(0.01)
+            turns = turns + 1 if time.process_time() - used_s < 0.002 else 0
+    assert (await shop.invoke(pool, False)).body == "fine"
+
+
+async def test_closed_or_replaced_output_is_no_failure(shop):
+    source = """
+        import sys
+        def handle(event, context):
+            sys.stdout.close()
+            sys.stderr = None
+            if event:
+                raise ValueError("said")
+            return "fine"
+    """
+    pool = shop.pool(source)
+    assert (await shop.invoke(pool)).body == "fine"
+    assert (await shop.invoke(pool, True)).error.message == "said"
+
+
+async def test_logs_off_keeps_nothing(shop):
+    outcome = await shop.run("def handle(event, context):\n print('secret')\n return 'fine'", logs=False)
+    assert outcome.body == "fine"
+    assert shop.log.texts == []
+
+
+async def test_the_file_is_private_and_rotates(tmp_path):
+    path = tmp_path / "logs" / "orders.log"
+    sink = RotatingFile(path)
+    line = "x" * 99_999 + "\n"
+    for _ in range(250):
+        sink.write("id", line)
+    sink.write("id", "the end\n")
+    sink.close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_text().endswith("the end\n")
+    assert sorted(file.name for file in path.parent.iterdir()) == ["orders.log", "orders.log.1"]
+    assert all(file.stat().st_size <= FILE_LIMIT_BYTES for file in path.parent.iterdir())
+
+
+async def test_a_disk_that_takes_nothing_loses_lines_and_says_so_later(tmp_path):
+    folder = tmp_path / "logs"
+    folder.write_text("a file where the folder should be")
+    sink = RotatingFile(folder / "orders.log")
+    sink.write("id", "lost\n")
+    sink.flush()
+    folder.unlink()
+    sink.write("id", "kept\n")
+    sink.flush()
+    assert (folder / "orders.log").read_text() == "[5 bytes of log were lost: they could not be written]\nkept\n"
+
+
+async def test_lines_are_written_without_waiting_for_the_end(tmp_path):
+    sink = RotatingFile(tmp_path / "orders.log")
+    sink.write("id", "soon\n")
+    await eventually((tmp_path / "orders.log").exists, "it is written")
+    assert (tmp_path / "orders.log").read_text() == "soon\n"
