@@ -86,6 +86,36 @@ class KafkaSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SqsSettings:
+    """One queue, standard or FIFO (its name ends in .fifo)."""
+
+    #: Name of the event source mapping.
+    mapping: str
+    #: Name, URL or ARN.
+    queue: str
+    endpoint_url: str | None
+    region: str | None
+    #: Is there a batching window? AWS's events differ in one member by it.
+    windowed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class S3Settings:
+    """The notifications of one bucket, which come through a standard queue."""
+
+    #: The queue.
+    sqs: SqsSettings
+    bucket: str
+    #: Event types as S3 names them, such as `s3:ObjectCreated:*`; at least one.
+    events: tuple[str, ...]
+    #: Beginning and end of the keys that are wanted, decoded; empty = all.
+    prefix: str
+    suffix: str
+    #: Are events of one key run one after the other, by their sequencer where they are in hand together?
+    by_sequencer: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SqsDestination:
     """A standard SQS queue that takes failure records."""
 
@@ -111,4 +141,5 @@ class FileDestination:
     path: Path
 
 
+SourceSettings: TypeAlias = KafkaSettings | SqsSettings | S3Settings
 DestinationSettings: TypeAlias = SqsDestination | KafkaDestination | FileDestination

@@ -140,6 +140,62 @@ class StreamSource(Protocol):
         ...
 
 
+class QueueSource(Protocol):
+    """Messages that are leased, and deleted one by one when they are done."""
+
+    codec: Codec
+
+    #: What is read: another queue starts anew.
+    identity: str
+
+    #: How long a received message is ours, seconds: the queue's own visibility timeout, looked up now and then.
+    lease_s: float
+
+    async def open(self) -> None:
+        """Reach the queue.
+
+        Raises:
+            SourceUnavailable: not reachable, refused, or missing; the message is for the operator. Call again later.
+        """
+        ...
+
+    async def receive(self, limit: int, wait_s: float) -> Chunk:
+        """Give 1 to `limit` (at most 10) messages as soon as there are some, or none after `wait_s`.
+
+        Positions are the messages' identities as numbers; the same message has the same one each time it comes. What
+        the source's own rules filter out is not `kept`, and what no event can be made of is `unfit`. When it is
+        cancelled, messages that the queue has handed out come back by themselves.
+
+        Raises:
+            SourceUnavailable
+        """
+        ...
+
+    async def delete(self, rows: Sequence[Any]) -> Mapping[int, str]:
+        """Delete 1 to 10 messages; give by index why the queue did not delete one.
+
+        Raises:
+            SourceUnavailable: not known which are deleted.
+        """
+        ...
+
+    async def extend(self, rows: Sequence[Any], lease_s: int) -> Mapping[int, str]:
+        """Let the leases of 1 to 10 messages end `lease_s` from now; give by index why one is as it was.
+
+        Raises:
+            SourceUnavailable: not known which are extended.
+        """
+        ...
+
+    def backlog(self) -> int | None:
+        """Messages that wait in the queue, about, as last looked up; None = not known."""
+        ...
+
+    async def close(self) -> None:
+        """End all calls. May come twice."""
+        ...
+
+
 # --- functions
 
 

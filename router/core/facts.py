@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from router.core.model import Batch, Chunk, FailedBatch, Outcome
 
@@ -80,6 +80,64 @@ class PositionGone:
 
 
 @dataclass(frozen=True, slots=True)
+class Received:
+    """A receive from a queue ended; the chunk may be empty. Its messages are ours for `lease_s` from now."""
+
+    poll: int
+    chunk: Chunk
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveFailed:
+    poll: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A Delete ended; `failed` says, by position, what the queue did not delete and why."""
+
+    call: int
+    failed: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteFailed:
+    """A Delete could not be asked for, or it is not known how it ended."""
+
+    call: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Extended:
+    """An Extend ended; `failed` says, by position, whose lease is as it was and why."""
+
+    call: int
+    failed: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendFailed:
+    call: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What a Remember asked for is stored durably."""
+
+    call: int
+
+
+@dataclass(frozen=True, slots=True)
+class RememberFailed:
+    call: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class InvocationEnded:
     batch_id: str
     outcome: Outcome
@@ -128,6 +186,8 @@ class ReplayRequested:
 
     failure_id: str
     chunk: Chunk
+    #: Has the batch a place of its own (a dead-letter queue)? Then it is tried once and never stored as a new failure.
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +203,11 @@ class Due:
     """The time asked for by WakeAt has come."""
 
 
-Fact = (
-    ShardOpened
+#: What both engines are told.
+SharedFact = InvocationEnded | Kept | KeepFailed | Held | Unheld | ReplayRequested | DrainRequested | Due
+StreamFact = (
+    SharedFact
+    | ShardOpened
     | ShardRevoking
     | ShardLost
     | Located
@@ -152,17 +215,21 @@ Fact = (
     | ChunksRead
     | ReadFailed
     | PositionGone
-    | InvocationEnded
-    | Kept
-    | KeepFailed
     | Committed
     | CommitFailed
-    | Held
-    | Unheld
-    | ReplayRequested
-    | DrainRequested
-    | Due
 )
+QueueFact = (
+    SharedFact
+    | Received
+    | ReceiveFailed
+    | Deleted
+    | DeleteFailed
+    | Extended
+    | ExtendFailed
+    | Remembered
+    | RememberFailed
+)
+Fact = StreamFact | QueueFact
 
 # --- commands
 
@@ -236,6 +303,48 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Receive:
+    """Ask the queue for messages, waiting for some; answered by Received or ReceiveFailed."""
+
+    poll: int
+    #: At most this many, 1 to 10.
+    limit: int
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StopReceiving:
+    """End this receive; it is not answered any more."""
+
+    poll: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete messages, 1 to 10: rows by position."""
+
+    call: int
+    messages: Mapping[int, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Extend:
+    """Let the leases of messages, 1 to 10, end this long from now; 0 gives them back to the queue."""
+
+    call: int
+    messages: Mapping[int, Any]
+    lease_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Store what a queue's messages have been through, durably: texts by position; an empty text forgets."""
+
+    call: int
+    texts: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Replayed:
     """A replay is over: all its records succeeded, or these failures took their place."""
 
@@ -272,6 +381,8 @@ class Finished:
     """Drained: nothing is in flight and everything finished is committed."""
 
 
-Command = (
-    Locate | Read | Invoke | Cancel | Keep | Commit | Release | Replayed | ReplayRefused | WakeAt | Note | Finished
-)
+#: What both engines ask for.
+SharedCommand = Invoke | Cancel | Keep | Replayed | ReplayRefused | WakeAt | Note | Finished
+StreamCommand = Locate | Read | Commit | Release
+QueueCommand = Receive | StopReceiving | Delete | Extend | Remember
+Command = SharedCommand | StreamCommand | QueueCommand

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final, assert_never
 
 from router.core.model import UNKNOWN_TIME_MS, Backoff, Batch, EventSourceMapping, FunctionError, Instant, Reason, Try
@@ -84,7 +85,8 @@ class Planner:
             case Stopped():
                 return Plan(again=(batch,))
             case NotAccepted(error):
-                self._wait(batch, batch.refusals, now)
+                backoff = self._mapping.rules.refusal_backoff or self._mapping.backoff
+                self._wait(batch, backoff, batch.refusals, now)
                 batch.refusals += 1
                 self._note_try(batch, error, now)
                 return Plan(again=(batch,))
@@ -97,21 +99,25 @@ class Planner:
                 assert_never(verdict)
 
     def expire(self, batch: Batch, now: Instant) -> Plan | None:
-        """Cut records at the head that are too old; None when there are none. The rest has a fresh budget."""
+        """Cut out the records that are too old; None when there are none. The rest has a fresh budget."""
         limit_s = self._mapping.maximum_record_age_s
         if limit_s is None or batch.replays:
             return None
         oldest_ms = (now.wall_s - limit_s) * 1000
-        expired = 0
-        for chunk, index in batch.each():
-            if chunk.times_ms[index] > oldest_ms or chunk.times_ms[index] == UNKNOWN_TIME_MS:
-                break
-            expired += 1
-        if not expired:
+        is_old = (UNKNOWN_TIME_MS < chunk.times_ms[index] <= oldest_ms for chunk, index in batch.each())
+        if self._mapping.rules.sorted_by_time:
+            bound = sum(1 for _ in takewhile(bool, is_old))
+            old: Sequence[int] = range(bound)
+            young: Sequence[int] = range(bound, batch.count)
+        else:
+            flags = list(is_old)
+            old = [ordinal for ordinal, flag in enumerate(flags) if flag]
+            young = [ordinal for ordinal, flag in enumerate(flags) if not flag]
+        if not old:
             return None
-        head = self._piece(batch, range(expired), durable=batch.durable)
+        head = self._piece(batch, old, durable=batch.durable)
         head.id, head.attempts, head.tries = batch.id, batch.attempts, batch.tries
-        rest = [self._piece(batch, range(expired, batch.count), durable=batch.durable)] if expired < batch.count else []
+        rest = [self._piece(batch, young, durable=batch.durable)] if young else []
         error = batch.tries[-1].error if batch.tries else None
         return Plan(rest, Discard(head, Reason.AGE, error, responded=False, function_error=None), durable=True)
 
@@ -128,11 +134,11 @@ class Planner:
         reason = failure.final or (Reason.RETRIES if limit is not None and batch.attempts > limit else None)
         if reason:
             return Plan(discard=Discard(batch, reason, failure.error, failure.responded, failure.function_error))
-        self._wait(batch, batch.attempts - 1, now)
+        self._wait(batch, self._mapping.backoff, batch.attempts - 1, now)
         return Plan(again=(batch,), durable=True)
 
-    def _wait(self, batch: Batch, retry: int, now: Instant) -> None:
-        batch.backoff_s = backoff_s(self._mapping.backoff, retry, self._rng)
+    def _wait(self, batch: Batch, backoff: Backoff, retry: int, now: Instant) -> None:
+        batch.backoff_s = backoff_s(backoff, retry, self._rng)
         batch.not_before_s = now.mono_s + batch.backoff_s
 
     def _note_try(self, batch: Batch, error: FunctionError, now: Instant) -> None:
@@ -164,7 +170,7 @@ _TRIES_KEPT = 19
 
 def backoff_s(backoff: Backoff, retry: int, rng: Random) -> float:
     """Give the wait before retry number `retry` (0 is the first)."""
-    wait_s = min(backoff.cap_s, backoff.base_s * 2.0 ** min(retry, 60))
+    wait_s = min(backoff.cap_s, backoff.base_s * backoff.factor ** min(retry, 60))
     return wait_s * (1 + backoff.jitter * (2 * rng.random() - 1)) if backoff.jitter else wait_s
 
 

@@ -5,13 +5,15 @@ opaque rows that only the codec of their source understands. A `Batch` names row
 made once per record on the common path, because that alone would cost more than everything else the core does.
 
 A position is an integer that grows within its shard (a Kafka offset, a Kinesis sequence number). A checkpoint is the
-position of the last record that is finished together with all before it, *inclusive*; -1 is 'before the first'.
+position of the last record that is finished together with all before it, *inclusive*; -1 is 'before the first'. A
+queue has no such order: there a position is only the message's identity as a number, and every message is settled
+alone.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, NamedTuple
@@ -52,6 +54,10 @@ class Chunk:
     through: int
     #: Indexes that passed the filter, ascending; None = all.
     kept: Sequence[int] | None = None
+    #: Records of which no event can be made for the function, by index, and why (queues; among those kept).
+    unfit: Mapping[int, str] = field(default_factory=dict)
+    #: Place of each record among those of its key (S3 sequencers); empty = as they came.
+    ranks: Sequence[int] = ()
     #: The checkpoint that was read behind (Demand.after), set by the runner.
     before: int = -1
 
@@ -251,6 +257,7 @@ class Reason(Enum):
     RETRIES = "RetryAttemptsExhausted"
     AGE = "RecordAgeExceeded"
     SIZE = "MaximumPayloadSizeExceeded"
+    UNFIT = "RecordUnfit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +290,20 @@ class FailedBatch:
     parent: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Wait before retry k (0, 1, ...): base x factor^k, at most `cap_s`, varied by the share `jitter`."""
+
+    base_s: float = 0.2
+    cap_s: float = 60.0
+    jitter: float = 0.2
+    factor: float = 2.0
+
+
+#: Backoff of what is not a record's fault: reads, commits, stores, sources that do not answer.
+OUTAGE_BACKOFF: Final = Backoff(base_s=0.5, cap_s=30.0, jitter=0.2)
+
+
 class WindowStart(Enum):
     """What starts the clock of the batching window."""
 
@@ -309,6 +330,10 @@ class SourceRules:
     empty_responses: tuple[object, ...]
     #: Is an item without any member a success? (recorded for queues)
     empty_item_succeeds: bool
+    #: Do the records of a batch come oldest first, so that those that are too old are its head?
+    sorted_by_time: bool = True
+    #: Waits of a batch whose function could not be started; None = those of the mapping's retries.
+    refusal_backoff: Backoff | None = None
 
 
 KAFKA_RULES: Final = SourceRules(
@@ -331,20 +356,27 @@ QUEUE_RULES: Final = SourceRules(
     too_large_is_final=False,
     empty_responses=("",),
     empty_item_succeeds=True,
+    sorted_by_time=False,
+    # Fits what was recorded on AWS: one refusal in a lease of 60 s, two within 10 s of a longer one.
+    refusal_backoff=Backoff(base_s=1.0, cap_s=256.0, factor=4.0),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Backoff:
-    """Wait before retry k (0, 1, ...): base x 2^k, at most `cap_s`, varied by the share `jitter`."""
+class Polling:
+    """What only queues have: how many batches at once, and what is done about leases (visibility timeouts)."""
 
-    base_s: float = 0.2
-    cap_s: float = 60.0
-    jitter: float = 0.2
-
-
-#: Backoff of what is not a record's fault: reads, commits, stores, sources that do not answer.
-OUTAGE_BACKOFF: Final = Backoff(base_s=0.5, cap_s=30.0, jitter=0.2)
+    #: Batches with the function at once, at most (`ScalingConfig.MaximumConcurrency`), and then nothing is received
+    #: beyond what can run at once; None = as many as the function takes.
+    maximum_concurrency: int | None = None
+    #: Invocations that the function can run at once.
+    function_concurrency: int = 1
+    #: Are the leases of all messages in hand extended while they wait or run?
+    heartbeat: bool = False
+    #: FIFO: does a message that the handler lists take the later ones of its group in the batch with it?
+    hold_group: bool = False
+    #: A batch that was refused is tried again only while its lease still covers this time; 0 = as long as it lasts.
+    needed_lease_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,3 +409,4 @@ class EventSourceMapping:
     #: Bytes of all shards together beyond which only shards that hold nothing are read.
     memory_bytes: int = 48 * 1024 * 1024
     backoff: Backoff = Backoff()
+    polling: Polling = Polling()

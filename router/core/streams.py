@@ -75,7 +75,7 @@ class StreamEngine:
 
     # --- the two ends
 
-    def feed(self, fact: f.Fact, now: Instant) -> list[f.Command]:
+    def feed(self, fact: f.StreamFact, now: Instant) -> list[f.Command]:
         """Take a fact in and say what is to be done."""
         self._take(fact, now)
         while self._heap and self._heap[0][0] <= now.mono_s:
@@ -89,7 +89,7 @@ class StreamEngine:
         commands, self._commands = self._commands, []
         return commands
 
-    def _take(self, fact: f.Fact, now: Instant) -> None:  # noqa: C901, PLR0912 - one line a fact
+    def _take(self, fact: f.StreamFact, now: Instant) -> None:  # noqa: C901, PLR0912 - one line a fact
         match fact:
             case f.InvocationEnded(batch_id, outcome):
                 self._invocation_ended(batch_id, outcome, now)
