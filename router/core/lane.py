@@ -104,7 +104,8 @@ class Planner:
         if limit_s is None or batch.replays:
             return None
         oldest_ms = (now.wall_s - limit_s) * 1000
-        is_old = (UNKNOWN_TIME_MS < chunk.times_ms[index] <= oldest_ms for chunk, index in batch.each())
+        times_ms = (chunk.times_ms[index] for chunk, index in batch.each())
+        is_old = (time_ms <= oldest_ms and time_ms != UNKNOWN_TIME_MS for time_ms in times_ms)
         if self._mapping.rules.sorted_by_time:
             bound = sum(1 for _ in takewhile(bool, is_old))
             old: Sequence[int] = range(bound)

@@ -54,12 +54,12 @@ class Chunk:
     through: int
     #: Indexes that passed the filter, ascending; None = all.
     kept: Sequence[int] | None = None
+    #: The checkpoint that was read behind (Demand.after), set by the runner.
+    before: int = -1
     #: Records of which no event can be made for the function, by index, and why (queues; among those kept).
     unfit: Mapping[int, str] = field(default_factory=dict)
     #: Place of each record among those of its key (S3 sequencers); empty = as they came.
     ranks: Sequence[int] = ()
-    #: The checkpoint that was read behind (Demand.after), set by the runner.
-    before: int = -1
 
     def preceding(self, index: int) -> int:
         """Position that is finished when everything before record `index` is."""
