@@ -1,4 +1,4 @@
-"""What people and the failure store are told of shards and of batches that are given up."""
+"""What people and the failure store are told of shards, of tries, and of batches that are given up."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from router.core.facts import Note
 from router.core.model import Batch, EventSourceMapping, FailedBatch, Instant
+from router.core.verdict import FailedWhole, NotAccepted, PartlyFailed, Verdict
 
 if TYPE_CHECKING:
-    from router.core.lane import Discard
+    from router.core.lane import Discard, Plan
     from router.core.shard import ShardState
 
 
@@ -94,3 +96,27 @@ def failed_batch(mapping: EventSourceMapping, discard: Discard, now: Instant) ->
         tries=tuple(batch.tries),
         parent=batch.replays,
     )
+
+
+def tell_try(batch: Batch, verdict: Verdict, plan: Plan) -> Note | None:
+    """Tell operators about a try that did not simply succeed."""
+    match verdict:
+        case FailedWhole(error):
+            event = "batch.split" if len(plan.again) > 1 else "batch.failed"
+        case NotAccepted(error):
+            event = "batch.refused"
+        case PartlyFailed(again):
+            fields = {"request_id": batch.id, "records": batch.count, "failed": len(again)}
+            return Note("batch.partly_failed", batch.shard, fields)
+        case _:
+            return None
+    fields = {
+        "request_id": batch.id,
+        "first_position": batch.first_position,
+        "records": batch.count,
+        "error_type": error.error_type,
+        "error_message": error.message,
+        "attempts": batch.attempts,
+        "retry_in_s": round(plan.again[0].backoff_s, 3) if plan.again else 0.0,
+    }
+    return Note(event, batch.shard, fields)

@@ -19,20 +19,20 @@ Weak spot: one commit at a time covers all shards that changed; a slow one delay
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Hashable, Iterable
-from itertools import count
 from typing import TYPE_CHECKING, assert_never
 
 from router.core import facts as f
+from router.core.agenda import Agenda
 from router.core.commits import CommitSchedule
-from router.core.describe import ShardStatus, describe, failed_batch
+from router.core.describe import ShardStatus, describe, failed_batch, tell_try
+from router.core.keeping import Keeping
 from router.core.lane import Discard, Lane, Plan, Planner, backoff_s
 from router.core.model import OUTAGE_BACKOFF, Batch, EventSourceMapping, Instant, Outcome, Part
 from router.core.reading import Reading
 from router.core.replays import Replays, stopping
 from router.core.shard import Phase, ShardState
-from router.core.verdict import FailedWhole, Identify, NotAccepted, PartlyFailed, Verdict, judge
+from router.core.verdict import Identify, judge
 
 if TYPE_CHECKING:
     from random import Random
@@ -54,7 +54,7 @@ class StreamEngine:
         self._shards: dict[str, ShardState] = {}
         #: Batches with the function, also those whose shard went meanwhile.
         self._running: dict[str, tuple[ShardState, Lane]] = {}
-        self._keeping: dict[str, tuple[ShardState, Lane, f.Keep]] = {}
+        self._keeping: Keeping[tuple[ShardState, Lane]] = Keeping(rng)
         #: Invocations that outlived the loss of their shard.
         self._dying: dict[str, set[str]] = {}
         self._reading = Reading(mapping.memory_bytes, rng)
@@ -63,14 +63,10 @@ class StreamEngine:
         self._replays = Replays()
         #: Records that the function has succeeded with.
         self.records_done = 0
-        self._keep_failures = 0
-        self._keep_error: str | None = None
         self._held: str | None = None
         self._draining = False
         self._finished = False
-        self._heap: list[tuple[float, int, Callable[[Instant], None]]] = []
-        self._order = count()
-        self._asked_s: float | None = None
+        self._agenda = Agenda()
         self._commands: list[f.Command] = []
 
     # --- the two ends
@@ -78,8 +74,7 @@ class StreamEngine:
     def feed(self, fact: f.StreamFact, now: Instant) -> list[f.Command]:
         """Take a fact in and say what is to be done."""
         self._take(fact, now)
-        while self._heap and self._heap[0][0] <= now.mono_s:
-            heapq.heappop(self._heap)[2](now)
+        self._agenda.run_due(now)
         self._commit_if_due(now)
         if self._reading.wanted and not self._draining:
             self._commands += self._reading.reads(self._shards, now)
@@ -98,7 +93,7 @@ class StreamEngine:
             case f.Committed():
                 self._committed(now)
             case f.Due():
-                self._asked_s = None
+                self._agenda.woken()
             case f.Kept(failure_id):
                 self._kept(failure_id, now)
             case f.KeepFailed(failure_id, error):
@@ -130,16 +125,10 @@ class StreamEngine:
             case _:
                 assert_never(fact)
 
-    def _at(self, mono_s: float, action: Callable[[Instant], None]) -> None:
-        heapq.heappush(self._heap, (mono_s, next(self._order), action))
-
     def _ask_to_wake(self) -> None:
-        due_s = self._commits.due_s if not self._committing else None
-        if self._heap and (due_s is None or self._heap[0][0] < due_s):
-            due_s = self._heap[0][0]
-        if due_s is not None and (self._asked_s is None or due_s < self._asked_s):
-            self._asked_s = due_s
-            self._commands.append(f.WakeAt(due_s))
+        wake = self._agenda.wake(self._commits.due_s if not self._committing else None)
+        if wake:
+            self._commands.append(wake)
 
     def _note(self, event: str, shard: str, **fields: object) -> None:
         self._commands.append(f.Note(event, shard, fields))
@@ -194,7 +183,7 @@ class StreamEngine:
         shard.failures += 1
         self._reading.note_error(shard.unit, error)
         self._note("source.failed", name, error=error, retry_in_s=round(wait_s, 1))
-        self._at(now.mono_s + wait_s, lambda _: self._locate_again(shard))
+        self._agenda.at(now.mono_s + wait_s, lambda _: self._locate_again(shard))
 
     def _locate_again(self, shard: ShardState) -> None:
         if self._is_current(shard) and shard.phase is Phase.LOCATING:
@@ -234,14 +223,14 @@ class StreamEngine:
         for lane in shard.lanes:
             if lane.running:
                 self._commands.append(f.Cancel(lane.running.id, waiting_only=True))
-        self._at(deadline_s, self._close_by_force(shard))
+        self._agenda.at(deadline_s, self._close_by_force(shard))
         self._leave_if_done(shard, now)
 
     def _close_by_force(self, shard: ShardState) -> Callable[[Instant], None]:
         def force(now: Instant) -> None:
             if self._is_current(shard):
                 self._commands += [f.Cancel(lane.running.id) for lane in shard.lanes if lane.running]
-                self._at(now.mono_s + FORCE_S, lambda later: self._leave(shard, later))
+                self._agenda.at(now.mono_s + FORCE_S, lambda later: self._leave(shard, later))
 
         return force
 
@@ -272,7 +261,7 @@ class StreamEngine:
             return
         self._reading.forget(shard)
         self._commits.forget(shard)
-        self._keeping = {key: entry for key, entry in self._keeping.items() if entry[0] is not shard}
+        self._keeping.abandon(lambda owner: owner[0] is shard)
         self._reading.changed(-shard.buffered_bytes, self._shards.values())
         for lane in shard.lanes:
             if lane.running:
@@ -311,7 +300,7 @@ class StreamEngine:
         self._reading.ended(unit)
         wait_s = self._reading.failed(unit, error, now)
         self._note("source.failed", "", error=error, retry_in_s=round(wait_s, 1))
-        self._at(now.mono_s + wait_s, lambda _: self._reading.want(unit))
+        self._agenda.at(now.mono_s + wait_s, lambda _: self._reading.want(unit))
 
     # --- running
 
@@ -360,7 +349,7 @@ class StreamEngine:
             if self._is_current(shard):
                 self._advance(shard, lane, now)
 
-        self._at(due_s, wake)
+        self._agenda.at(due_s, wake)
 
     def _cut(self, shard: ShardState, lane: Lane) -> Batch:
         before_bytes = shard.buffered_bytes
@@ -378,7 +367,9 @@ class StreamEngine:
         verdict = judge(outcome, batch, self._mapping, self._identify)
         plan = self._planner.settle(batch, verdict, now)
         self.records_done += batch.count - plan.left
-        self._report(shard, batch, verdict, plan)
+        note = tell_try(batch, verdict, plan)
+        if note:
+            self._commands.append(note)
         self._follow(shard, lane, batch, plan, now)
 
     def _died(self, name: str, batch_id: str, now: Instant) -> None:
@@ -412,33 +403,6 @@ class StreamEngine:
         else:
             self._advance(shard, lane, now)
 
-    def _report(self, shard: ShardState, batch: Batch, verdict: Verdict, plan: Plan) -> None:
-        """Tell operators about a try that did not simply succeed."""
-        match verdict:
-            case FailedWhole(error):
-                event = "batch.split" if len(plan.again) > 1 else "batch.failed"
-                fields = {"attempts": batch.attempts, "retry_in_s": _wait_of(plan)}
-            case NotAccepted(error):
-                event = "batch.refused"
-                fields = {"attempts": batch.attempts, "retry_in_s": _wait_of(plan)}
-            case PartlyFailed(again):
-                self._note(
-                    "batch.partly_failed", shard.name, request_id=batch.id, records=batch.count, failed=len(again)
-                )
-                return
-            case _:
-                return
-        self._note(
-            event,
-            shard.name,
-            request_id=batch.id,
-            first_position=batch.first_position,
-            records=batch.count,
-            error_type=error.error_type,
-            error_message=error.message,
-            **fields,
-        )
-
     # --- giving up
 
     def _follow_discard(
@@ -450,16 +414,14 @@ class StreamEngine:
         lane.keeping = discard
         failure = failed_batch(self._mapping, discard, now)
         keep = f.Keep(failure, discard.batch)
-        self._keeping[failure.id] = (shard, lane, keep)
+        self._keeping.begin(keep, (shard, lane))
         self._commands.append(keep)
 
     def _kept(self, failure_id: str, now: Instant) -> None:
-        self._keep_failures = 0
-        self._keep_error = None
-        entry = self._keeping.pop(failure_id, None)
+        entry = self._keeping.kept(failure_id)
         if entry is None:
             return
-        shard, lane, keep = entry
+        keep, (shard, lane) = entry
         lane.keeping = None
         lane.replace(keep.batch, ())
         if keep.batch.replays:
@@ -470,20 +432,17 @@ class StreamEngine:
         self._go_on(shard, lane, now)
 
     def _keep_failed(self, failure_id: str, error: str, now: Instant) -> None:
-        entry = self._keeping.get(failure_id)
-        if entry is None:
+        failed = self._keeping.failed(failure_id, error)
+        if failed is None:
             return
-        shard, _, keep = entry
-        wait_s = backoff_s(OUTAGE_BACKOFF, self._keep_failures, self._rng)
-        self._keep_failures += 1
-        self._keep_error = error
-        self._note("failure.not_stored", shard.name, failure=failure_id, error=error, retry_in_s=round(wait_s, 1))
+        wait_s, keep = failed
+        self._note("failure.not_stored", "", failure=failure_id, error=error, retry_in_s=round(wait_s, 1))
 
         def again(_: Instant) -> None:
-            if self._keeping.get(failure_id) is entry:
+            if self._keeping.waits(keep):
                 self._commands.append(keep)
 
-        self._at(now.mono_s + wait_s, again)
+        self._agenda.at(now.mono_s + wait_s, again)
 
     def _unhold(self, now: Instant) -> None:
         self._held = None
@@ -552,7 +511,7 @@ class StreamEngine:
             self._commands.append(stopping(request.failure_id))
             return
         self._replays.park(request, now.mono_s + REPLAY_WAIT_S)
-        self._at(now.mono_s + REPLAY_WAIT_S, self._expire_replays)
+        self._agenda.at(now.mono_s + REPLAY_WAIT_S, self._expire_replays)
 
     def _expire_replays(self, now: Instant) -> None:
         self._commands += self._replays.expired(now.mono_s)
@@ -566,8 +525,8 @@ class StreamEngine:
 
     def why_stuck(self) -> tuple[str, str] | None:
         """Say in a code and a sentence why nothing moves, as far as the engine knows; None when it can move."""
-        if self._keeping and self._keep_error:
-            return "FailureStoreUnavailable", f"A failed batch cannot be stored: {self._keep_error}"
+        if self._keeping and self._keeping.error:
+            return "FailureStoreUnavailable", f"A failed batch cannot be stored: {self._keeping.error}"
         if self._held:
             return "FailureBacklogFull", self._held
         if self._commits.error:
@@ -581,7 +540,3 @@ class StreamEngine:
     def status(self, now: Instant) -> Iterable[ShardStatus]:
         """Describe every shard."""
         return [describe(shard, now) for shard in self._shards.values()]
-
-
-def _wait_of(plan: Plan) -> float:
-    return round(plan.again[0].backoff_s, 3) if plan.again else 0.0

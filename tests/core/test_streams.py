@@ -640,7 +640,7 @@ def test_nothing_is_left_behind_by_many_failures():
         play.feed(f.Kept(play.only(f.Keep).failure.id))
         play.feed(f.Committed())
     engine = play.engine
-    assert len(engine._heap) < 10
+    assert len(engine._agenda) < 10
     assert not engine._running
     assert not engine._keeping
 

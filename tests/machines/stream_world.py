@@ -307,7 +307,7 @@ class World:
     def check(self) -> None:
         engine, mapping = self.engine, self.mapping
         assert engine._reading.buffered_bytes == sum(shard.buffered_bytes for shard in engine._shards.values())
-        assert len(engine._heap) < 100
+        assert len(engine._agenda) < 100
         size = max(1000, 2 * mapping.batch_size * mapping.parallelization_factor)
         size = mapping.buffer_count or size
         for shard in engine._shards.values():
