@@ -80,6 +80,11 @@ class PositionGone:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueOpened:
+    """The queue was reached: polling may begin."""
+
+
+@dataclass(frozen=True, slots=True)
 class Received:
     """A receive from a queue ended; the chunk may be empty. Its messages are ours for `lease_s` from now."""
 
@@ -220,6 +225,7 @@ StreamFact = (
 )
 QueueFact = (
     SharedFact
+    | QueueOpened
     | Received
     | ReceiveFailed
     | Deleted

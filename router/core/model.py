@@ -371,6 +371,8 @@ class Polling:
     maximum_concurrency: int | None = None
     #: Invocations that the function can run at once.
     function_concurrency: int = 1
+    #: Does the queue lock a message group while one of its messages is leased?
+    fifo: bool = False
     #: Are the leases of all messages in hand extended while they wait or run?
     heartbeat: bool = False
     #: FIFO: does a message that the handler lists take the later ones of its group in the batch with it?

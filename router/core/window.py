@@ -110,6 +110,13 @@ class BatchWindow:
         self.bytes -= total
         return parts, count
 
+    def drain(self) -> list[Part]:
+        """Take everything that waits, in order."""
+        parts = [waiting.part for waiting in self._waiting]
+        self._waiting.clear()
+        self.count = self.bytes = 0
+        return parts
+
     def _split(self, most: int, room_bytes: int, *, first: bool) -> tuple[Part, int]:
         """Take what fits of the oldest part, and its bytes; no records when not even one does."""
         (chunk, indexes), arrived_s, whole_bytes = self._waiting.popleft()

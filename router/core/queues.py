@@ -1,0 +1,864 @@
+"""The queue engine: leased messages in, batches out; facts in, commands out.
+
+One engine runs one mapping over one queue. A message is received under a lease (the queue's visibility timeout) and is
+settled alone: deleted when it is done, else the queue shows it again. Batches are cut, judged and split by the same
+rules as those of streams (`window`, `verdict`, `Planner.settle`); there is no position to commit.
+
+What becomes of a failed batch (AWS Lambda developer guide, "Using Lambda with Amazon SQS", and behaviour recorded on
+AWS): without a limit of retries it is left to the queue. Nothing of it is deleted, its leases run, the queue's own
+redrive policy counts. With a limit, which AWS does not offer here, it is tried again by the mapping's backoff as long
+as its leases last; a later try is left to the queue, with the attempts remembered. Halves of a bisected batch run at
+once. A batch that the function never saw (throttled, no worker) is kept, and its place with it, and is tried again
+while its leases last: receiving more would only use up their receives.
+
+Order. Messages with ordering keys (FIFO groups) take turns (`turns`): a batch goes when everything before it that
+shares a key is over, deletions included, so that a crash can repeat but not reorder. When a batch is left to the
+queue, what is in hand behind it goes back too.
+
+A message may come again while it is in hand (its lease ended too early, or the queue delivers twice): then only its
+lease and receipt are renewed. It never runs beside itself.
+
+Order of writing: what a message has been through is remembered before its next try; what is given up is stored before
+it is deleted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import count
+from math import ceil, inf
+from typing import TYPE_CHECKING, Final, assert_never
+
+from router.core import facts as f
+from router.core.agenda import Agenda
+from router.core.describe import ShardStatus, failed_batch, tell_try
+from router.core.hand import Deletion, Hand
+from router.core.keeping import Keeping
+from router.core.lane import Discard, Plan, Planner, backoff_s
+from router.core.memory import Memory
+from router.core.model import (
+    OUTAGE_BACKOFF,
+    UNKNOWN_TIME_MS,
+    Batch,
+    Chunk,
+    EventSourceMapping,
+    FunctionError,
+    Instant,
+    Outcome,
+    Part,
+    Reason,
+)
+from router.core.polls import RECEIVE_LIMIT, Polls
+from router.core.replays import Replays, stopping
+from router.core.scaling import Concurrency, Pace
+from router.core.turns import Turns
+from router.core.verdict import FailedWhole, Identify, NotAccepted, PartlyFailed, Stopped, Succeeded, Verdict, judge
+from router.core.window import BatchWindow
+
+if TYPE_CHECKING:
+    from random import Random
+
+#: Messages that one call deletes, extends or gives back (Amazon SQS quotas).
+CALL_LIMIT: Final = 10
+#: Deletes under way at once.
+DELETES_AT_ONCE: Final = 16
+#: Longest lease (Amazon SQS quotas: 12 hours).
+LONGEST_LEASE_S: Final = 43200
+#: Failed batches that wait in memory for their next try; more are left to the queue until then.
+HELD_BATCHES: Final = 200
+#: Messages in hand at least, before receiving stops for what waits behind its key.
+HAND_LIMIT: Final = 1000
+#: How long, past the deadline of a drain, killed invocations and the last calls may take.
+FORCE_S: Final = 5.0
+#: What is remembered of finished messages is forgotten together, this often.
+FORGET_S: Final = 1.0
+
+
+class QueueEngine:
+    """Decides for one mapping over one queue."""
+
+    def __init__(
+        self, mapping: EventSourceMapping, queue: str, identify: Identify, rng: Random, remembered: Mapping[int, str]
+    ) -> None:
+        """Make it; `remembered` are the texts that earlier lives of it asked to remember, by position."""
+        self._mapping = mapping
+        self._polling = mapping.polling
+        self._queue = queue
+        self._identify = identify
+        self._rng = rng
+        self._planner = Planner(mapping, rng)
+        self._window = BatchWindow(
+            mapping.batch_size, mapping.batch_bytes, mapping.window_s, mapping.rules.window_start
+        )
+        self._polls = Polls(mapping.polling, rng)
+        self._concurrency = Concurrency(mapping.polling)
+        self._pace = Pace()
+        self._hand = Hand()
+        self._lease_s = 0.0
+        self._turns: Turns[Batch | Deletion] = Turns()
+        #: Batches that are not over, by request id: running, refused, waiting for a time, a turn, a store.
+        self._live: dict[str, Batch] = {}
+        #: Batches that may start as soon as there is room.
+        self._ready: deque[Batch] = deque()
+        #: Batches that may not start although it is their turn: they are being stored or remembered.
+        self._gated: set[Batch] = set()
+        #: Batches with the function, and since when (monotonic).
+        self._running: dict[str, tuple[Batch, float]] = {}
+        #: Batches that the function did not take; they keep their place among those with the function.
+        self._refused: dict[str, Batch] = {}
+        #: Since when each place that is free has been free, longest first: the batching window runs from there.
+        self._free_since: deque[float] = deque()
+        self._keeping: Keeping[Batch] = Keeping(rng)
+        self._replays = Replays()
+        #: Replays whose records have a place of their own.
+        self._elsewhere: set[str] = set()
+        self._calls = count(1)
+        self._to_delete: deque[int] = deque()
+        self._deleting: dict[int, Mapping[int, object]] = {}
+        self._delete_failures = 0
+        self._delete_error: str | None = None
+        #: Extends under way: when the leases end if they succeed.
+        self._extending: dict[int, tuple[Mapping[int, object], float]] = {}
+        self._beats = False
+        self._memory = Memory(remembered, rng)
+        #: Messages that are only to be deleted.
+        self._undeleted = 0
+        #: Failures in a row that were left to the queue, and the last one.
+        self._failed_in_a_row = 0
+        self._last_error: str | None = None
+        #: Records that the function has succeeded with.
+        self.records_done = 0
+        self._open = False
+        self._held: str | None = None
+        self._draining = False
+        self._forced = False
+        self._finished = False
+        self._agenda = Agenda()
+        self._commands: list[f.Command] = []
+
+    # --- the two ends
+
+    def feed(self, fact: f.QueueFact, now: Instant) -> list[f.Command]:
+        """Take a fact in and say what is to be done."""
+        self._take(fact, now)
+        self._agenda.run_due(now)
+        self._start(now)
+        self._delete()
+        if self._draining:
+            self._finish_if_idle()
+        elif self._open and self._held is None:
+            self._commands += self._polls.wanted(self._room(), self._most(), now.mono_s)
+        window_s = self._window.due_at() if self._free_since and self._held is None else None
+        wake = self._agenda.wake(window_s)
+        if wake:
+            self._commands.append(wake)
+        commands, self._commands = self._commands, []
+        return commands
+
+    def _take(self, fact: f.QueueFact, now: Instant) -> None:  # noqa: C901, PLR0912 - one line a fact
+        match fact:
+            case f.InvocationEnded(batch_id, outcome):
+                self._invocation_ended(batch_id, outcome, now)
+            case f.Received():
+                self._received(fact, now)
+            case f.Deleted(call, failed):
+                self._deleted(call, failed, now)
+            case f.DeleteFailed(call, error):
+                self._delete_failed(call, error, now)
+            case f.Due():
+                self._agenda.woken()
+            case f.ReceiveFailed(poll, error):
+                self._receive_failed(poll, error, now)
+            case f.Extended(call, failed):
+                self._extended(call, failed)
+            case f.ExtendFailed(call, error):
+                self._extended(call, dict.fromkeys(self._extending[call][0], error))
+            case f.Remembered(call):
+                self._written(call, now)
+            case f.RememberFailed(call, error):
+                self._not_written(call, error, now)
+            case f.Kept(failure_id):
+                self._kept(failure_id, now)
+            case f.KeepFailed(failure_id, error):
+                self._keep_failed(failure_id, error, now)
+            case f.QueueOpened():
+                self._open = True
+                self._note("queue.opened")
+                self._flush_later(now)
+            case f.Held(reason):
+                self._held = reason
+                self._commands += self._polls.stop()
+            case f.Unheld():
+                self._held = None
+            case f.ReplayRequested():
+                self._replay(fact, now)
+            case f.DrainRequested(within_s):
+                self._drain(within_s, now)
+            case _:
+                assert_never(fact)
+
+    def _note(self, event: str, **fields: object) -> None:
+        self._commands.append(f.Note(event, self._queue, fields))
+
+    # --- receiving
+
+    def _room(self) -> int:
+        """Count the messages that may be asked for, or are asked for already."""
+        size = self._mapping.batch_size
+        if self._hand.bytes >= self._mapping.memory_bytes:
+            return 0
+        ahead = 0 if self._polling.maximum_concurrency else min(self._pace.ahead, self._concurrency.limit * size)
+        waiting = self._window.count + sum(batch.count for batch in self._ready)
+        most = max(HAND_LIMIT, 2 * self._concurrency.limit * max(size, RECEIVE_LIMIT))
+        return min(len(self._free_since) * size + ahead - waiting, most - len(self._hand))
+
+    def _most(self) -> int:
+        """Count the messages that one receive may bring; of one FIFO group all but the first batch has to wait."""
+        if not self._polling.fifo:
+            return RECEIVE_LIMIT
+        return min(RECEIVE_LIMIT, self._pace.in_turn(self._mapping.batch_size))
+
+    def _received(self, fact: f.Received, now: Instant) -> None:
+        chunk = fact.chunk
+        if self._polls.received(fact.poll, len(chunk.positions), now.mono_s):
+            self._concurrency.idled()
+        if self._polls.not_before_s > now.mono_s:
+            self._agenda.at(self._polls.not_before_s, _nothing)
+        if self._memory.purge(now):
+            self._flush_later(now)
+        self._lease_s = fact.lease_s
+        fresh = self._hand.take(chunk, now.mono_s + fact.lease_s)
+        kept = range(len(chunk.positions)) if chunk.kept is None else chunk.kept
+        wanted = set(kept)
+        unwanted = [chunk.positions[index] for index in fresh if index not in wanted]
+        if unwanted:
+            self._finish(unwanted)
+        for index in fresh:
+            if index in chunk.unfit and index in wanted:
+                self._refuse_unfit(chunk, index, now)
+        self._admit(chunk, [index for index in fresh if index in wanted and index not in chunk.unfit], now)
+        self._beat_later(now)
+
+    def _admit(self, chunk: Chunk, indexes: Sequence[int], now: Instant) -> None:
+        """Take new messages in: those that have failed before in their pieces, the others for the next batches."""
+        new: list[int] = []
+        new_keys: set[bytes | None] = set()
+        pieces: dict[str, list[int]] = {}
+        for index in indexes:
+            state = self._memory.get(chunk.positions[index])
+            key = chunk.keys[index] if chunk.keys else None
+            if state is None or (chunk.keys and key in new_keys):
+                new.append(index)
+                new_keys.add(key)
+            else:
+                pieces.setdefault(state.piece, []).append(index)
+        for piece, mine in pieces.items():
+            batch = self._restored(piece, chunk, mine, now)
+            self._enter(batch, now)
+            self._leave_until_next_try(batch, now)
+        if new:
+            self._window.add(Part(chunk, new), now.mono_s)
+            if chunk.ranks:
+                self._sort_window(now)
+
+    def _restored(self, piece: str, chunk: Chunk, indexes: Sequence[int], now: Instant) -> Batch:
+        states = [state for index in indexes if (state := self._memory.get(chunk.positions[index]))]
+        batch_id = self._planner.new_id() if piece in self._live else piece
+        batch = Batch(batch_id, self._queue, 0, [Part(chunk, indexes)], len(indexes), durable=True)
+        batch.attempts = max(state.attempts for state in states)
+        batch.backoff_s = max(state.wait_s(now.wall_s) for state in states)
+        batch.not_before_s = now.mono_s + batch.backoff_s
+        return batch
+
+    def _sort_window(self, now: Instant) -> None:
+        """Let the waiting messages of each key change places so that they stand in the order of their ranks."""
+        waiting = [(part.chunk, index) for part in self._window.drain() for index in part.indexes]
+        places: dict[bytes | None, list[int]] = {}
+        for place, (chunk, index) in enumerate(waiting):
+            places.setdefault(chunk.keys[index], []).append(place)
+        ordered = list(waiting)
+        for mine in places.values():
+            ranked = sorted((waiting[place] for place in mine), key=lambda each: each[0].ranks[each[1]])
+            for place, message in zip(mine, ranked, strict=True):
+                ordered[place] = message
+        for chunk, index in ordered:
+            self._window.add(Part(chunk, [index]), now.mono_s)
+
+    def _refuse_unfit(self, chunk: Chunk, index: int, now: Instant) -> None:
+        """Leave what no event can be made of to the queue; with a limit of retries, give it up at once."""
+        why = chunk.unfit[index]
+        self._note("message.unfit", message=chunk.positions[index], error=why)
+        if self._mapping.maximum_retry_attempts is None:
+            self._hand.let_go([chunk.positions[index]])
+            return
+        batch = Batch(self._planner.new_id(), self._queue, 0, [Part(chunk, [index])], 1)
+        self._live[batch.id] = batch
+        self._turns.enter(batch, _keys(batch))
+        error = FunctionError("Headrace.RecordUnfit", why)
+        self._keep(Discard(batch, Reason.UNFIT, error, responded=False, function_error=None), now)
+
+    def _receive_failed(self, poll: int, error: str, now: Instant) -> None:
+        wait_s = self._polls.failed(poll, error, now.mono_s)
+        self._note("source.failed", error=error, retry_in_s=round(wait_s, 1))
+        self._agenda.at(now.mono_s + wait_s, _nothing)
+
+    # --- running
+
+    def _start(self, now: Instant) -> None:
+        """Start what may start."""
+        if self._draining:
+            return
+        self._balance(now)
+        while self._free_since:
+            batch = self._next(now)
+            if batch is None:
+                self._concurrency.spare()
+                return
+            self._free_since.popleft()
+            self._running[batch.id] = batch, now.mono_s
+            self._commands.append(f.Invoke(batch))
+            if not self._free_since:
+                self._concurrency.used_up(now.mono_s)
+                self._balance(now)
+
+    def _balance(self, now: Instant) -> None:
+        """Have as many free places as the limit leaves; those that were used last go first."""
+        free = self._concurrency.limit - len(self._running) - len(self._refused)
+        while len(self._free_since) > max(0, free):
+            self._free_since.pop()
+        while len(self._free_since) < free:
+            self._free_since.append(now.mono_s)
+
+    def _next(self, now: Instant) -> Batch | None:
+        while True:
+            batch = self._pop_ready() or self._cut(now)
+            if batch is None:
+                return None
+            if not self._turns.is_first(batch) or not self._has_leases(batch, now):
+                continue
+            expired = self._planner.expire(batch, now)
+            if expired is None:
+                return batch
+            self._follow(batch, expired, now)
+
+    def _pop_ready(self) -> Batch | None:
+        """Give the first batch that is still to run; while held, only replays: they are a way out."""
+        for _ in range(len(self._ready)):
+            batch = self._ready.popleft()
+            if self._live.get(batch.id) is not batch:
+                continue
+            if batch.replays or self._held is None:
+                return batch
+            self._ready.append(batch)
+        return None
+
+    def _cut(self, now: Instant) -> Batch | None:
+        """Cut the next batch from what has gathered, when it is due; it may have to wait for its turn."""
+        if self._held is not None or not self._window.count:
+            return None
+        self._window.completed(self._free_since[0])
+        if self._window.trigger(now.mono_s) is None:
+            return None
+        parts, records = self._window.cut()
+        batch = Batch(self._planner.new_id(), self._queue, 0, parts, records)
+        self._live[batch.id] = batch
+        self._turns.enter(batch, _keys(batch))
+        return batch
+
+    def _has_leases(self, batch: Batch, now: Instant) -> bool:
+        """Leave messages to the queue whose leases have ended before they could run; say whether some are left."""
+        lapsed = () if batch.replays else self._hand.lapsed(batch, now.mono_s)
+        if not lapsed:
+            return True
+        if len(lapsed) == batch.count or _keys(batch):
+            self._leave([batch], now)
+            return False
+        positions = batch.positions()
+        self._hand.let_go(positions[ordinal] for ordinal in lapsed)
+        alive = sorted(set(range(batch.count)).difference(lapsed))
+        batch.parts, batch.count = batch.select(alive), len(alive)
+        return True
+
+    def _enter(self, batch: Batch, now: Instant) -> None:
+        self._live[batch.id] = batch
+        if self._turns.enter(batch, _keys(batch)):
+            self._offer(batch, now)
+
+    def _offer(self, item: Batch | Deletion, now: Instant) -> None:
+        """Let an item go whose turn it is: at once, or when its time has come."""
+        if isinstance(item, Deletion) or item in self._gated or self._live.get(item.id) is not item:
+            return
+        if item.not_before_s > now.mono_s:
+            self._agenda.at(item.not_before_s, lambda later: self._offer(item, later))
+        else:
+            self._ready.append(item)
+
+    def _invocation_ended(self, batch_id: str, outcome: Outcome, now: Instant) -> None:
+        batch, began_s = self._running.pop(batch_id)
+        self._free_since.append(now.mono_s)
+        verdict = judge(outcome, batch, self._mapping, self._identify)
+        if self._polling.hold_group and isinstance(verdict, PartlyFailed):
+            verdict = PartlyFailed(_with_rest_of_groups(batch, verdict.again))
+        self._pace.ended(batch.count, now.mono_s - began_s, now.mono_s)
+        plan = self._planner.settle(batch, verdict, now)
+        self.records_done += batch.count - plan.left
+        if isinstance(verdict, FailedWhole | NotAccepted):
+            self._concurrency.failed(now.mono_s)
+        if batch.replays:
+            self._settle_replay(batch, batch.replays, verdict, plan, now)
+        else:
+            self._settle(batch, verdict, plan, now)
+
+    def _settle(self, batch: Batch, verdict: Verdict, plan: Plan, now: Instant) -> None:
+        returns = self._returns(verdict, plan)
+        self._tell(batch, verdict, plan, returns=returns)
+        match verdict:
+            case Succeeded():
+                self._failed_in_a_row = 0
+            case FailedWhole(error) if returns:
+                self._failed_in_a_row += 1
+                self._last_error = error.message
+            case NotAccepted():
+                self._refused[batch.id] = batch
+                self._await_refused(batch, now)
+                return
+            case Stopped():
+                self._stopped(batch, now)
+                return
+        self._follow(batch, plan, now, returns=returns)
+
+    def _returns(self, verdict: Verdict, plan: Plan) -> bool:
+        """Say whether what failed goes back to the queue: without a limit of retries, unless it was split."""
+        return (
+            self._mapping.maximum_retry_attempts is None
+            and isinstance(verdict, FailedWhole | PartlyFailed)
+            and len(plan.again) == 1
+        )
+
+    def _tell(self, batch: Batch, verdict: Verdict, plan: Plan, *, returns: bool) -> None:
+        note = tell_try(batch, verdict, plan)
+        if note:
+            fields = {**note.fields, "returned_to_queue": True, "retry_in_s": None} if returns else note.fields
+            self._commands.append(f.Note(note.event, note.shard, fields))
+
+    def _follow(self, batch: Batch, plan: Plan, now: Instant, *, returns: bool = False) -> None:
+        """Put what is left of a batch in its place: deletions, what is being stored, pieces that run again."""
+        left = {position for piece in plan.again for position in piece.positions()}
+        followers: list[Batch | Deletion] = []
+        if plan.discard:
+            left.update(plan.discard.batch.positions())
+        done = [position for position in batch.positions() if position not in left]
+        if done:
+            followers.append(self._finish(done))
+        if plan.discard:
+            followers.append(plan.discard.batch)
+        again = () if returns else plan.again
+        followers += again
+        if plan.durable and self._remembers:
+            self._gated.update(again)
+            self._commands.append(self._memory.note(plan.again, again, now))
+        if plan.discard:
+            self._keep(plan.discard, now)
+        self._succeed(batch, followers, now)
+        if returns:
+            self._leave_messages(plan.again, now)
+        for piece in again:
+            self._leave_until_next_try(piece, now)
+
+    def _succeed(self, batch: Batch, followers: Sequence[Batch | Deletion], now: Instant) -> None:
+        """Let followers take the place of a batch."""
+        if batch in followers:
+            self._offer(batch, now)
+            return
+        self._live.pop(batch.id, None)
+        self._live.update((each.id, each) for each in followers if isinstance(each, Batch))
+        keyed = [(each, _keys(batch if isinstance(each, Deletion) else each)) for each in followers]
+        for item in self._turns.replace(batch, keyed):
+            self._offer(item, now)
+
+    def _stopped(self, batch: Batch, now: Instant) -> None:
+        """Follow an invocation that was ended from outside: as if it had not been tried."""
+        if not self._draining:
+            self._offer(batch, now)
+            return
+        if not self._forced:
+            self._give_back(batch.positions())
+        self._leave([batch], now)
+
+    # --- batches that were refused
+
+    def _await_refused(self, batch: Batch, now: Instant) -> None:
+        """Wait for the next try of a refused batch, or for the end of its lease."""
+        end_s = inf if batch.replays else self._hand.lease_end_s(batch)
+        in_time = batch.not_before_s < end_s and end_s - batch.not_before_s >= self._polling.needed_lease_s
+        self._agenda.at(max(now.mono_s, batch.not_before_s if in_time else end_s), self._refused_again(batch))
+
+    def _refused_again(self, batch: Batch) -> Callable[[Instant], None]:
+        def again(now: Instant) -> None:
+            if self._refused.get(batch.id) is not batch:
+                return
+            end_s = inf if batch.replays else self._hand.lease_end_s(batch)
+            if end_s <= now.mono_s:
+                del self._refused[batch.id]
+                self._leave([batch], now)
+            elif now.mono_s >= batch.not_before_s and end_s - now.mono_s >= self._polling.needed_lease_s:
+                del self._refused[batch.id]
+                self._ready.appendleft(batch)
+            else:
+                self._await_refused(batch, now)
+
+        return again
+
+    # --- leaving messages to the queue
+
+    def _leave_messages(self, pieces: Iterable[Batch], now: Instant) -> None:
+        """Leave messages to the queue that are no batch's any more, and all that is behind them."""
+        keys: set[bytes] = set()
+        for piece in pieces:
+            self._hand.let_go(piece.positions())
+            keys.update(_keys(piece))
+        self._leave_keys(keys, now)
+
+    def _leave(self, batches: Sequence[Batch], now: Instant) -> None:
+        """Leave unstarted batches to the queue, and all that is behind them: running that would change the order."""
+        for batch in batches:
+            self._hand.let_go(batch.positions())
+            self._live.pop(batch.id, None)
+            self._refused.pop(batch.id, None)
+            self._gated.discard(batch)
+            for item in self._turns.replace(batch):
+                self._offer(item, now)
+        self._leave_keys({key for batch in batches for key in _keys(batch)}, now)
+
+    def _leave_keys(self, keys: Collection[bytes], now: Instant) -> None:
+        if not keys:
+            return
+        gone: set[bytes] = set(keys)
+        for part in self._window.drain():
+            stays = [index for index in part.indexes if part.chunk.keys[index] not in gone]
+            leaves = [index for index in part.indexes if part.chunk.keys[index] in gone]
+            self._hand.let_go(part.chunk.positions[index] for index in leaves)
+            if stays:
+                self._window.add(Part(part.chunk, stays), now.mono_s)
+        behind = [item for item in self._turns.with_keys(keys) if isinstance(item, Batch) and self._is_unstarted(item)]
+        if behind:
+            self._leave(behind, now)
+
+    def _is_unstarted(self, batch: Batch) -> bool:
+        return batch.id not in self._running and batch not in self._gated and not batch.replays
+
+    def _leave_until_next_try(self, batch: Batch, now: Instant) -> None:
+        """Let the queue hold a batch whose next try is too far away to wait for it here."""
+        wait_s = batch.not_before_s - now.mono_s
+        if wait_s <= 0 or batch.id not in self._live:
+            return
+        lapses = not self._polling.heartbeat and batch.not_before_s >= self._hand.lease_end_s(batch)
+        if lapses or len(self._live) - len(self._running) > HELD_BATCHES:
+            self._extend(batch.positions(), min(ceil(wait_s), LONGEST_LEASE_S), now)
+            self._leave([batch], now)
+
+    def _give_back(self, positions: Sequence[int]) -> None:
+        """Let the queue show messages again at once."""
+        self._call_extend(positions, 0, -inf)
+
+    def _extend(self, positions: Sequence[int], lease_s: int, now: Instant) -> None:
+        self._call_extend(positions, lease_s, now.mono_s + lease_s)
+
+    def _call_extend(self, positions: Sequence[int], lease_s: int, until_s: float) -> None:
+        for at in range(0, len(positions), CALL_LIMIT):
+            rows = self._hand.rows(positions[at : at + CALL_LIMIT])
+            if rows:
+                call = next(self._calls)
+                self._extending[call] = rows, until_s
+                self._commands.append(f.Extend(call, rows, lease_s))
+
+    def _extended(self, call: int, failed: Mapping[int, str]) -> None:
+        rows, until_s = self._extending.pop(call)
+        for position, row in rows.items():
+            message = self._hand.get(position)
+            if message and message.row is row and position not in failed:
+                message.lease_end_s = until_s
+        if failed:
+            self._note("lease.not_extended", messages=len(failed), error=next(iter(failed.values())))
+
+    def _beat_later(self, now: Instant) -> None:
+        if self._polling.heartbeat and not self._beats and len(self._hand):
+            self._beats = True
+            self._agenda.at(now.mono_s + self._lease_s / 3, self._beat)
+
+    def _beat(self, now: Instant) -> None:
+        """Extend the leases of what is in hand and has used up a third of them."""
+        self._beats = False
+        old_s = now.mono_s + self._lease_s * 2 / 3
+        due = [position for position, each in self._hand if each.deletion is None and each.lease_end_s <= old_s]
+        self._extend(due, ceil(self._lease_s), now)
+        self._beat_later(now)
+
+    # --- deleting
+
+    def _finish(self, positions: Sequence[int]) -> Deletion:
+        """Delete messages; what the queue does not delete is not run again as long as it is known here."""
+        deletion = Deletion(len(positions))
+        for position in positions:
+            message = self._hand.get(position)
+            assert message is not None, "what ran is in hand"
+            message.deletion = deletion
+        self._undeleted += len(positions)
+        self._to_delete.extend(positions)
+        return deletion
+
+    def _delete(self) -> None:
+        """Delete in tens: what is finished while a call is under way shares the next one."""
+        most = DELETES_AT_ONCE
+        while self._to_delete and len(self._deleting) < (most if len(self._to_delete) >= CALL_LIMIT else 1):
+            positions = [self._to_delete.popleft() for _ in range(min(CALL_LIMIT, len(self._to_delete)))]
+            rows = self._hand.rows(positions)
+            call = next(self._calls)
+            self._deleting[call] = rows
+            self._commands.append(f.Delete(call, rows))
+
+    def _deleted(self, call: int, failed: Mapping[int, str], now: Instant) -> None:
+        rows = self._deleting.pop(call)
+        self._delete_error = None
+        if not failed:
+            self._delete_failures = 0
+        for position, row in rows.items():
+            message = self._hand.get(position)
+            assert message is not None, "what is being deleted stays in hand"
+            if position not in failed and message.row is row:
+                self._gone(position, now)
+            elif position not in failed:  # it came again meanwhile, under a new receipt
+                self._to_delete.append(position)
+        if failed:
+            self._not_deleted(failed, now)
+
+    def _delete_failed(self, call: int, error: str, now: Instant) -> None:
+        self._delete_error = error
+        self._not_deleted(dict.fromkeys(self._deleting.pop(call), error), now)
+
+    def _not_deleted(self, failed: Mapping[int, str], now: Instant) -> None:
+        """Try again for a while; a message that then comes again is run again."""
+        self._note("message.not_deleted", messages=len(failed), error=next(iter(failed.values())))
+        wait_s = backoff_s(OUTAGE_BACKOFF, self._delete_failures, self._rng)
+        self._delete_failures += 1
+        again: list[int] = []
+        for position in failed:
+            message = self._hand.get(position)
+            assert message is not None, "what is being deleted stays in hand"
+            if now.mono_s + wait_s < message.lease_end_s + self._lease_s:
+                again.append(position)
+            else:
+                self._gone(position, now)
+        self._agenda.at(now.mono_s + wait_s, lambda _: self._to_delete.extend(again))
+
+    def _gone(self, position: int, now: Instant) -> None:
+        """Follow the end of a message: what waited for its deletion may go."""
+        message = self._hand.get(position)
+        assert message is not None
+        assert message.deletion is not None
+        self._hand.let_go([position])
+        self._undeleted -= 1
+        if self._memory.forget(position):
+            self._flush_later(now)
+        message.deletion.left -= 1
+        if not message.deletion.left:
+            for item in self._turns.replace(message.deletion):
+                self._offer(item, now)
+
+    # --- remembering
+
+    @property
+    def _remembers(self) -> bool:
+        return self._mapping.bisect or self._mapping.maximum_retry_attempts is not None
+
+    def _written(self, call: int, now: Instant) -> None:
+        for batch in self._memory.written(call):
+            self._gated.discard(batch)
+            if self._turns.is_first(batch):
+                self._offer(batch, now)
+
+    def _not_written(self, call: int, error: str, now: Instant) -> None:
+        wait_s = self._memory.failed(error)
+        self._note("store.failed", error=error)
+        self._agenda.at(now.mono_s + wait_s, lambda _: self._commands.append(self._memory.again(call)))
+
+    def _flush_later(self, now: Instant) -> None:
+        def flush(_: Instant) -> None:
+            write = self._memory.flush()
+            if write:
+                self._commands.append(write)
+
+        self._agenda.at(now.mono_s + FORGET_S, flush)
+
+    # --- giving up
+
+    def _keep(self, discard: Discard, now: Instant) -> None:
+        failure = failed_batch(self._mapping, discard, now)
+        keep = f.Keep(failure, discard.batch)
+        self._gated.add(discard.batch)
+        self._keeping.begin(keep, discard.batch)
+        self._commands.append(keep)
+
+    def _kept(self, failure_id: str, now: Instant) -> None:
+        entry = self._keeping.kept(failure_id)
+        if entry is None:
+            return
+        _, batch = entry
+        self._gated.discard(batch)
+        if batch.replays:
+            self._succeed(batch, (), now)
+            self._replay_moved(batch.replays, 0, failure_id)
+        else:
+            self._succeed(batch, [self._finish(batch.positions())], now)
+
+    def _keep_failed(self, failure_id: str, error: str, now: Instant) -> None:
+        failed = self._keeping.failed(failure_id, error)
+        if failed is None:
+            return
+        wait_s, keep = failed
+        self._note("failure.not_stored", failure=failure_id, error=error, retry_in_s=round(wait_s, 1))
+        self._agenda.at(now.mono_s + wait_s, lambda _: self._commands.append(keep))
+
+    # --- replaying
+
+    def _replay(self, request: f.ReplayRequested, now: Instant) -> None:
+        failure_id, chunk = request.failure_id, request.chunk
+        if failure_id in self._replays:
+            return
+        if self._draining:
+            self._commands.append(stopping(failure_id))
+            return
+        self._replays.begin(request, 1)
+        if request.elsewhere:
+            self._elsewhere.add(failure_id)
+        indexes = range(len(chunk.positions))
+        batch = Batch(self._planner.new_id(), self._queue, 0, [Part(chunk, indexes)], len(indexes))
+        batch.replays = failure_id
+        self._enter(batch, now)
+
+    def _settle_replay(self, batch: Batch, failure_id: str, verdict: Verdict, plan: Plan, now: Instant) -> None:
+        """Follow a try of a stored failure, which has no queue to go back to."""
+        self._tell(batch, verdict, plan, returns=False)
+        if isinstance(verdict, Stopped) and self._draining:
+            self._succeed(batch, (), now)
+            self._refuse_replay(failure_id, "the daemon is stopping")
+        elif isinstance(verdict, NotAccepted):
+            self._refused[batch.id] = batch
+            self._await_refused(batch, now)
+        elif isinstance(verdict, FailedWhole) and len(plan.again) < 2 and failure_id in self._elsewhere:
+            self._succeed(batch, (), now)
+            self._refuse_replay(failure_id, f"{verdict.error.error_type}: {verdict.error.message}")
+        elif self._returns(verdict, plan) and isinstance(verdict, FailedWhole):
+            discard = Discard(batch, Reason.RETRIES, verdict.error, verdict.responded, verdict.function_error)
+            self._keep(discard, now)
+        elif plan.discard:
+            self._keep(plan.discard, now)
+        else:
+            self._succeed(batch, plan.again, now)
+            self._replay_moved(failure_id, len(plan.again))
+
+    def _replay_moved(self, failure_id: str, pieces: int, new_failure: str | None = None) -> None:
+        over = self._replays.replaced(failure_id, pieces, new_failure)
+        if over:
+            self._elsewhere.discard(failure_id)
+            self._commands.append(over)
+
+    def _refuse_replay(self, failure_id: str, reason: str) -> None:
+        if self._replays.abandon([failure_id]):
+            self._elsewhere.discard(failure_id)
+            self._commands.append(f.ReplayRefused(failure_id, reason))
+
+    # --- stopping
+
+    def _drain(self, within_s: float, now: Instant) -> None:
+        self._draining = True
+        self._commands += self._polls.stop()
+        waiting = [part.chunk.positions[index] for part in self._window.drain() for index in part.indexes]
+        self._give_back(waiting)
+        self._hand.let_go(waiting)
+        self._refused.clear()
+        for batch in [each for each in self._live.values() if each.id not in self._running]:
+            if batch.replays and batch not in self._gated:
+                self._succeed(batch, (), now)
+                self._refuse_replay(batch.replays, "the daemon is stopping")
+            elif self._is_unstarted(batch):
+                if not batch.durable:
+                    self._give_back(batch.positions())
+                self._leave([batch], now)
+        self._commands += [f.Cancel(batch_id, waiting_only=True) for batch_id in self._running]
+        self._agenda.at(now.mono_s + within_s, self._force)
+
+    def _force(self, now: Instant) -> None:
+        self._forced = True
+        self._commands += [f.Cancel(batch_id) for batch_id in self._running]
+        self._agenda.at(now.mono_s + FORCE_S, self._finish_by_force)
+
+    def _finish_by_force(self, _: Instant) -> None:
+        if not self._finished:
+            self._finished = True
+            self._note("queue.abandoned", messages=len(self._hand))
+            self._commands.append(f.Finished())
+
+    def _finish_if_idle(self) -> None:
+        busy = self._running or self._keeping or self._undeleted or self._extending or self._memory.writes
+        if not (self._finished or busy):
+            self._finished = True
+            self._note("queue.left")
+            self._commands.append(f.Finished())
+
+    # --- telling
+
+    def why_stuck(self) -> tuple[str, str] | None:
+        """Say in a code and a sentence why nothing moves, as far as the engine knows; None when it can move."""
+        if self._keeping and self._keeping.error:
+            return "FailureStoreUnavailable", f"A failed batch cannot be stored: {self._keeping.error}"
+        if self._held:
+            return "FailureBacklogFull", self._held
+        if self._memory.error:
+            return "StateUnavailable", f"Attempts cannot be remembered: {self._memory.error}"
+        error = self._polls.error or self._delete_error
+        return ("SourceUnavailable", error) if error else None
+
+    def status(self, now: Instant) -> Iterable[ShardStatus]:
+        """Describe the queue, as the one shard there is."""
+        waiting = [batch for batch in self._live.values() if batch.id not in self._running]
+        stuck = max(waiting, key=lambda batch: (batch.attempts, batch.refusals), default=None)
+        if stuck and not (stuck.attempts or stuck.refusals):
+            stuck = None
+        times = [each.chunk.times_ms[each.index] for _, each in self._hand if each.deletion is None]
+        status = ShardStatus(
+            shard=self._queue,
+            phase="closing" if self._draining else "open",
+            checkpoint=-1,
+            in_flight=sum(batch.count for batch, _ in self._running.values()),
+            attempts=max(stuck.attempts if stuck else 0, self._failed_in_a_row),
+            refusals=stuck.refusals if stuck else 0,
+            next_try_s=now.wall_s + max(0.0, stuck.not_before_s - now.mono_s) if stuck else None,
+            last_error=stuck.tries[-1].error.message if stuck and stuck.tries else self._last_error,
+            oldest_ms=min((time_ms for time_ms in times if time_ms != UNKNOWN_TIME_MS), default=None),
+        )
+        return [status]
+
+
+def _nothing(_: Instant) -> None:
+    """Be awake: what may go on now does so by itself."""
+
+
+def _keys(batch: Batch) -> frozenset[bytes]:
+    """Give the ordering keys in a batch; none where the queue has no order."""
+    if not batch.parts[0].chunk.keys:
+        return frozenset()
+    return frozenset(key for chunk, index in batch.each() if (key := chunk.keys[index]) is not None)
+
+
+def _with_rest_of_groups(batch: Batch, listed: Sequence[int]) -> list[int]:
+    """Add to the listed ordinals those behind them that are of the same groups."""
+    named, held = set(listed), set()
+    again: list[int] = []
+    for ordinal, (chunk, index) in enumerate(batch.each()):
+        key = chunk.keys[index] if chunk.keys else None
+        if ordinal in named or (key is not None and key in held):
+            again.append(ordinal)
+            held.add(key)
+    return again
