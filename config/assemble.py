@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from config import schema
+from config import destinations, schema, sources
+from config.names import parse_queue
 from config.settings import Configuration, FunctionSettings, MappingSettings, Retention
 from connectors.settings import (
     AwsSettings,
@@ -13,18 +14,19 @@ from connectors.settings import (
     FileDestination,
     KafkaDestination,
     KafkaSettings,
+    S3Settings,
     Security,
+    SourceSettings,
     SqsDestination,
+    SqsSettings,
 )
-from router.core.model import KAFKA_RULES, Backoff, EventSourceMapping
+from router.core.model import KAFKA_RULES, QUEUE_RULES, Backoff, EventSourceMapping, Polling
 
-#: Retries where none are asked for and there is a destination (AWS Lambda developer guide, Kafka).
-_RETRIES_WITH_DESTINATION: Final = 10
 #: An invocation that is in flight when its partition is revoked may end by its own timeout, plus this.
 _DRAIN_MARGIN_S: Final = 5.0
 
 
-def assemble(root: schema.Root, path: Path) -> Configuration:
+def assemble(root: schema.Root, path: Path, notices: tuple[str, ...]) -> Configuration:
     """Make the settings of a document in which no mistake was found; `path` is absolute."""
     host, port = root.listen
     aws = AwsSettings(root.aws.endpoint_url, root.aws.region)
@@ -43,7 +45,7 @@ def assemble(root: schema.Root, path: Path) -> Configuration:
         drain_timeout_s=root.drain_timeout,
         failures=Retention(root.failures.keep_for, root.failures.keep_bytes, root.failures.when_full == "drop_oldest"),
         log_level=root.log_level,
-        notices=tuple(map(_notice, filter(_is_limited_silently, root.event_source_mappings.values()))),
+        notices=notices,
     )
 
 
@@ -56,6 +58,7 @@ def _function(name: str, function: schema.Function) -> FunctionSettings:
         timeout_s=function.timeout,
         memory_bytes=function.memory_size * 1024 * 1024,
         reserved_concurrency=function.reserved_concurrency,
+        concurrency_per_worker=function.concurrency_per_worker,
         environment=function.environment,
         logs=function.logs == "on",
     )
@@ -63,7 +66,7 @@ def _function(name: str, function: schema.Function) -> FunctionSettings:
 
 def _mapping(name: str, mapping: schema.EventSource, function: FunctionSettings, aws: AwsSettings) -> MappingSettings:
     behaviour = _behaviour(name, mapping, function)
-    source = _kafka(mapping, behaviour)
+    source = _source(mapping, behaviour, aws)
     return MappingSettings(
         mapping=behaviour,
         enabled=mapping.enabled,
@@ -75,12 +78,13 @@ def _mapping(name: str, mapping: schema.EventSource, function: FunctionSettings,
 
 def _behaviour(name: str, mapping: schema.EventSource, function: FunctionSettings) -> EventSourceMapping:
     age_s = mapping.maximum_record_age_in_seconds
+    carrier = mapping.source.carrier
     return EventSourceMapping(
         name=name,
         function=mapping.function,
-        rules=KAFKA_RULES,
-        batch_size=mapping.batch_size,
-        window_s=float(mapping.maximum_batching_window_in_seconds),
+        rules=QUEUE_RULES if carrier else KAFKA_RULES,
+        batch_size=mapping.limit,
+        window_s=mapping.window_s,
         parallelization_factor=mapping.parallelization_factor,
         maximum_retry_attempts=_retries(mapping),
         maximum_record_age_s=None if age_s == -1 else float(age_s),
@@ -90,29 +94,39 @@ def _behaviour(name: str, mapping: schema.EventSource, function: FunctionSetting
         drain_s=function.timeout_s + _DRAIN_MARGIN_S,
         commit_interval_s=mapping.commit_interval,
         backoff=Backoff(base_s=mapping.retry_backoff.base, cap_s=mapping.retry_backoff.cap),
+        polling=_polling(mapping, carrier, function) if carrier else Polling(),
     )
 
 
-def _is_limited_silently(mapping: schema.EventSource) -> bool:
-    return mapping.maximum_retry_attempts == -1 and mapping.destination_config.on_failure is not None
-
-
-def _notice(mapping: schema.EventSource) -> str:
-    return (
-        f"{mapping.at('maximum_retry_attempts').path}: -1 with a destination means {_RETRIES_WITH_DESTINATION} "
-        "retries, as on AWS; give a number to choose another limit"
+def _polling(mapping: schema.EventSource, carrier: sources.Sqs | sources.S3, function: FunctionSettings) -> Polling:
+    return Polling(
+        maximum_concurrency=mapping.scaling_config.maximum_concurrency,
+        function_concurrency=(function.reserved_concurrency or 0) * function.concurrency_per_worker,
+        heartbeat=carrier.visibility_heartbeat,
+        hold_group=isinstance(carrier, sources.Sqs) and carrier.hold_message_group,
+        needed_lease_s=function.timeout_s if carrier.retry_throttled == "covers_timeout" else 0.0,
     )
 
 
 def _retries(mapping: schema.EventSource) -> int | None:
-    if _is_limited_silently(mapping):
-        return _RETRIES_WITH_DESTINATION
-    return None if mapping.maximum_retry_attempts == -1 else mapping.maximum_retry_attempts
+    if mapping.maximum_retry_attempts != -1:
+        return mapping.maximum_retry_attempts
+    if mapping.source.kafka is not None and mapping.destination_config.on_failure is not None:
+        return schema.KAFKA_RETRIES_WITH_DESTINATION
+    return None
 
 
-def _kafka(mapping: schema.EventSource, behaviour: EventSourceMapping) -> KafkaSettings:
-    kafka = mapping.source.kafka
-    assert kafka is not None
+def _source(mapping: schema.EventSource, behaviour: EventSourceMapping, aws: AwsSettings) -> SourceSettings:
+    source = mapping.source
+    if source.kafka is not None:
+        return _kafka(source.kafka, mapping, behaviour)
+    if source.s3 is not None:
+        return _bucket(source.s3, behaviour, aws)
+    assert source.sqs is not None
+    return _polled(source.sqs, behaviour, aws)
+
+
+def _kafka(kafka: sources.Kafka, mapping: schema.EventSource, behaviour: EventSourceMapping) -> KafkaSettings:
     return KafkaSettings(
         mapping=behaviour.name,
         bootstrap_servers=kafka.bootstrap_servers,
@@ -130,7 +144,7 @@ def _kafka(mapping: schema.EventSource, behaviour: EventSourceMapping) -> KafkaS
     )
 
 
-def _security(security: schema.Security) -> Security:
+def _security(security: sources.Security) -> Security:
     return Security(
         protocol=security.protocol,
         mechanism=security.mechanism,
@@ -143,8 +157,29 @@ def _security(security: schema.Security) -> Security:
     )
 
 
+def _polled(carrier: sources.Sqs | sources.S3, behaviour: EventSourceMapping, aws: AwsSettings) -> SqsSettings:
+    return SqsSettings(
+        mapping=behaviour.name,
+        queue=carrier.queue,
+        endpoint_url=carrier.endpoint_url or aws.endpoint_url,
+        region=carrier.region or parse_queue(carrier.queue).region or aws.region,
+        windowed=behaviour.window_s > 0,
+    )
+
+
+def _bucket(s3: sources.S3, behaviour: EventSourceMapping, aws: AwsSettings) -> S3Settings:
+    return S3Settings(
+        sqs=_polled(s3, behaviour, aws),
+        bucket=s3.bucket,
+        events=s3.events,
+        prefix=s3.filter.prefix,
+        suffix=s3.filter.suffix,
+        by_sequencer=s3.order == "sequencer",
+    )
+
+
 def _destination(
-    on_failure: schema.OnFailure | None, source: KafkaSettings, aws: AwsSettings
+    on_failure: destinations.OnFailure | None, source: SourceSettings, aws: AwsSettings
 ) -> DestinationSettings | None:
     if on_failure is None:
         return None
@@ -156,13 +191,14 @@ def _destination(
     return FileDestination(on_failure.file.path)
 
 
-def _queue(sqs: schema.ToSqs, aws: AwsSettings) -> SqsDestination:
-    own_region = sqs.queue.split(":")[3] if sqs.queue.startswith("arn:") else None
-    return SqsDestination(sqs.queue, sqs.endpoint_url or aws.endpoint_url, sqs.region or own_region or aws.region)
+def _queue(sqs: destinations.ToSqs, aws: AwsSettings) -> SqsDestination:
+    region = sqs.region or parse_queue(sqs.queue).region or aws.region
+    return SqsDestination(sqs.queue, sqs.endpoint_url or aws.endpoint_url, region)
 
 
-def _topic(kafka: schema.ToKafka, source: KafkaSettings) -> KafkaDestination:
+def _topic(kafka: destinations.ToKafka, source: SourceSettings) -> KafkaDestination:
     if kafka.bootstrap_servers is None:
+        assert isinstance(source, KafkaSettings)
         return KafkaDestination(kafka.topic, source.bootstrap_servers, source.security)
     security = _security(kafka.security) if kafka.security is not None else Security()
     return KafkaDestination(kafka.topic, kafka.bootstrap_servers, security)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from enum import Enum
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 from config.document import Entry, Node
 from config.mistakes import Place, Unfit, quoted
@@ -43,6 +43,14 @@ _AWS_NAMES: Final = {
 }
 
 
+class Only(NamedTuple):
+    """A key that has a meaning with some sources only."""
+
+    sources: tuple[str, ...]
+    #: What there is instead with the others, for messages.
+    instead: str
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """One key of a block."""
@@ -55,11 +63,21 @@ class Key:
     default: object
     #: The default as the reference shows it.
     shown: str
+    #: None = it has its meaning with every source.
+    only: Only | None
 
 
-def takes(kind: Kind[Any], meaning: str, *, source: str = "ours", default: object = REQUIRED, shown: str = "") -> Any:
+def takes(
+    kind: Kind[Any],
+    meaning: str,
+    *,
+    source: str = "ours",
+    default: object = REQUIRED,
+    shown: str = "",
+    only: Only | None = None,
+) -> Any:
     """Declare a key as a field of a block; `default` is what an absent key becomes, not read by `kind`."""
-    return field(metadata={"key": Key(kind, meaning, source, default, shown)})
+    return field(metadata={"key": Key(kind, meaning, source, default, shown, only)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

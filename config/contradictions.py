@@ -6,20 +6,13 @@ values of keys: those may be secrets.
 
 from __future__ import annotations
 
-from itertools import combinations
-
+from config import sharing
 from config.blocks import Block
+from config.destinations import ToKafka, ToSqs
 from config.mistakes import Report
-from config.schema import (
-    ENVIRONMENT_BYTES,
-    KAFKA_TIMEOUT_S,
-    EventSource,
-    Function,
-    Kafka,
-    Root,
-    Security,
-    ToKafka,
-)
+from config.names import parse_queue
+from config.schema import ENVIRONMENT_BYTES, KAFKA_TIMEOUT_S, RECEIVED_COUNT, EventSource, Function, Root
+from config.sources import QUEUES, S3, Kafka, Security, Source, Sqs
 
 
 def find(root: Root, report: Report) -> None:
@@ -34,7 +27,7 @@ def find(root: Root, report: Report) -> None:
             _backoff(mapping, report)
             _source(mapping, report)
             _destination(mapping, report)
-        _readers(root.event_source_mappings, report)
+        sharing.find(root.event_source_mappings, report)
 
 
 def _environment(function: Function, report: Report) -> None:
@@ -58,15 +51,22 @@ def _function(name: str, mapping: EventSource, root: Root, report: Report) -> No
     if mapping.function not in written:
         shown = mapping.entries["function"].node.shown()
         report.add(mapping.at("function"), f"found {shown}, allowed a function of this file: {', '.join(written)}")
-    elif function is not None and function.sound("timeout") and function.timeout > KAFKA_TIMEOUT_S:
+    elif function is not None and mapping.sound("source") and mapping.source.kind == "kafka":
+        _timeout(name, function, report)
+
+
+def _timeout(mapping: str, function: Function, report: Report) -> None:
+    if function.sound("timeout") and function.timeout > KAFKA_TIMEOUT_S:
         report.add(
             function.at("timeout"),
-            f"found {function.timeout:g}s, allowed at most {KAFKA_TIMEOUT_S:g}s, as mapping {name} reads Kafka",
+            f"found {function.timeout:g}s, allowed at most {KAFKA_TIMEOUT_S:g}s, as mapping {mapping} reads Kafka",
         )
 
 
 def _position(mapping: EventSource, report: Report) -> None:
-    if not mapping.sound("starting_position", "starting_position_timestamp"):
+    if not mapping.sound("starting_position", "starting_position_timestamp", "source"):
+        return
+    if mapping.source.kind in QUEUES:  # where they do not belong at all
         return
     given = mapping.starting_position_timestamp is not None
     if mapping.starting_position == "AT_TIMESTAMP" and not given:
@@ -87,10 +87,68 @@ def _source(mapping: EventSource, report: Report) -> None:
     if not mapping.sound("source"):
         return
     source = mapping.source
-    if not source.entries:
-        report.add(source.place, "found nothing, allowed kafka")
+    _one_of(source, report)
+    _belonging(mapping, report)
     if source.kafka is not None and source.kafka.sound("security"):
         _security(source.kafka.security, report)
+    carrier = source.carrier
+    if carrier is None or not carrier.sound("queue"):
+        return
+    if parse_queue(carrier.queue).is_fifo:
+        _fifo(mapping, carrier, report)
+    else:
+        _standard(mapping, carrier, report)
+
+
+def _one_of(block: Block, report: Report) -> None:
+    """Demand exactly one of the keys of a block."""
+    *rest, last = block.keys()
+    if not block.entries:
+        report.add(block.place, f"found nothing, allowed {', '.join(rest)} or {last}")
+    if len(block.entries) > 1:
+        report.add(block.place, f"found {' and '.join(sorted(block.entries))}, allowed one of them")
+
+
+def _belonging(mapping: EventSource, report: Report) -> None:
+    """Refuse keys that have no meaning with the mapping's source."""
+    kind = mapping.source.kind
+    for name, key in mapping.keys().items():
+        if kind and key.only and kind not in key.only.sources and mapping.gives(name):
+            sources = " and ".join(key.only.sources)
+            report.add(mapping.at(name), f"found with source {kind}, allowed with {sources} only: {key.only.instead}")
+
+
+def _standard(mapping: EventSource, carrier: Sqs | S3, report: Report) -> None:
+    if isinstance(carrier, Sqs) and carrier.sound("hold_message_group") and carrier.hold_message_group:
+        report.add(carrier.at("hold_message_group"), "found with a standard queue, allowed with FIFO queues only")
+    names = ("batch_size", "maximum_batching_window_in_seconds")
+    if mapping.source.kind and mapping.sound(*names) and mapping.limit > RECEIVED_COUNT and not mapping.window_s:
+        report.add(
+            mapping.at("batch_size"),
+            f"found {mapping.limit}, allowed at most {RECEIVED_COUNT} while maximum_batching_window_in_seconds is 0, "
+            "as on AWS",
+        )
+
+
+def _fifo(mapping: EventSource, carrier: Sqs | S3, report: Report) -> None:
+    if isinstance(carrier, S3):
+        report.add(carrier.at("queue"), "found a FIFO queue, allowed a standard queue: S3 notifies no other")
+        return
+    if mapping.sound("maximum_batching_window_in_seconds") and mapping.maximum_batching_window_in_seconds:
+        report.add(
+            mapping.at("maximum_batching_window_in_seconds"),
+            f"found {mapping.maximum_batching_window_in_seconds:g}, allowed 0 with a FIFO queue, as on AWS",
+        )
+    if mapping.sound("batch_size") and (mapping.batch_size or 0) > RECEIVED_COUNT:
+        report.add(
+            mapping.at("batch_size"),
+            f"found {mapping.batch_size}, allowed at most {RECEIVED_COUNT} with a FIFO queue, as on AWS",
+        )
+    holds = carrier.sound("hold_message_group") and carrier.hold_message_group
+    if holds and mapping.sound("function_response_types") and not mapping.function_response_types:
+        report.add(
+            mapping.at("function_response_types"), "found none, needed with hold_message_group: ReportBatchItemFailures"
+        )
 
 
 def _security(security: Security, report: Report) -> None:
@@ -121,40 +179,36 @@ def _destination(mapping: EventSource, report: Report) -> None:
     on_failure = mapping.destination_config.on_failure if mapping.sound("destination_config") else None
     if on_failure is None:
         return
-    if not on_failure.entries:
-        report.add(on_failure.place, "found nothing, allowed sqs, kafka or file")
-    if len(on_failure.entries) > 1:
-        report.add(on_failure.place, f"found {' and '.join(sorted(on_failure.entries))}, allowed one of them")
-    queue = on_failure.sqs
-    if queue is not None and queue.sound("queue") and queue.queue.endswith(".fifo"):
-        report.add(queue.at("queue"), "found a FIFO queue, allowed a standard queue, as on AWS")
+    _one_of(on_failure, report)
+    source = mapping.source if mapping.sound("source") else None
+    if on_failure.sqs is not None:
+        _queue(on_failure.sqs, source, report)
     if on_failure.kafka is not None:
-        _topic(on_failure.kafka, mapping.source.kafka if mapping.sound("source") else None, report)
+        _topic(on_failure.kafka, source, report)
 
 
-def _topic(topic: ToKafka, source: Kafka | None, report: Report) -> None:
+def _queue(queue: ToSqs, source: Source | None, report: Report) -> None:
+    if not queue.sound("queue"):
+        return
+    if parse_queue(queue.queue).is_fifo:
+        report.add(queue.at("queue"), "found a FIFO queue, allowed a standard queue, as on AWS")
+    elif source and source.carrier and sharing.same_queue(queue, source.carrier):
+        report.add(queue.at("queue"), "found the queue that the mapping reads, allowed another one")
+
+
+def _topic(topic: ToKafka, source: Source | None, report: Report) -> None:
     if topic.security is not None:
         _security(topic.security, report)
         _need(topic, "bootstrap_servers", "security", report)
+    elif source and source.kind in QUEUES:
+        _need(topic, "bootstrap_servers", f"source {source.kind}", report)
+    if source and source.kafka:
+        _another_topic(topic, source.kafka, report)
+
+
+def _another_topic(topic: ToKafka, source: Kafka, report: Report) -> None:
     names = ("topic", "bootstrap_servers")
-    if source is None or not source.sound(*names) or not topic.sound(*names) or topic.topic != source.topic:
+    if not source.sound(*names) or not topic.sound(*names) or topic.topic != source.topic:
         return
     if set(topic.bootstrap_servers or source.bootstrap_servers) & set(source.bootstrap_servers):
         report.add(topic.at("topic"), "found the topic that the mapping reads, allowed another one")
-
-
-def _readers(mappings: dict[str, EventSource], report: Report) -> None:
-    """Refuse two mappings that would take records from each other, and mix up their offsets."""
-    readers = [
-        (name, mapping.source.kafka, mapping.source.kafka.consumer_group or name)
-        for name, mapping in mappings.items()
-        if mapping.sound("enabled", "source") and mapping.enabled and mapping.source.kafka is not None
-        if mapping.source.kafka.sound("bootstrap_servers", "topic", "consumer_group")
-    ]
-    for (name, kafka, group), (_, other, other_group) in combinations(readers, 2):
-        if (kafka.topic, group) == (other.topic, other_group) and set(kafka.bootstrap_servers) & set(
-            other.bootstrap_servers
-        ):
-            report.add(
-                other.at("consumer_group"), f"same topic and consumer group as mapping {name}, allowed another group"
-            )

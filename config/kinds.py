@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
@@ -84,6 +85,53 @@ class Choice:
         if found.value not in self.words or not isinstance(found.value, str):
             raise found.mismatch(self.allowed)
         return found.value
+
+
+#: Amazon S3 user guide, "Supported event types for SQS, SNS, and Lambda".
+EVENT_TYPES: Final = (
+    "s3:ObjectCreated:*",
+    "s3:ObjectCreated:Put",
+    "s3:ObjectCreated:Post",
+    "s3:ObjectCreated:Copy",
+    "s3:ObjectCreated:CompleteMultipartUpload",
+    "s3:ObjectRemoved:*",
+    "s3:ObjectRemoved:Delete",
+    "s3:ObjectRemoved:DeleteMarkerCreated",
+    "s3:ObjectRestore:*",
+    "s3:ObjectRestore:Post",
+    "s3:ObjectRestore:Completed",
+    "s3:ObjectRestore:Delete",
+    "s3:ReducedRedundancyLostObject",
+    "s3:Replication:*",
+    "s3:Replication:OperationFailedReplication",
+    "s3:Replication:OperationMissedThreshold",
+    "s3:Replication:OperationReplicatedAfterThreshold",
+    "s3:Replication:OperationNotTracked",
+    "s3:ObjectTagging:*",
+    "s3:ObjectTagging:Put",
+    "s3:ObjectTagging:Delete",
+    "s3:ObjectAcl:Put",
+    "s3:LifecycleExpiration:*",
+    "s3:LifecycleExpiration:Delete",
+    "s3:LifecycleExpiration:DeleteMarkerCreated",
+    "s3:LifecycleTransition",
+    "s3:IntelligentTiering",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """What can happen to an object."""
+
+    words: tuple[str, ...] = EVENT_TYPES
+    allowed: str = "an event type of S3 such as s3:ObjectCreated:*"
+
+    def read(self, found: Found) -> str:
+        value = found.value
+        if isinstance(value, str) and value in self.words:
+            return value
+        close = get_close_matches(found.node.text[:64], self.words, n=1, cutoff=0.7)
+        raise found.mismatch(f"{self.allowed}; did you mean {close[0]}?" if close else self.allowed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from config import contradictions, schema
+from config import contradictions, notices, schema
 from config.assemble import assemble
 from config.blocks import BlockOf
 from config.document import parse
@@ -43,7 +43,8 @@ def load(path: Path, environment: Mapping[str, str], now_s: float) -> Configurat
     )
     contradictions.find(root, report)
     report.settle()
-    return assemble(root, path.absolute())
+    notices.find(root, report)
+    return assemble(root, path.absolute(), report.notices)
 
 
 def _text(path: Path) -> str:

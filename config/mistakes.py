@@ -64,11 +64,21 @@ class Place:
 
 
 class Report:
-    """Collects the mistakes of one file."""
+    """Collects the mistakes of one file, and what is right but may surprise."""
 
     def __init__(self, file: str) -> None:
         self._file: Final = file
         self._mistakes: list[Mistake] = []
+        self._notices: list[tuple[int, str]] = []
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What was noted, in the order of the file."""
+        return tuple(text for _, text in sorted(self._notices))
+
+    def note(self, place: Place, message: str) -> None:
+        """Note what is right but may surprise."""
+        self._notices.append((place.line, f"{place.path}: {message}"))
 
     def add(self, place: Place, message: str) -> None:
         """Note a mistake.

@@ -1,20 +1,21 @@
 """The keys of `headrace.yaml`: what each takes, its default, what it means and whose rule that is.
 
-Ranges and defaults marked "AWS" are those of the AWS Lambda API reference (CreateEventSourceMapping, CreateFunction)
-for a self-managed Kafka source; those marked "Kafka" are of Apache Kafka's clients and brokers. What AWS offers in
-provisioned mode only is always offered here. Contradictions between keys are found in `contradictions`.
+Ranges and defaults marked "AWS" are those of the AWS Lambda API reference (CreateEventSourceMapping, CreateFunction).
+What AWS offers for some sources or in provisioned mode only is offered for all and always, unless `only` says
+otherwise. Contradictions between keys are found in `contradictions`.
 """
 # ruff: noqa: RUF009 - `takes` gives a dataclass field
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
 
-from config.blocks import EMPTY, REQUIRED, Block, BlockOf, ListOf, MapOf, Names, nested, takes
+from config.blocks import EMPTY, Block, BlockOf, ListOf, MapOf, Names, Only, takes
+from config.destinations import DestinationConfig
 from config.kinds import (
     Choice,
     Code,
@@ -26,38 +27,28 @@ from config.kinds import (
     Moment,
     Number,
     Pattern,
-    ReadableFile,
-    SecretText,
-    Server,
     Size,
     Text,
     VariableText,
 )
+from config.names import REGION, URL
+from config.sources import DEFAULTS, LATER, QUEUES, Defaults, Source
 from connectors.settings import Secret
 from router.core.filter import MAX_PATTERNS
 
 #: Longest timeout of a function that reads Kafka (AWS Lambda developer guide: 14 minutes).
 KAFKA_TIMEOUT_S: Final = 840.0
+#: Retries where a mapping reads Kafka, asks for none and has a destination (AWS Lambda developer guide).
+KAFKA_RETRIES_WITH_DESTINATION: Final = 10
+#: Messages that one receive gives at most, and so a batch without a window (AWS Lambda API reference).
+RECEIVED_COUNT: Final = 10
 #: Names and values of a function's variables together (AWS Lambda quotas).
 ENVIRONMENT_BYTES: Final = 4096
 
 _DAY_S: Final = 86400.0
-_LATER: Final = "not supported yet"
 
 _NAME: Final = Names("1 to 64 letters, digits, - and _", re.compile(r"[A-Za-z0-9_-]{1,64}"))
 _HANDLER: Final = Text("module.attribute", re.compile(r"[^\s./]+(?:[./][^\s./]+)*\.[^\W\d]\w*"))
-_TOPIC: Final = Text(
-    "a topic name of 1 to 249 letters, digits, ., - and _", re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}")
-)
-_GROUP: Final = Text("1 to 200 letters, digits and -/*:_+=.@", re.compile(r"[A-Za-z0-9/*:_+=.@-]{1,200}"))
-_URL: Final = Text("http(s)://host[:port] without credentials", re.compile(r"https?://[^\s/@?#]+(?:/[^\s@?#]*)?"))
-_REGION: Final = Text("name of a region", re.compile(r"[a-z0-9-]{1,32}"))
-_QUEUE: Final = Text(
-    "name, URL or ARN of a queue",
-    re.compile(r"(?:https?://[^\s@]+/|arn:[a-z-]+:sqs:[a-z0-9-]+:[0-9]+:)?[A-Za-z0-9_-]{1,80}(?:\.fifo)?"),
-)
-_SERVERS: Final = ListOf(Server(), 1, 10, commas=True)
-
 #: Variables that the runtime sets itself (AWS Lambda developer guide, "Defined runtime environment variables"). PATH,
 #: PYTHONPATH, LD_LIBRARY_PATH, LANG and TZ are the user's to set, as there.
 _RESERVED: Final = frozenset(
@@ -99,13 +90,13 @@ class Aws(Block):
 
     REFUSED: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("profile", "access_key_id", "secret_access_key", "session_token"),
-        f"{_LATER}; the usual AWS environment and profile are used (AWS_PROFILE, AWS_ACCESS_KEY_ID, ...)",
+        f"{LATER}; the usual AWS environment and profile are used (AWS_PROFILE, AWS_ACCESS_KEY_ID, ...)",
     )
 
     endpoint_url: str | None = takes(
-        _URL, "Endpoint in place of AWS's own.", default=None, shown="the usual AWS environment's"
+        URL, "Endpoint in place of AWS's own.", default=None, shown="the usual AWS environment's"
     )
-    region: str | None = takes(_REGION, "AWS region.", default=None, shown="the usual AWS environment's")
+    region: str | None = takes(REGION, "AWS region.", default=None, shown="the usual AWS environment's")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +124,8 @@ class Function(Block):
     """One handler and how it is run."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {
-        **dict.fromkeys(("arn", "url"), f"{_LATER}, only functions with handler and code are"),
-        **dict.fromkeys(("concurrency_per_worker", "snap_start", "log_level"), _LATER),
+        **dict.fromkeys(("arn", "url"), f"{LATER}, only functions with handler and code are"),
+        **dict.fromkeys(("snap_start", "log_level"), LATER),
     }
 
     handler: str = takes(
@@ -158,6 +149,11 @@ class Function(Block):
         default=None,
         shown="as many as its mappings can use, at most 2 for each CPU",
     )
+    concurrency_per_worker: int = takes(
+        Number(1, 1000),
+        "Invocations that one worker runs at once; more than 1 for `async def` handlers only.",
+        default=1,
+    )
     environment: dict[str, Secret] = takes(
         MapOf(_VARIABLE, VariableText(), "a block of variables"),
         f"Variables of the worker: texts, numbers and flags, {ENVIRONMENT_BYTES} bytes together. "
@@ -167,87 +163,6 @@ class Function(Block):
         shown="none",
     )
     logs: str = takes(Choice(("on", "off")), "Keep what the handler prints.", default="on")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Security(Block):
-    """How to log in to a Kafka cluster and how to trust it."""
-
-    protocol: str = takes(
-        Choice(("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")), "Protocol.", source="Kafka", default="PLAINTEXT"
-    )
-    mechanism: str | None = takes(
-        Choice(("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")),
-        "How to log in; with SASL only.",
-        source="Kafka",
-        default=None,
-    )
-    username: str | None = takes(Text(), "With SASL only.", source="Kafka", default=None)
-    password: Secret | None = takes(SecretText(), "With SASL only.", source="Kafka", default=None)
-    ca: Path | None = takes(
-        ReadableFile(), "Authorities to trust; with SSL only.", source="Kafka", default=None, shown="the system's"
-    )
-    certificate: Path | None = takes(
-        ReadableFile(), "Our own certificate, for mutual TLS; with SSL only.", source="Kafka", default=None
-    )
-    key_password: Secret | None = takes(SecretText(), "Opens the key.", source="Kafka", default=None)
-    key: Path | None = takes(ReadableFile(), "Key of the certificate.", source="Kafka", default=None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kafka(Block):
-    """A topic, read by a consumer group."""
-
-    REFUSED: ClassVar[Mapping[str, str]] = dict.fromkeys(("schema_registry_config", "consumption_mode"), _LATER)
-
-    bootstrap_servers: tuple[str, ...] = takes(_SERVERS, "Brokers to ask first.", source="AWS")
-    topic: str = takes(_TOPIC, "The one topic to read.", source="Kafka")
-    consumer_group: str | None = takes(
-        _GROUP, "Group that holds the offsets.", source="AWS", default=None, shown="the mapping's name"
-    )
-    security: Security = takes(BlockOf(Security), "How to log in.", default=EMPTY, shown="PLAINTEXT")
-    isolation_level: str = takes(
-        Choice(("read_uncommitted", "read_committed")),
-        "Are records of open and aborted transactions read?",
-        source="Kafka",
-        default="read_uncommitted",
-    )
-    client_id: str = takes(
-        Text("1 to 200 printable characters", re.compile(r"[!-~]{1,200}")),
-        "Name in the broker's logs and quotas.",
-        default="headrace",
-    )
-    group_instance_id: str | None = takes(
-        Text("1 to 249 letters, digits, ., - and _", re.compile(r"[A-Za-z0-9._-]{1,249}")),
-        "Static membership: a restart within the session timeout moves no partition. One daemon at a time may use it.",
-        source="Kafka",
-        default=None,
-        shown="dynamic membership",
-    )
-    session_timeout: float = takes(
-        Duration(6.0, 1800.0),
-        "A daemon that is silent this long loses its partitions. The range is a broker's default.",
-        source="Kafka",
-        default=10.0,
-        shown="10s",
-    )
-    event_source: str = takes(
-        Choice(("SelfManagedKafka", "aws:SelfManagedKafka", "aws:kafka")),
-        "`eventSource` in the event, for handlers that look at it.",
-        source="AWS",
-        default="SelfManagedKafka",
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source(Block):
-    """Where records come from: exactly one key."""
-
-    REFUSED: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("sqs", "kinesis", "dynamodb", "s3", "http", "schedule", "sns", "eventbridge"), f"{_LATER}, only kafka is"
-    )
-
-    kafka: Kafka | None = takes(BlockOf(Kafka), "A Kafka topic.", default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,65 +186,6 @@ class FilterCriteria(Block):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToSqs(Block):
-    """A standard SQS queue."""
-
-    queue: str = takes(_QUEUE, "The queue; a FIFO queue is refused.", source="AWS")
-    endpoint_url: str | None = takes(_URL, "Endpoint in place of AWS's own.", default=None, shown="`aws.endpoint_url`")
-    region: str | None = takes(_REGION, "AWS region.", default=None, shown="that of an ARN, else `aws.region`")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToKafka(Block):
-    """A Kafka topic; one message for each record of the failed batch."""
-
-    topic: str = takes(_TOPIC, "The topic, which must exist and not be the one that is read.", source="Kafka")
-    bootstrap_servers: tuple[str, ...] | None = takes(
-        _SERVERS, "Brokers of another cluster.", default=None, shown="the source's cluster"
-    )
-    security: Security | None = takes(
-        BlockOf(Security),
-        "How to log in to the other cluster; with `bootstrap_servers` only.",
-        default=None,
-        shown="PLAINTEXT, or the source's in its cluster",
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToFile(Block):
-    """A file to which one JSON line a failure is appended."""
-
-    path: Path = takes(FilePath("a path"), "The file.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OnFailure(Block):
-    """Where failure records go, beside the failure store: exactly one key."""
-
-    REFUSED: ClassVar[Mapping[str, str]] = {
-        **dict.fromkeys(("sns", "s3", "http"), f"{_LATER}, only sqs, kafka and file are"),
-        "destination": "AWS spellings are not supported yet, write sqs, kafka or file",
-    }
-
-    sqs: ToSqs | None = takes(BlockOf(ToSqs), "An SQS queue.", default=None)
-    kafka: ToKafka | None = takes(BlockOf(ToKafka), "A Kafka topic.", default=None)
-    file: ToFile | None = takes(BlockOf(ToFile), "A file.", default=None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DestinationConfig(Block):
-    """Who is told of batches that were given up."""
-
-    REFUSED: ClassVar[Mapping[str, str]] = {
-        "on_success": "event source mappings have no such destination, on AWS neither"
-    }
-
-    on_failure: OnFailure | None = takes(
-        BlockOf(OnFailure), "Destination of failure records.", default=None, shown="none"
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RetryBackoff(Block):
     """Wait before retry k (0, 1, ...): base x 2^k, at most cap, varied by a fifth."""
 
@@ -338,22 +194,33 @@ class RetryBackoff(Block):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScalingConfig(Block):
+    """How much of a queue runs at once."""
+
+    maximum_concurrency: int | None = takes(
+        Number(2, 1000),
+        "Batches with the function at once, at most. Nothing is received beyond what can run.",
+        source="AWS",
+        default=None,
+        shown="what the function takes",
+    )
+
+
+_NO_POSITION: Final = Only(("kafka",), "a queue has no positions: every message in it is due")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventSource(Block):
     """One event source mapping: a source, a function, and the rules between them."""
 
-    REFUSED: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        (
-            "tumbling_window_in_seconds",
-            "renamed_from",
-            "scaling_config",
-            "provisioned_poller_config",
-            "kms_key_arn",
-            "metrics_config",
-            "logging_config",
-            "tags",
+    REFUSED: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("renamed_from", "kms_key_arn", "metrics_config", "logging_config", "tags"), LATER),
+        "tumbling_window_in_seconds": f"{LATER}; it is of Kinesis and DynamoDB streams only, on AWS too",
+        "provisioned_poller_config": (
+            "there are no pollers to provide: they come and go with what there is to read; "
+            "scaling_config.maximum_concurrency bounds the invocations of a queue"
         ),
-        _LATER,
-    )
+    }
 
     function: str = takes(Text("the name of a function in this file"), "Function to invoke.", source="AWS")
     source: Source = takes(BlockOf(Source), "Where records come from.")
@@ -363,23 +230,50 @@ class EventSource(Block):
         "Where a partition without committed offset starts.",
         source="AWS",
         default="TRIM_HORIZON",
+        only=_NO_POSITION,
     )
     starting_position_timestamp: float | None = takes(
-        Moment(), "With `AT_TIMESTAMP` only.", source="AWS", default=None, shown="none"
+        Moment(), "With `AT_TIMESTAMP` only.", source="AWS", default=None, shown="none", only=_NO_POSITION
     )
-    batch_size: int = takes(Number(1, 10000), "Records of one invocation at most.", source="AWS", default=100)
-    maximum_batching_window_in_seconds: float = takes(
-        Number(0, 300, fractions=True),
-        "How long a batch waits for more, from its first record on. Fractions are ours.",
+    batch_size: int | None = takes(
+        Number(1, 10000),
+        "Records of one invocation at most. FIFO queues: at most 10; other queues too while the window is 0.",
         source="AWS",
-        default=0.5,
+        default=None,
+        shown=", ".join(f"{each.batch_size} ({name})" for name, each in DEFAULTS.items()),
+    )
+    maximum_batching_window_in_seconds: float | None = takes(
+        Number(0, 300, fractions=True),
+        "How long a batch waits for more: from its first record on, or on queues from the end of the last invocation "
+        "on. FIFO queues: 0. Fractions are ours.",
+        source="AWS",
+        default=None,
+        shown=", ".join(f"{each.window_s:g} ({name})" for name, each in DEFAULTS.items()),
     )
     parallelization_factor: int = takes(
-        Number(1, 10), "Batches of one partition in flight at once, in order for each key.", default=1
+        Number(1, 10),
+        "Batches of one partition in flight at once, in order for each key.",
+        default=1,
+        only=Only(
+            ("kafka",),
+            "batches of a queue run side by side by themselves, in order for each message group of a FIFO queue; "
+            "scaling_config.maximum_concurrency bounds them",
+        ),
+    )
+    scaling_config: ScalingConfig = takes(
+        BlockOf(ScalingConfig),
+        "Bounds of what runs at once.",
+        source="AWS",
+        default=EMPTY,
+        shown="none",
+        only=Only(
+            QUEUES, "parallelization_factor, for each partition, and the function's reserved_concurrency bound it"
+        ),
     )
     maximum_retry_attempts: int = takes(
         Number(0, 10000, unlimited=True),
-        "Retries after the first attempt; -1 = without limit, which with a destination means 10.",
+        "Retries after the first attempt; -1 = without limit, which with a destination means 10 on Kafka. Queues: -1 = "
+        "what fails goes back to the queue, and its redrive policy counts.",
         source="AWS",
         default=-1,
     )
@@ -410,16 +304,36 @@ class EventSource(Block):
         Flag(), "Does a function that cannot initialise spend attempts, as on AWS?", default=False
     )
     commit_interval: float = takes(
-        Duration(0.01, 60.0), "Finished batches are committed at least this often.", default=1.0, shown="1s"
+        Duration(0.01, 60.0),
+        "Finished batches are committed at least this often.",
+        default=1.0,
+        shown="1s",
+        only=Only(("kafka",), "what is finished is deleted from the queue at once"),
     )
     retry_backoff: RetryBackoff = takes(BlockOf(RetryBackoff), "Waits between attempts.", default=EMPTY)
+
+    @property
+    def limit(self) -> int:
+        """Records of one invocation at most; needs a sound source."""
+        return self.batch_size if self.batch_size is not None else self._defaults.batch_size
+
+    @property
+    def window_s(self) -> float:
+        """How long a batch waits for more; needs a sound source."""
+        given = self.maximum_batching_window_in_seconds
+        return self._defaults.window_s if given is None else float(given)
+
+    @property
+    def _defaults(self) -> Defaults:
+        assert self.source.kind is not None
+        return DEFAULTS[self.source.kind]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root(Block):
     """The whole file."""
 
-    REFUSED: ClassVar[Mapping[str, str]] = {"lease": f"{_LATER}, there is one daemon to a state directory"}
+    REFUSED: ClassVar[Mapping[str, str]] = {"lease": f"{LATER}, there is one daemon to a state directory"}
 
     functions: dict[str, Function] = takes(
         MapOf(_NAME, BlockOf(Function), "a block with at least one function", low=1), "Functions by name."
@@ -443,35 +357,3 @@ class Root(Block):
     )
     failures: Failures = takes(BlockOf(Failures), "How long failed batches are kept.", default=EMPTY)
     log_level: str = takes(Choice(("debug", "info", "warning", "error")), "Least level to log.", default="info")
-
-
-def reference() -> str:
-    """Print all keys as Markdown, for `docs/configuration.md`."""
-    return "\n".join(_section(path, block) for path, block in _blocks(Root, ""))
-
-
-def _blocks(block: type[Block], path: str) -> Iterator[tuple[str, type[Block]]]:
-    yield path, block
-    for name, declared in block.keys().items():
-        for inside, other in nested(declared.kind, f"{path}.{name}".lstrip(".")):
-            yield from _blocks(other, inside)
-
-
-def _section(path: str, block: type[Block]) -> str:
-    lines = [f"## {f'`{path}`' if path else 'Top level'}", "", block.__doc__ or "", ""]
-    lines += ["| key | takes | default | meaning | rule of |", "|---|---|---|---|---|"]
-    for name, declared in block.keys().items():
-        default = declared.shown or _default(declared.default)
-        cells = (f"`{name}`", declared.kind.allowed, default, declared.meaning, declared.source)
-        lines.append(f"| {' | '.join(cells)} |")
-    if block.REFUSED:
-        lines += ["", f"Refused: {', '.join(f'`{name}`' for name in block.REFUSED)}."]
-    return "\n".join([*lines, ""])
-
-
-def _default(value: object) -> str:
-    if value is REQUIRED:
-        return "**required**"
-    if value is None or value is EMPTY:
-        return ""
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from connectors.settings import AwsSettings, DestinationSettings, KafkaSettings, Secret
+from connectors.settings import AwsSettings, DestinationSettings, Secret, SourceSettings
 from router.core.model import EventSourceMapping
 
 
@@ -25,6 +25,8 @@ class FunctionSettings:
     memory_bytes: int
     #: Workers at most; None = as many as its mappings can use, at most 2 for each CPU.
     reserved_concurrency: int | None
+    #: Invocations that one worker runs at once; 1 unless the handler is `async def`.
+    concurrency_per_worker: int
     environment: Mapping[str, Secret]
     #: Is what handlers print kept?
     logs: bool
@@ -36,7 +38,7 @@ class MappingSettings:
 
     mapping: EventSourceMapping
     enabled: bool
-    source: KafkaSettings
+    source: SourceSettings
     #: Filter patterns, JSON texts; none = every record passes.
     filters: tuple[str, ...]
     destination: DestinationSettings | None

@@ -8,14 +8,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from random import SystemRandom
 
 from config.settings import Configuration, FunctionSettings, MappingSettings
 from connectors import DESTINATIONS, SOURCES, load
-from connectors.settings import AwsSettings, DestinationSettings
+from connectors.settings import (
+    AwsSettings,
+    DestinationSettings,
+    KafkaSettings,
+    S3Settings,
+    SqsSettings,
+    queue_name,
+)
 from connectors.store.sqlite import SqliteStore
 from handlers.function import FunctionSpec
 from handlers.limits import find_cgroup_home
@@ -24,13 +31,16 @@ from handlers.pool import Pool
 from handlers.predecessors import WorkerLock
 from router.board import Board
 from router.control import Control
-from router.core.filter import KAFKA, compile_filters
+from router.core.filter import KAFKA, S3, SQS, DataFormat, compile_filters
+from router.core.model import EventSourceMapping
 from router.core.retention import Retention
 from router.daemon import Daemon, FunctionInfo
 from router.failures import Failures
-from router.ports import Destination, StreamSource
+from router.ports import Destination, Source
+from router.queue_side import plug_queue
 from router.replay import Replayer
-from router.supervisor import MappingLife, MappingParts, Supervisor
+from router.stream_side import plug_stream
+from router.supervisor import MappingLife, MappingParts, Plug, Supervisor
 from router.telemetry import Log, Metrics
 from router.web import Web
 
@@ -89,7 +99,9 @@ class _Shared:
 
 
 def _assemble(settings: MappingSettings, shared: _Shared) -> tuple[MappingLife, Failures, Destination | None]:
-    mapping, configuration = settings.mapping, shared.configuration
+    configuration = shared.configuration
+    mapping = _for_function(settings.mapping, configuration)
+    source_name, plug, data_format = _kind(settings)
     destination = make_destination(settings.destination, configuration.aws) if settings.destination else None
     metrics = shared.metrics.of(mapping.name)
     failures = Failures(
@@ -111,10 +123,11 @@ def _assemble(settings: MappingSettings, shared: _Shared) -> tuple[MappingLife, 
     parts = MappingParts(
         mapping,
         settings.enabled,
-        source_name=f"kafka:{settings.source.topic}",
+        source_name=source_name,
         make_source=partial(_source, settings),
+        plug=plug,
         invoker=shared.pools[mapping.function],
-        passes=compile_filters(settings.filters, KAFKA).matches if settings.filters else None,
+        passes=compile_filters(settings.filters, data_format).matches if settings.filters else None,
         keep=failures.keep,
     )
     life = MappingLife(
@@ -129,11 +142,31 @@ def _assemble(settings: MappingSettings, shared: _Shared) -> tuple[MappingLife, 
     return life, failures, destination
 
 
-def _source(settings: MappingSettings) -> StreamSource:
-    source: StreamSource = load(SOURCES[type(settings.source)])(
-        settings.source, needs_keys=settings.mapping.parallelization_factor > 1
-    )
+def _kind(settings: MappingSettings) -> tuple[str, Plug, DataFormat]:
+    """Give what a source is called, what runs it, and how filters see its records."""
+    match settings.source:
+        case KafkaSettings(topic=topic):
+            return f"kafka:{topic}", plug_stream, KAFKA
+        case SqsSettings(queue=queue):
+            return f"sqs:{queue_name(queue)}", plug_queue, SQS
+        case S3Settings(bucket=bucket):
+            return f"s3:{bucket}", plug_queue, S3
+
+
+def _source(settings: MappingSettings) -> Source:
+    make = load(SOURCES[type(settings.source)])
+    if isinstance(settings.source, KafkaSettings):
+        make = partial(make, needs_keys=settings.mapping.parallelization_factor > 1)
+    source: Source = make(settings.source)
     return source
+
+
+def _for_function(mapping: EventSourceMapping, configuration: Configuration) -> EventSourceMapping:
+    """Let a queue's batches be as many at once as its function can run."""
+    function = configuration.functions[mapping.function]
+    workers = function.reserved_concurrency or DEFAULT_CONCURRENCY
+    polling = replace(mapping.polling, function_concurrency=workers * function.concurrency_per_worker)
+    return replace(mapping, polling=polling)
 
 
 def make_destination(settings: DestinationSettings, aws: AwsSettings) -> Destination:

@@ -9,6 +9,7 @@ from functools import partial
 
 from config.settings import Configuration, MappingSettings
 from connectors.kafka_check import check_kafka
+from connectors.settings import KafkaSettings
 from router.assembly import make_destination, make_pool, used_functions
 from router.core.model import EVENT_LIMIT_BYTES, Failed, Outcome, Refused
 from router.errors import HandlerUnavailable, RouterError
@@ -31,7 +32,8 @@ async def connect_checks(configuration: Configuration) -> list[Check]:
     works: dict[str, Callable[[], Awaitable[str]]] = {}
     for each in configuration.mappings:
         name = f"event_source_mappings.{each.mapping.name}"
-        works[f"{name}.source"] = partial(check_kafka, each.source)
+        if isinstance(each.source, KafkaSettings):
+            works[f"{name}.source"] = partial(check_kafka, each.source)
         if each.destination:
             works[f"{name}.destination_config"] = partial(_check_destination, each, configuration)
     for function in used_functions(configuration):

@@ -33,10 +33,28 @@ def test_the_right_one_is_right(tmp_path):
         ("batchsize: 5", "batchsize: unknown key, did you mean batch_size?"),
         ("BatchSize: 5", "BatchSize: AWS spellings are not supported yet, write batch_size"),
         ("Topics: [a]", "Topics: AWS spellings are not supported yet, write source.kafka.topic"),
-        ("TumblingWindowInSeconds: 5", "TumblingWindowInSeconds: not supported yet"),
-        ("tumbling_window_in_seconds: 5", "tumbling_window_in_seconds: not supported yet"),
-        ("scaling_config: {}", "scaling_config: not supported yet"),
-        ("provisioned_poller_config: {}", "provisioned_poller_config: not supported yet"),
+        (
+            "TumblingWindowInSeconds: 5",
+            "TumblingWindowInSeconds: not supported yet; it is of Kinesis and DynamoDB streams only, on AWS too",
+        ),
+        (
+            "tumbling_window_in_seconds: 5",
+            "tumbling_window_in_seconds: not supported yet; it is of Kinesis and DynamoDB streams only, on AWS too",
+        ),
+        (
+            "scaling_config: {}",
+            (
+                "scaling_config: found with source kafka, allowed with sqs and s3 only: "
+                "parallelization_factor, for each partition, and the function's reserved_concurrency bound it"
+            ),
+        ),
+        (
+            "provisioned_poller_config: {}",
+            (
+                "provisioned_poller_config: there are no pollers to provide: they come and go with what there is to "
+                "read; scaling_config.maximum_concurrency bounds the invocations of a queue"
+            ),
+        ),
         ("renamed_from: old", "renamed_from: not supported yet"),
         ("maximum_batching_window_in_seconds: 301", "maximum_batching_window_in_seconds: found 301, allowed 0 to 300"),
         (
@@ -249,7 +267,7 @@ event_source_mappings:
         "headrace.yaml:6: functions.orders: found a second time, first in line 3",
         'headrace.yaml:9: event_source_mappings.a.function: found "order", allowed a function of this file: orders',
         "headrace.yaml:10: event_source_mappings.a.batch_size: found 0, allowed 1 to 10000",
-        "headrace.yaml:11: event_source_mappings.a.source.kinesis: not supported yet, only kafka is",
+        "headrace.yaml:11: event_source_mappings.a.source.kinesis: not supported yet, only kafka, sqs and s3 are",
         (
             "headrace.yaml:12: event_source_mappings.b.function: "
             "found nothing, allowed the name of a function in this file"
@@ -264,7 +282,7 @@ event_source_mappings:
         ),
         "headrace.yaml:14: event_source_mappings.c: found 5, allowed a block of keys",
         'headrace.yaml:15: event_source_mappings."d.e": found the name "d.e", allowed 1 to 64 letters, digits, - and _',
-        'headrace.yaml:15: event_source_mappings."d.e".source: found nothing, allowed kafka',
+        'headrace.yaml:15: event_source_mappings."d.e".source: found nothing, allowed kafka, sqs or s3',
     ]
 
 

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from config.schema import reference
+from config.reference import reference
 from tests.core.configured import mistakes
 
 DOCS = Path(__file__).parents[2] / "docs/configuration.md"
@@ -13,7 +13,7 @@ def test_the_docs_list_the_keys_as_they_are():
 
 
 def test_the_reference_tells_range_default_and_source():
-    assert "| `batch_size` | 1 to 10000 | `100` | Records of one invocation at most. | AWS |" in reference()
+    assert "| `memory_size` | 128 to 10240 | `128` | MB that a worker may use. | AWS |" in reference()
     assert "| `handler` | module.attribute | **required** |" in reference()
 
 

@@ -41,6 +41,7 @@ def test_defaults(tmp_path):
                 timeout_s=3.0,
                 memory_bytes=128 * 1024 * 1024,
                 reserved_concurrency=None,
+                concurrency_per_worker=1,
                 environment={},
                 logs=True,
             )
@@ -121,7 +122,8 @@ def test_every_key_of_a_function_arrives(tmp_path):
     text = RIGHT.replace(
         "{handler: app.handle, code: .}",
         "{handler: pkg/mod.fn, code: code.zip, python: ./python, timeout: 1m, memory_size: 256, logs: off,"
-        " reserved_concurrency: 4, environment: {A: 0x10, B: true, C: on, PYTHONPATH: lib, PATH: /bin,"
+        " reserved_concurrency: 4, concurrency_per_worker: 5,"
+        " environment: {A: 0x10, B: true, C: on, PYTHONPATH: lib, PATH: /bin,"
         " D: ${env:D}, E: $${env:D}}}",
     )
     (function,) = configuration(tmp_path, text, D="dee").functions.values()
@@ -133,6 +135,7 @@ def test_every_key_of_a_function_arrives(tmp_path):
         timeout_s=60.0,
         memory_bytes=256 * 1024 * 1024,
         reserved_concurrency=4,
+        concurrency_per_worker=5,
         environment={
             name: Secret(text)
             for name, text in {
