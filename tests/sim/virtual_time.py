@@ -7,10 +7,12 @@ raises, so a test that waits for something that never comes fails at once.
 from __future__ import annotations
 
 import asyncio
+import functools
 import selectors
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -54,3 +56,21 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end in virtual time."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(main)
+
+
+def in_virtual_time(test: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """Make an ordinary test of a coroutine function; its fixtures must be ordinary ones too."""
+
+    @functools.wraps(test)
+    def in_loop(*args: P.args, **kwargs: P.kwargs) -> T:
+        return run(test(*args, **kwargs))
+
+    return in_loop
+
+
+def all_in_virtual_time(suite: type[T]) -> type[T]:
+    """Do that with all tests that a class has and inherits."""
+    for name in dir(suite):
+        if name.startswith("test_"):
+            setattr(suite, name, in_virtual_time(getattr(suite, name)))
+    return suite
