@@ -46,19 +46,25 @@ class Sample:
     workers_cpu_s: float
 
 
+def kafka(servers: str, topic: str, group: str | None = None, **more: Any) -> dict[str, Any]:
+    """Give a mapping that reads a topic from its start; without a group, as a new one."""
+    group = group or f"headrace-bench-{uuid.uuid4().hex[:12]}"
+    source = {"bootstrap_servers": servers.split(","), "topic": topic, "consumer_group": group}
+    return {"source": {"kafka": source}, "starting_position": "TRIM_HORIZON", **more}
+
+
 @dataclass(slots=True)
 class Headrace:
-    """One daemon with one Kafka mapping from the start of a topic to one function of one worker."""
+    """One daemon with one function of one worker, and mappings to it."""
 
-    servers: str
-    topic: str
-    #: More parameters of the mapping.
-    mapping: Mapping[str, Any]
+    #: By name; the function is put in.
+    mappings: Mapping[str, Mapping[str, Any]]
     code: str = NOOP
     #: More parameters of the function.
     function: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
-    group: str = field(default_factory=lambda: f"headrace-bench-{uuid.uuid4().hex[:12]}")
+    #: More top-level blocks of the file.
+    more: Mapping[str, Any] = field(default_factory=dict)
     folder: Path = field(init=False)
     _process: subprocess.Popen[bytes] = field(init=False)
     _http: aiohttp.ClientSession = field(init=False)
@@ -106,19 +112,14 @@ class Headrace:
     def _configuration(self, port: int) -> dict[str, Any]:
         """Give the file's content; YAML takes JSON as it is."""
         function = {"handler": "bench_handler.handler", "code": "./code", "timeout": 60, "reserved_concurrency": 1}
-        kafka = {"bootstrap_servers": self.servers.split(","), "topic": self.topic, "consumer_group": self.group}
         return {
             "state": "./state",
             "listen": f"127.0.0.1:{port}",
             "functions": {"bench": {**function, **self.function}},
             "event_source_mappings": {
-                "bench": {
-                    "function": "bench",
-                    "source": {"kafka": kafka},
-                    "starting_position": "TRIM_HORIZON",
-                    **self.mapping,
-                }
+                name: {"function": "bench", **mapping} for name, mapping in self.mappings.items()
             },
+            **self.more,
         }
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -145,11 +146,14 @@ class Headrace:
             await asyncio.sleep(0.05)
 
     async def metrics(self) -> dict[str, float]:
-        """Give the mapping's metrics without labels, by name without prefix."""
+        """Give metrics by name without prefix; those of several mappings are added up."""
         async with self._http.get(f"{self._url}/metrics") as answer:
             text = await answer.text()
             assert answer.status == 200, f"/metrics gave {answer.status}: {text}\n{self._last_log()}"
-            return {name: float(value) for name, value in _SAMPLE.findall(text)}
+            found: dict[str, float] = {}
+            for name, value in _SAMPLE.findall(text):
+                found[name] = found.get(name, 0.0) + float(value)
+            return found
 
     async def sample(self) -> Sample:
         """Look at the daemon now. The daemon pays about 1 ms for it."""

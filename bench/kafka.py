@@ -12,12 +12,13 @@ import asyncio
 import json
 import subprocess
 import sys
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench import procs, topics
-from bench.daemon import Headrace, Sample
+from bench.daemon import Headrace, Sample, kafka
 from bench.figures import keep, ratios, spread, table
 from bench.peers import environment
 
@@ -53,10 +54,11 @@ class Run:
 
 async def run_headrace(servers: str, topic: str, records: int, batch_size: int) -> Run:
     began = procs.clock()
-    async with Headrace(servers, topic, {"batch_size": batch_size}) as daemon:
+    group = f"headrace-bench-{uuid.uuid4().hex[:12]}"
+    async with Headrace({"bench": kafka(servers, topic, group, batch_size=batch_size)}) as daemon:
         first, last = _measured(await daemon.follow(records), records)
         peak_rss_mb = procs.usage(daemon.pid).peak_rss_mb
-    assert await topics.committed(servers, daemon.group) == records, "a drained daemon has committed everything"
+    assert await topics.committed(servers, group) == records, "a drained daemon has committed everything"
     return Run(
         last.invoked - first.invoked,
         last.at_s - first.at_s,

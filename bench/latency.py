@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from aiokafka import AIOKafkaProducer
 
 from bench import procs, topics
-from bench.daemon import Headrace
+from bench.daemon import Headrace, kafka
 from bench.figures import keep, percentile, spread, table
 
 _ROOT = Path(__file__).parents[1]
@@ -89,8 +89,10 @@ def follower(name: str, servers: str, topic: str, notes: Path) -> AbstractAsyncC
     if name == "plain":
         return Plain(servers, topic, notes)
     window_s = WINDOW_S if name == "window" else 0
-    mapping = {"batch_size": 1000, **({} if window_s else {"maximum_batching_window_in_seconds": 0})}
-    return Headrace(servers, topic, mapping, HANDLER, {"environment": {"BENCH_NOTES": str(notes)}})
+    mapping: dict[str, Any] = {"batch_size": 1000}
+    if not window_s:
+        mapping["maximum_batching_window_in_seconds"] = 0
+    return Headrace({"bench": kafka(servers, topic, **mapping)}, HANDLER, {"environment": {"BENCH_NOTES": str(notes)}})
 
 
 async def observe(name: str, servers: str, rate: int, seconds: float) -> list[Call]:
