@@ -65,6 +65,9 @@ KINESIS = DataFormat("data", Mismatch.DROP, takes_text_patterns=False)
 SQS = DataFormat("body", Mismatch.DROP)
 #: Metadata: eventID, eventName and the other record fields.
 DYNAMODB = DataFormat("dynamodb", Mismatch.DROP, takes_text_patterns=False)
+#: Metadata: eventName, awsRegion and the other fields of a notification's record. Ours: AWS filters these by prefix
+#: and suffix alone.
+S3 = DataFormat("s3", Mismatch.DROP, takes_text_patterns=False)
 
 
 class _Form(Enum):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.core.filter import DYNAMODB, KAFKA, KINESIS, SQS, DataFormat, compile_filters
+from router.core.filter import DYNAMODB, KAFKA, KINESIS, S3, SQS, DataFormat, compile_filters
 from router.core.pattern import InvalidPattern
 
 METADATA = {"topic": "orders", "partition": 3, "offset": 7, "eventName": "INSERT"}
@@ -29,7 +29,7 @@ HERE = {"topic": ["orders"]}
 ELSEWHERE = {"topic": ["invoices"]}
 
 
-@pytest.mark.parametrize("source", [KAFKA, KINESIS, SQS, DYNAMODB], ids=lambda source: source.data_key)
+@pytest.mark.parametrize("source", [KAFKA, KINESIS, SQS, DYNAMODB, S3], ids=lambda source: source.data_key)
 class TestEverySource:
     @pytest.mark.parametrize("data", [JSON_OBJECT, JSON_LIST, b' {"kind":["x","order"], "n":1}\n'])
     def test_fields_of_json_data_are_evaluated(self, source: DataFormat, data: bytes) -> None:
@@ -71,8 +71,8 @@ class TestEverySource:
 @pytest.mark.parametrize("data", [PLAIN, NOT_UTF8, b"", b"5", b"null", b'"order"', b"NaN", b"[" * 100_000])
 @pytest.mark.parametrize(
     ("source", "expected"),
-    [(KAFKA, True), (KINESIS, False), (SQS, False), (DYNAMODB, False)],
-    ids=["value", "data", "body", "dynamodb"],
+    [(KAFKA, True), (KINESIS, False), (SQS, False), (DYNAMODB, False), (S3, False)],
+    ids=["value", "data", "body", "dynamodb", "s3"],
 )
 def test_fields_asked_of_data_without_any(source: DataFormat, data: bytes, *, expected: bool) -> None:
     assert passes(source, data, FIELDS) is expected
@@ -136,7 +136,7 @@ class TestKafkaKey:
         assert not passes(KAFKA, JSON_OBJECT, {"key": {"id": [1]}}, key=b"plain")
 
 
-@pytest.mark.parametrize("source", [KINESIS, DYNAMODB], ids=["data", "dynamodb"])
+@pytest.mark.parametrize("source", [KINESIS, DYNAMODB, S3], ids=["data", "dynamodb", "s3"])
 def test_sources_of_json_refuse_text_patterns(source: DataFormat) -> None:
     with pytest.raises(InvalidPattern, match=rf"filters\[1\]\.pattern: {source.data_key}: needs an object of fields"):
         passes(source, JSON_OBJECT, FIELDS, TEXT)
