@@ -6,11 +6,20 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final
 
-from connectors.settings import FileDestination, KafkaDestination, KafkaSettings, SqsDestination
+from connectors.settings import (
+    FileDestination,
+    KafkaDestination,
+    KafkaSettings,
+    S3Settings,
+    SqsDestination,
+    SqsSettings,
+)
 
 #: Settings of a `source` block -> the class that reads it.
 SOURCES: Final[Mapping[type, str]] = {
     KafkaSettings: "connectors.kafka:KafkaSource",
+    S3Settings: "connectors.s3:S3Source",
+    SqsSettings: "connectors.sqs:SqsSource",
 }
 
 #: Settings of a destination block -> the class that sends to it.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from connectors.aws import aws_errors, sqs_client
-from connectors.settings import FileDestination, SqsDestination
+from connectors.settings import FileDestination, SqsDestination, queue_name
 from router.errors import DestinationUnavailable
 from router.failure_record import encode, failure_record, function_arn
 from router.ports import FailureMessage
@@ -33,7 +33,7 @@ class SqsSender:
         """Make it without any I/O; `region` is the one in function ARNs."""
         self._settings = settings
         self._function_region = region or settings.region
-        self.name = f"sqs:{_queue_name(settings.queue)}"
+        self.name = f"sqs:{queue_name(settings.queue)}"
         self._open = AsyncExitStack()
         self._client: SQSClient | None = None
         self._connecting = asyncio.Lock()
@@ -123,10 +123,6 @@ class FileSender:
             raise DestinationUnavailable(f"file {self._path}: it cannot be written; check its permissions") from error
         except OSError as error:
             raise DestinationUnavailable(f"file {self._path}: {error.strerror}") from error
-
-
-def _queue_name(queue: str) -> str:
-    return queue.rpartition("/" if "/" in queue else ":")[2]
 
 
 @contextlib.contextmanager

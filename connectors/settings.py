@@ -85,6 +85,11 @@ class KafkaSettings:
     event_source: str
 
 
+def queue_name(queue: str) -> str:
+    """Give the name of a queue that is given by name, URL or ARN."""
+    return queue.rpartition("/" if "/" in queue else ":")[2]
+
+
 @dataclass(frozen=True, slots=True)
 class SqsSettings:
     """One queue, standard or FIFO (its name ends in .fifo)."""

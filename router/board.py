@@ -74,7 +74,7 @@ class Board:
 
     def _facts(self, life: MappingLife) -> MappingFacts:
         runner = life.runner
-        newest = runner.newest if runner else lambda _: None
+        lag = runner.lag_records if runner else lambda _: None
         return MappingFacts(
             name=life.name,
             function=life.parts.mapping.function,
@@ -83,5 +83,5 @@ class Board:
             known=life.known,
             last_result=runner.last_result if runner else "No records processed",
             records_per_second=self._rates[life.name].per_second,
-            shards=[ShardFacts(shard, newest(shard.shard)) for shard in life.shards()],
+            shards=[ShardFacts(shard, lag(shard)) for shard in life.shards()],
         )

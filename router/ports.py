@@ -76,27 +76,35 @@ class Codec(Protocol):
         ...
 
 
-class StreamSource(Protocol):
-    """Ordered shards that resume by position."""
+class Source(Protocol):
+    """Where records come from."""
 
     codec: Codec
-
-    #: Largest retry state that `commit` takes, bytes; what is larger goes into the store and a pointer here.
-    retry_state_limit_bytes: int
 
     #: What is read, and as whom progress is kept: another one starts anew.
     identity: str
 
-    #: Did `open` find nothing committed and pin starting positions?
+    #: Did `open` find nothing committed and pin starting positions? Never so in a queue.
     pinned: bool
 
     async def open(self) -> None:
-        """Reach the source and pin starting positions where nothing is committed yet.
+        """Reach the source; in a stream, pin starting positions where nothing is committed yet.
 
         Raises:
             SourceUnavailable: not reachable, refused, or missing; the message is for the operator. Call again later.
         """
         ...
+
+    async def close(self) -> None:
+        """Leave, without committing; end all calls. May come twice."""
+        ...
+
+
+class StreamSource(Source, Protocol):
+    """Ordered shards that resume by position."""
+
+    #: Largest retry state that `commit` takes, bytes; what is larger goes into the store and a pointer here.
+    retry_state_limit_bytes: int
 
     def changes(self) -> AsyncIterator[ShardChange]:
         """Yield assignments as they come; ends after close."""
@@ -135,29 +143,15 @@ class StreamSource(Protocol):
         """Position of the newest record known to be in the shard, without asking anybody; None = not known."""
         ...
 
-    async def close(self) -> None:
-        """Leave, without committing. May come twice."""
-        ...
 
-
-class QueueSource(Protocol):
+class QueueSource(Source, Protocol):
     """Messages that are leased, and deleted one by one when they are done."""
 
-    codec: Codec
-
-    #: What is read: another queue starts anew.
-    identity: str
+    #: The queue's name: the shard of its chunks.
+    name: str
 
     #: How long a received message is ours, seconds: the queue's own visibility timeout, looked up now and then.
     lease_s: float
-
-    async def open(self) -> None:
-        """Reach the queue.
-
-        Raises:
-            SourceUnavailable: not reachable, refused, or missing; the message is for the operator. Call again later.
-        """
-        ...
 
     async def receive(self, limit: int, wait_s: float) -> Chunk:
         """Give 1 to `limit` (at most 10) messages as soon as there are some, or none after `wait_s`.
@@ -189,10 +183,6 @@ class QueueSource(Protocol):
 
     def backlog(self) -> int | None:
         """Messages that wait in the queue, about, as last looked up; None = not known."""
-        ...
-
-    async def close(self) -> None:
-        """End all calls. May come twice."""
         ...
 
 

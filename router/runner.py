@@ -8,23 +8,59 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
-from typing import Any, Protocol, assert_never
+from typing import Any, Protocol, TypeAlias
 
 from router.core import facts as f
 from router.core.describe import ShardStatus
 from router.core.model import Batch, Chunk, EventSourceMapping, FailedBatch, Instant, Outcome, Returned
-from router.core.streams import StreamEngine
-from router.errors import LeaseLost, PositionLost, SourceUnavailable, StoreUnavailable
-from router.overflow import Overflow
-from router.ports import Invocation, Invoker, Lost, Opened, Revoking, StreamSource, WallClock
+from router.errors import StoreUnavailable
+from router.ports import Codec, Invocation, Invoker, WallClock
 from router.telemetry import Log, MappingMetrics
 
+#: Tells the engine a fact.
+Post: TypeAlias = Callable[[f.Fact], None]
+#: Starts a task of the run.
+Spawn: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], asyncio.Task[None]]
 #: Does a record pass the mapping's filters? None = all do.
-Passes = Callable[[Mapping[str, object], bytes | None], bool]
+Passes: TypeAlias = Callable[[Mapping[str, object], bytes | None], bool]
 #: Stores a failed batch with its event and ordering keys.
-KeepFailed = Callable[[FailedBatch, bytes, tuple[bytes, ...]], Awaitable[None]]
+KeepFailed: TypeAlias = Callable[[FailedBatch, bytes, tuple[bytes, ...]], Awaitable[None]]
+
+
+class Engine(Protocol):
+    """What decides: a StreamEngine or a QueueEngine."""
+
+    records_done: int
+
+    def feed(self, fact: Any, now: Instant) -> list[f.Command]: ...
+
+    def why_stuck(self) -> tuple[str, str] | None: ...
+
+    def status(self, now: Instant) -> Iterable[ShardStatus]: ...
+
+
+class SourceSide(Protocol):
+    """Carries out what an engine wants of its source."""
+
+    codec: Codec
+
+    async def follow(self, post: Post, spawn: Spawn) -> None:
+        """Tell the engine what the source does by itself, until cancelled; called once, before any command."""
+        ...
+
+    def do(self, command: Any) -> None:
+        """Carry out a command that is not for every engine."""
+        ...
+
+    def stop(self) -> None:
+        """End what waits for the source."""
+        ...
+
+    def lag_records(self, shard: str, checkpoint: int) -> int | None:
+        """Count the records behind a checkpoint, without asking anybody; None = not known."""
+        ...
 
 
 class ReplayListener(Protocol):
@@ -41,13 +77,11 @@ class Runner:
     def __init__(
         self,
         mapping: EventSourceMapping,
-        engine: StreamEngine,
-        source: StreamSource,
+        engine: Engine,
+        side: SourceSide,
         invoker: Invoker,
         *,
         keep: KeepFailed,
-        overflow: Overflow,
-        passes: Passes | None,
         replays: ReplayListener,
         metrics: MappingMetrics,
         log: Log,
@@ -55,12 +89,10 @@ class Runner:
     ) -> None:
         self._mapping = mapping
         self._engine = engine
-        self._source = source
-        self._codec = source.codec
+        self._side = side
+        self._codec = side.codec
         self._invoker = invoker
         self._keep = keep
-        self._overflow = overflow
-        self._passes = passes
         self._replays = replays
         self._metrics = metrics
         self._log = log
@@ -76,12 +108,7 @@ class Runner:
         self.ended = asyncio.Event()
         self._all_ended = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._reads: dict[Hashable, asyncio.Task[None]] = {}
-        #: Demands that wait for the read they replace to end.
-        self._next_reads: dict[Hashable, f.Read] = {}
         self._started_s: dict[str, float] = {}
-        #: Committed position of each shard, for the count of committed positions.
-        self._committed: dict[str, int] = {}
         #: What the last invocation gave, in AWS's words.
         self.last_result = "No records processed"
 
@@ -91,14 +118,13 @@ class Runner:
         """Run until drained. Errors of the source that end it, and bugs, come out as an exception group."""
         try:
             async with asyncio.TaskGroup() as self._tasks:
-                changes = self._tasks.create_task(self._carry(self._follow_changes))
+                following = self._spawn(partial(self._side.follow, self.post, self._spawn))
                 try:
                     await self._end
                 finally:
                     self._is_ending = True
-                changes.cancel()
-                for read in self._reads.values():
-                    read.cancel()
+                following.cancel()
+                self._side.stop()
         finally:
             if self._timer:
                 self._timer.cancel()
@@ -130,9 +156,12 @@ class Runner:
         finally:
             self._feeding = False
 
-    def replay(self, failure_id: str, event: bytes) -> None:
-        """Run a stored event again; the listener hears the end."""
-        self.post(f.ReplayRequested(failure_id, self._codec.parse(event)))
+    def replay(self, failure_id: str, event: bytes, *, elsewhere: bool = False) -> None:
+        """Run a stored event again; the listener hears the end.
+
+        With `elsewhere` its records have a place of their own: it is tried once, and refused if that fails.
+        """
+        self.post(f.ReplayRequested(failure_id, self._codec.parse(event), elsewhere))
 
     def shards(self) -> list[ShardStatus]:
         """Describe every shard the mapping has."""
@@ -146,31 +175,24 @@ class Runner:
     def why_stuck(self) -> tuple[str, str] | None:
         return self._engine.why_stuck()
 
-    def newest(self, shard: str) -> int | None:
-        return self._source.newest(shard)
+    def lag_records(self, shard: ShardStatus) -> int | None:
+        """Count the records behind a shard's checkpoint; None while that is not known."""
+        return None if shard.phase == "locating" else self._side.lag_records(shard.shard, shard.checkpoint)
 
     # --- commands
 
-    def _do(self, command: f.Command) -> None:  # noqa: C901, PLR0912 - one line a command
+    def _do(self, command: f.Command) -> None:
         match command:
             case f.Invoke(batch):
                 self._invoke(batch)
-            case f.Read():
-                self._replace_read(command)
             case f.WakeAt(mono_s):
                 self._wake_at(mono_s)
-            case f.Commit(done):
-                self._spawn(partial(self._commit, done))
             case f.Note(event, shard, fields):
                 self._note(event, shard, fields)
             case f.Keep(failure, batch):
                 self._spawn(partial(self._store_failure, failure, batch))
             case f.Cancel(batch_id, waiting_only):
                 self._invoker.cancel(batch_id, waiting_only=waiting_only)
-            case f.Locate(shard, lost):
-                self._spawn(partial(self._locate, shard, lost=lost))
-            case f.Release(shard):
-                self._spawn(partial(self._source.release, shard))
             case f.Replayed(failure_id, new_failures):
                 self._replays.replayed(failure_id, tuple(new_failures))
             case f.ReplayRefused(failure_id, reason):
@@ -178,7 +200,7 @@ class Runner:
             case f.Finished():
                 self._finish()
             case _:
-                assert_never(command)
+                self._side.do(command)
 
     def _finish(self) -> None:
         if not self._end.done():
@@ -247,96 +269,7 @@ class Runner:
             self._metrics.polling_errors.inc()
         self._log.write(event, shard=shard, **fields)
 
-    # --- reading
-
-    def _replace_read(self, read: f.Read) -> None:
-        running = self._reads.get(read.unit)
-        if running:
-            self._next_reads[read.unit] = read
-            running.cancel()
-        elif read.demand:
-            self._start_read(read)
-
-    def _start_read(self, read: f.Read) -> None:
-        task = self._spawn(partial(self._read, read))
-        self._reads[read.unit] = task
-        task.add_done_callback(partial(self._read_ended, read.unit))
-
-    def _read_ended(self, unit: Hashable, task: asyncio.Task[None]) -> None:
-        if self._reads.get(unit) is not task:
-            return
-        del self._reads[unit]
-        following = self._next_reads.pop(unit, None)
-        if following and following.demand and not (self._end.done() or self._is_ending):
-            self._start_read(following)
-
-    async def _read(self, read: f.Read) -> None:
-        try:
-            chunks = await self._source.read(read.unit, read.demand)
-        except PositionLost as error:
-            fact: f.Fact = f.PositionGone(read.unit, error.shard, str(error))
-        except (SourceUnavailable, LeaseLost) as error:
-            fact = f.ReadFailed(read.unit, str(error))
-        else:
-            for chunk in chunks:
-                self._receive(chunk, read.demand[chunk.shard])
-            fact = f.ChunksRead(read.unit, chunks)
-        # This read is over: what the engine asks for now must not cancel it, and what was to replace it is outdated.
-        self._reads.pop(read.unit, None)
-        self._next_reads.pop(read.unit, None)
-        self.post(fact)
-
-    def _receive(self, chunk: Chunk, demand: f.Demand) -> None:
-        chunk.before = demand.after
-        self._metrics.polled.inc(len(chunk.positions))
-        if self._passes is None or not chunk.rows:
-            return
-        view, passes = self._codec.view, self._passes
-        chunk.kept = [index for index, row in enumerate(chunk.rows) if passes(*view(row))]
-        self._metrics.filtered_out.inc(len(chunk.rows) - len(chunk.kept))
-
-    async def _follow_changes(self) -> None:
-        async for change in self._source.changes():
-            match change:
-                case Opened(shard, unit, checkpoint, retry_state):
-                    if checkpoint is not None:
-                        self._committed[shard] = checkpoint
-                    state = await self._resolve(shard, retry_state)
-                    self.post(f.ShardOpened(shard, unit, checkpoint, state))
-                case Revoking(shard):
-                    self.post(f.ShardRevoking(shard))
-                case Lost(shard):
-                    self.post(f.ShardLost(shard))
-        if not self._end.done():
-            raise SourceUnavailable("The source ended its assignments.")
-
-    async def _resolve(self, shard: str, retry_state: str) -> str:
-        try:
-            return await self._overflow.resolve(shard, retry_state)
-        except StoreUnavailable as error:
-            raise SourceUnavailable(f"Retry state of {shard} cannot be read: {error}") from error
-
-    async def _locate(self, shard: str, *, lost: bool) -> None:
-        try:
-            checkpoint = await self._source.locate(shard, lost=lost)
-        except (SourceUnavailable, LeaseLost) as error:
-            self.post(f.LocateFailed(shard, str(error)))
-        else:
-            self.post(f.Located(shard, checkpoint))
-
-    # --- remembering
-
-    async def _commit(self, done: Mapping[str, f.Progress]) -> None:
-        try:
-            await self._source.commit(await self._overflow.fit(done))
-        except (SourceUnavailable, LeaseLost, StoreUnavailable) as error:
-            self.post(f.CommitFailed(str(error)))
-            return
-        for shard, progress in done.items():
-            self._metrics.committed.inc(max(0, progress.checkpoint - self._committed.get(shard, progress.checkpoint)))
-            self._committed[shard] = progress.checkpoint
-        self.post(f.Committed())
-        await self._overflow.committed(done)
+    # --- giving up
 
     async def _store_failure(self, failure: FailedBatch, batch: Batch) -> None:
         try:
@@ -358,3 +291,14 @@ class Runner:
             attempts=failure.attempts,
         )
         self.post(f.Kept(failure.id))
+
+
+def keep_passing(chunk: Chunk, codec: Codec, passes: Passes | None, metrics: MappingMetrics) -> None:
+    """Count a page, and narrow what is kept of it to the records that pass the mapping's filters."""
+    metrics.polled.inc(len(chunk.positions))
+    if passes is not None and chunk.rows:
+        kept = range(len(chunk.rows)) if chunk.kept is None else chunk.kept
+        view, rows, unfit = codec.view, chunk.rows, chunk.unfit
+        chunk.kept = [index for index in kept if index in unfit or passes(*view(rows[index]))]
+    if chunk.kept is not None:
+        metrics.filtered_out.inc(len(chunk.positions) - len(chunk.kept))

@@ -47,17 +47,10 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class ShardFacts:
-    """One shard, and the newest record known to be in it."""
+    """One shard, and the records behind its checkpoint: None while the start or the end is not known."""
 
     status: ShardStatus
-    newest: int | None
-
-    @property
-    def lag_records(self) -> int | None:
-        """Records behind the checkpoint; None while the start or the end is not known."""
-        if self.newest is None or self.status.phase == "locating":
-            return None
-        return max(0, self.newest - self.status.checkpoint)
+    lag_records: int | None
 
     def lag_s(self, wall_s: float) -> float | None:
         """Age of the oldest unfinished record; 0 without lag, None while that record is not read yet or has no time."""

@@ -13,16 +13,15 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any, Protocol
 
 from router.core import facts as f
 from router.core.describe import ShardStatus
 from router.core.lane import backoff_s
 from router.core.model import OUTAGE_BACKOFF, EventSourceMapping
-from router.core.streams import StreamEngine
 from router.errors import RouterError, StoreUnavailable
-from router.overflow import Overflow
-from router.ports import Invoker, PutState, Store, StreamSource, WallClock
-from router.runner import KeepFailed, Passes, ReplayListener, Runner
+from router.ports import Invoker, PutState, Source, Store, WallClock
+from router.runner import Engine, KeepFailed, Passes, ReplayListener, Runner, SourceSide
 from router.telemetry import Log, MappingMetrics
 
 #: A mapping that crashes more often than this within CRASH_SPAN_S stays down.
@@ -36,6 +35,23 @@ DRAIN_GRACE_S = 15.0
 _BEGUN = "begun"
 
 
+class Plug(Protocol):
+    """Makes the engine for one kind of source, and the source side of its runs."""
+
+    async def __call__(
+        self,
+        source: Any,
+        mapping: EventSourceMapping,
+        rng: Random,
+        *,
+        store: Store,
+        passes: Passes | None,
+        metrics: MappingMetrics,
+    ) -> tuple[Engine, SourceSide]:
+        """Plug an open source in. Raises StoreUnavailable."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class MappingParts:
     """What one mapping is made of."""
@@ -44,7 +60,8 @@ class MappingParts:
     enabled: bool
     #: For people: "kafka:orders".
     source_name: str
-    make_source: Callable[[], StreamSource]
+    make_source: Callable[[], Source]
+    plug: Plug
     invoker: Invoker
     passes: Passes | None
     keep: KeepFailed
@@ -126,7 +143,7 @@ class MappingLife:
         try:
             await source.open()
             await self._note_beginning(source)
-            self.runner = self._new_runner(source)
+            self.runner = await self._new_runner(source)
             self._trouble = None
             self._log.write("mapping.started", source=self.parts.source_name, function=self.parts.mapping.function)
             async with asyncio.TaskGroup() as tasks:
@@ -141,24 +158,25 @@ class MappingLife:
             self.runner = None
             await source.close()
 
-    async def _note_beginning(self, source: StreamSource) -> None:
+    async def _note_beginning(self, source: Source) -> None:
         """Tell when a source that we have read before has forgotten where we were."""
         if (await self._store.states(self.name)).get(_BEGUN) != source.identity:
             await self._store.apply([PutState(self.name, _BEGUN, source.identity)])
         elif source.pinned:
             self._log.write("position.expired", source=source.identity)
 
-    def _new_runner(self, source: StreamSource) -> Runner:
+    async def _new_runner(self, source: Source) -> Runner:
         parts = self.parts
-        seed = self._rng.getrandbits(64)
+        rng = Random(self._rng.getrandbits(64))  # noqa: S311 - jitter and request ids
+        engine, side = await parts.plug(
+            source, parts.mapping, rng, store=self._store, passes=parts.passes, metrics=self.metrics
+        )
         return Runner(
             parts.mapping,
-            StreamEngine(parts.mapping, source.codec.identify, Random(seed)),  # noqa: S311 - jitter and request ids
-            source,
+            engine,
+            side,
             parts.invoker,
             keep=parts.keep,
-            overflow=Overflow(self._store, self.name, source.retry_state_limit_bytes),
-            passes=parts.passes,
             replays=self._replays,
             metrics=self.metrics,
             log=self._log,

@@ -42,6 +42,12 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "position.expired": ("warning", "The committed positions of this mapping are gone; it started anew."),
     "source.failed": ("warning", "The source did not answer; it is asked again."),
     "commit.failed": ("warning", "Progress could not be committed; it is tried again."),
+    "queue.opened": ("info", "The queue is polled."),
+    "queue.left": ("info", "Everything in hand was deleted, or given back to the queue."),
+    "queue.abandoned": ("warning", "The queue was left with messages in hand; it shows them again by itself."),
+    "message.unfit": ("warning", "No event can be made of a message; it is left to its queue, or given up."),
+    "message.not_deleted": ("warning", "A finished message could not be deleted; that is tried again for a while."),
+    "lease.not_extended": ("warning", "Messages in hand may be shown again by their queue too early."),
     "retry_state.restored": ("info", "Attempts and halves of unfinished batches were taken up again."),
     "retry_state.voided": ("warning", "Stored retry state does not belong to the committed position and is ignored."),
     "batch.failed": ("warning", "An invocation failed; the batch is tried again or given up."),
@@ -93,6 +99,7 @@ class MappingMetrics:
     invoke_errors: Counter
     dropped: Counter
     committed: Counter
+    deleted: Counter
     commit_errors: Counter
     polling_errors: Counter
     delivered: Counter
@@ -116,6 +123,7 @@ class Metrics:
             "dropped_event_count", "Records given up that no destination gets; the store keeps them."
         )
         self._committed = self._counter("committed_event_count", "Positions committed.")
+        self._deleted = self._counter("deleted_event_count", "Messages deleted from their queue.")
         self._commit_errors = self._counter("commit_error_count", "Commits that failed.")
         self._polling_errors = self._counter("polling_error_count", "Reads that failed.")
         self._delivered = self._counter(
@@ -149,6 +157,7 @@ class Metrics:
             invoke_errors=self._invoke_errors.labels(mapping),
             dropped=self._dropped.labels(mapping),
             committed=self._committed.labels(mapping),
+            deleted=self._deleted.labels(mapping),
             commit_errors=self._commit_errors.labels(mapping),
             polling_errors=self._polling_errors.labels(mapping),
             delivered=self._delivered.labels(mapping),

@@ -13,6 +13,7 @@ from router.board import Board
 from router.core.model import KAFKA_RULES, EventSourceMapping
 from router.errors import CannotListen, SourceUnavailable
 from router.ports import KeepFailure
+from router.stream_side import plug_stream
 from router.supervisor import MappingLife, MappingParts, Supervisor
 from router.telemetry import REASONS, Log, Metrics
 from router.web import Web
@@ -52,7 +53,7 @@ class FakeDaemon:
 
 def life(name, source, store, metrics, *, enabled=True):
     mapping = EventSourceMapping(name, "worker", KAFKA_RULES)
-    parts = MappingParts(mapping, enabled, f"kafka:{name}", lambda: source, None, None, None)
+    parts = MappingParts(mapping, enabled, f"kafka:{name}", lambda: source, plug_stream, None, None, None)
     return MappingLife(
         parts, store=store, replays=None, metrics=metrics.of(name), log=Log(), wall=lambda: 0.0, rng=Random(1)
     )

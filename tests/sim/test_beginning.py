@@ -11,6 +11,7 @@ import structlog
 from router.core.model import KAFKA_RULES, EventSourceMapping, Returned
 from router.ports import KeepFailure, Selection
 from router.replay import Replayer
+from router.stream_side import plug_stream
 from router.supervisor import MappingHealth, MappingLife, MappingParts
 from router.telemetry import Log, Metrics
 from tests.fakes.failures import EVENT, entry
@@ -36,6 +37,7 @@ def make_life(store: MemoryStore, make_source: Callable[[], MemorySource]) -> Ma
         enabled=True,
         source_name="memory",
         make_source=make_source,
+        plug=plug_stream,
         invoker=MemoryInvoker(lambda *_: (0.01, Returned())),
         passes=None,
         keep=keep_nothing,

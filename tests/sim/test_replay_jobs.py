@@ -11,6 +11,7 @@ from router.core.model import KAFKA_RULES, EventSourceMapping, Returned
 from router.errors import SourceUnavailable
 from router.ports import KeepFailure, Selection
 from router.replay import PATIENCE_S, ReplayEnd, Replayer
+from router.stream_side import plug_stream
 from router.supervisor import MappingLife, MappingParts
 from router.telemetry import Log, Metrics
 from tests.fakes.failures import entry
@@ -50,6 +51,7 @@ class Service:
             enabled=True,
             source_name="memory",
             make_source=make_source,
+            plug=plug_stream,
             invoker=MemoryInvoker(lambda *_: (0.01, Returned())),
             passes=None,
             keep=keep_nothing,

@@ -35,6 +35,7 @@ from router.errors import SourceUnavailable
 from router.failures import Failures
 from router.ports import Invocation, Selection
 from router.replay import Replayer
+from router.stream_side import plug_stream
 from router.supervisor import MappingLife, MappingParts
 from router.telemetry import Log, Metrics
 from tests.fakes.destination import MemoryDestination
@@ -189,6 +190,7 @@ class Daemon:
             enabled=True,
             source_name="memory:orders",
             make_source=lambda: Wire(world),
+            plug=plug_stream,
             invoker=self.function,
             passes=wanted,
             keep=self.failures.keep,
