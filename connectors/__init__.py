@@ -22,6 +22,20 @@ SOURCES: Final[Mapping[type, str]] = {
     SqsSettings: "connectors.sqs:SqsSource",
 }
 
+#: Settings of a `source` block -> `check(settings, function_timeout_s)`, which reaches it, changes nothing and says what
+#: it found.
+CHECKS: Final[Mapping[type, str]] = {
+    KafkaSettings: "connectors.kafka_check:check_kafka",
+    S3Settings: "connectors.s3_check:check_s3",
+    SqsSettings: "connectors.sqs_check:check_sqs",
+}
+
+#: Settings of a `source` block -> `set_up(settings, function_timeout_s)`, which makes what the source lacks and says
+#: what it did.
+SETUPS: Final[Mapping[type, str]] = {
+    S3Settings: "connectors.s3_setup:set_up_s3",
+}
+
 #: Settings of a destination block -> the class that sends to it.
 DESTINATIONS: Final[Mapping[type, str]] = {
     FileDestination: "connectors.destinations:FileSender",
@@ -31,6 +45,6 @@ DESTINATIONS: Final[Mapping[type, str]] = {
 
 
 def load(path: str) -> Any:
-    """Import what an entry of SOURCES or DESTINATIONS names."""
+    """Import what an entry of these tables names."""
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)

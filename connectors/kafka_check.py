@@ -14,7 +14,7 @@ from router.errors import SourceUnavailable
 _CHECK_S = 15.0
 
 
-async def check_kafka(settings: KafkaSettings) -> str:
+async def check_kafka(settings: KafkaSettings, function_timeout_s: float) -> str:  # noqa: ARG001 - as all checks
     """Reach brokers, topic and group, and say what was found.
 
     Raises:

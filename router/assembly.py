@@ -35,8 +35,9 @@ from router.core.filter import KAFKA, S3, SQS, DataFormat, compile_filters
 from router.core.model import EventSourceMapping
 from router.core.retention import Retention
 from router.daemon import Daemon, FunctionInfo
+from router.errors import NotFound
 from router.failures import Failures
-from router.ports import Destination, Source
+from router.ports import Destination, QueueSource, Source
 from router.queue_side import plug_queue
 from router.replay import Replayer
 from router.stream_side import plug_stream
@@ -158,6 +159,25 @@ def _source(settings: MappingSettings) -> Source:
     if isinstance(settings.source, KafkaSettings):
         make = partial(make, needs_keys=settings.mapping.parallelization_factor > 1)
     source: Source = make(settings.source)
+    return source
+
+
+def open_queue(configuration: Configuration, mapping: str, queue: str) -> QueueSource:
+    """Make a source over another queue, such as a dead-letter queue, that reads it as a mapping reads its own.
+
+    Raises:
+        NotFound: there is no such mapping, or it reads no queue.
+    """
+    found = [each.source for each in configuration.mappings if each.mapping.name == mapping]
+    match found:
+        case [SqsSettings() as settings]:
+            source: QueueSource = load(SOURCES[SqsSettings])(replace(settings, queue=queue))
+        case [S3Settings(sqs=sqs) as settings]:
+            source = load(SOURCES[S3Settings])(replace(settings, sqs=replace(sqs, queue=queue)))
+        case [_]:
+            raise NotFound(f"mapping {mapping} reads no queue: the messages of {queue} are no records of its source")
+        case _:
+            raise NotFound(f"there is no mapping {mapping!r} in {configuration.path}")
     return source
 
 

@@ -99,8 +99,12 @@ def make_parser() -> argparse.ArgumentParser:
     one = add_command(commands, "check", check, "check the configuration")
     one.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the configuration")
     one.add_argument("--connect", action="store_true", help="reach every source, destination and handler")
+    one.add_argument("--setup", action="store_true", help="make the queues and notifications that sources lack, first")
     one = add_command(commands, "demo", demo, "show it all on a real Kafka, in a minute")
     one.add_argument("--keep", action="store_true", help="leave the folder, the topics and Kafka in place")
+    one = add_command(commands, "event", event, "print a sample event, such as that of an SQS queue")
+    one.add_argument("kind", nargs="?", metavar="KIND", help="which; without it, all kinds are listed")
+    one.add_argument("--list", action="store_true", help="list all kinds")
     add_command(commands, "status", status, "show how every mapping is, and why it does not move")
     _add_failures(add_group(commands, "failures", "look at failed batches, replay them, drop them"))
     backing_up = add_command(
@@ -207,10 +211,10 @@ def check(given: argparse.Namespace) -> int:
             invalid(str(error).splitlines())
         raise
     checks = None
-    if given.connect:
+    if given.connect or given.setup:
         from router.reach import connect_checks
 
-        checks = _await(connect_checks(configuration))
+        checks = _await(connect_checks(configuration, setup=given.setup))
     return checked(configuration.path, configuration.notices, checks, as_json=given.json)
 
 
@@ -218,6 +222,18 @@ def demo(given: argparse.Namespace) -> int:
     from router.demo import tell
 
     return _await(tell(keep=given.keep, as_json=given.json))
+
+
+def event(given: argparse.Namespace) -> int:
+    from router.event_command import show_event, show_kinds
+
+    if given.list and given.kind:
+        raise ConfigError("--list lists all kinds: give a KIND or --list, not both")
+    if given.kind:
+        show_event(given.kind, as_json=given.json)
+    else:
+        show_kinds(as_json=given.json)
+    return 0
 
 
 def status(given: argparse.Namespace) -> int:

@@ -1,4 +1,7 @@
-"""What `headrace check --connect` looks at: every source, function and destination, without changing anything."""
+"""What `headrace check --connect` looks at: every source, function and destination.
+
+It changes nothing, but with `--setup`, which makes what sources lack before they are looked at.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from config.settings import Configuration, MappingSettings
-from connectors.kafka_check import check_kafka
-from connectors.settings import KafkaSettings
+from connectors import CHECKS, SETUPS, load
 from router.assembly import make_destination, make_pool, used_functions
 from router.core.model import EVENT_LIMIT_BYTES, Failed, Outcome, Refused
 from router.errors import HandlerUnavailable, RouterError
@@ -27,18 +29,35 @@ class Check:
     detail: str
 
 
-async def connect_checks(configuration: Configuration) -> list[Check]:
-    """Reach everything the file names, all at once; disabled mappings too."""
+async def connect_checks(configuration: Configuration, *, setup: bool = False) -> list[Check]:
+    """Reach everything the file names, all at once; disabled mappings too. With `setup`, make first what is lacking."""
+    made = [check for each in configuration.mappings for check in await _set_up(each, configuration)] if setup else []
     works: dict[str, Callable[[], Awaitable[str]]] = {}
     for each in configuration.mappings:
         name = f"event_source_mappings.{each.mapping.name}"
-        if isinstance(each.source, KafkaSettings):
-            works[f"{name}.source"] = partial(check_kafka, each.source)
+        look = load(CHECKS[type(each.source)])
+        works[f"{name}.source"] = partial(look, each.source, _timeout_s(each, configuration))
         if each.destination:
             works[f"{name}.destination_config"] = partial(_check_destination, each, configuration)
     for function in used_functions(configuration):
         works[f"functions.{function}"] = partial(_check_function, configuration, function)
-    return list(await asyncio.gather(*(_check(name, work) for name, work in works.items())))
+    return made + list(await asyncio.gather(*(_check(name, work) for name, work in works.items())))
+
+
+def _timeout_s(mapping: MappingSettings, configuration: Configuration) -> float:
+    return configuration.functions[mapping.mapping.function].timeout_s
+
+
+async def _set_up(mapping: MappingSettings, configuration: Configuration) -> list[Check]:
+    path = SETUPS.get(type(mapping.source))
+    if path is None:
+        return []
+    name = f"event_source_mappings.{mapping.mapping.name}.source"
+    try:
+        done = await load(path)(mapping.source, _timeout_s(mapping, configuration))
+    except RouterError as error:
+        return [Check(name, ok=False, detail=str(error))]
+    return [Check(name, ok=True, detail=sentence) for sentence in done]
 
 
 async def _check(name: str, work: Callable[[], Awaitable[str]]) -> Check:
