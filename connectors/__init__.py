@@ -22,8 +22,7 @@ SOURCES: Final[Mapping[type, str]] = {
     SqsSettings: "connectors.sqs:SqsSource",
 }
 
-#: Settings of a `source` block -> `check(settings, function_timeout_s)`, which reaches it, changes nothing and says what
-#: it found.
+#: Settings of a `source` block -> `check(settings, function_timeout_s)`, which reaches it and says what it found.
 CHECKS: Final[Mapping[type, str]] = {
     KafkaSettings: "connectors.kafka_check:check_kafka",
     S3Settings: "connectors.s3_check:check_s3",

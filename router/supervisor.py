@@ -263,11 +263,12 @@ class MappingLife:
             return MappingHealth("holding" if holding else "retrying", stuck)
         shards = runner.shards()
         worst = max(shards, key=lambda shard: (shard.attempts, shard.refusals), default=None)
+        where = "" if worst is None or worst.checkpoint < 0 else f" behind {worst.checkpoint}"
         if worst and worst.attempts:
-            sentence = f"{worst.shard} behind {worst.checkpoint}: attempt {worst.attempts} failed: {worst.last_error}"
+            sentence = f"{worst.shard}{where}: attempt {worst.attempts} failed: {worst.last_error}"
             return MappingHealth("retrying", ("FunctionFailing", sentence))
         if worst and worst.refusals:
-            sentence = f"{worst.shard} behind {worst.checkpoint}: the function cannot start: {worst.last_error}"
+            sentence = f"{worst.shard}{where}: the function cannot start: {worst.last_error}"
             return MappingHealth("retrying", ("FunctionUnavailable", sentence))
         busy = any(shard.in_flight or shard.oldest_ms is not None for shard in shards)
         return MappingHealth("running" if busy else "idle", None)
