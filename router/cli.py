@@ -227,12 +227,12 @@ def demo(given: argparse.Namespace) -> int:
 def event(given: argparse.Namespace) -> int:
     from router.event_command import show_event, show_kinds
 
-    if given.list and given.kind:
-        raise ConfigError("--list lists all kinds: give a KIND or --list, not both")
-    if given.kind:
-        show_event(given.kind, as_json=given.json)
-    else:
+    if given.kind is None:
         show_kinds(as_json=given.json)
+    elif given.list:
+        raise ConfigError("--list lists all kinds: give a KIND or --list, not both")
+    else:
+        show_event(given.kind, as_json=given.json)
     return 0
 
 
