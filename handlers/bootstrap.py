@@ -1,14 +1,15 @@
 """One worker: loads a function in the user's own interpreter and runs it, one event at a time.
 
 Started as `python -I bootstrap.py CHANNEL LOCK PARENT` (two inherited descriptors, the second may be -1, and the
-daemon's process id). It is the only file of ours that runs there, so it needs CPython 3.9 or newer and the standard
-library; orjson decodes the events where it is installed. What a function sees is that of the AWS Lambda Python runtime
-(AWS Lambda developer guide, "Building Lambda functions with Python"; error types, results and logging as in the
-open-source awslambdaric). One extension: `async def` handlers are awaited, on one event loop that lives as long as the
-worker.
+daemon's process id). It and tasks.py, which takes over where several events run at once, are the only files of ours
+that run there, so they need CPython 3.9 or newer and the standard library; orjson decodes the events where it is
+installed. What a function sees is that of the AWS Lambda Python runtime (AWS Lambda developer guide, "Building Lambda
+functions with Python"; error types, results and logging as in the open-source awslambdaric). One extension: `async def`
+handlers are awaited, on one event loop that lives as long as the worker.
 
-Frames, both ways: a header of 12 bytes (kind, length of the request id, length of the body, a number), the request id,
-the body. They travel on a private socket, so nothing a handler prints can corrupt them, and a forked child drops it.
+Frames, both ways: a header of 12 bytes (kind, length of the request id, slot, length of the body, a number), the
+request id, the body. The slot names an event while it runs: what comes back carries that of the event it belongs to.
+Frames travel on a private socket, so nothing a handler prints can corrupt them, and a forked child drops it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import time
 import traceback
 from decimal import Decimal
 from types import CoroutineType, TracebackType
-from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple, Union
 
 try:
     from orjson import loads as _loads_fast
@@ -36,14 +37,18 @@ except ImportError:
 
 # --- frames
 
-#: Kind, length of the request id, length of the body, number: see the kinds for what the number is.
-HEADER = struct.Struct("!BBxxII")
+#: Kind, length of the request id, slot, length of the body, number: see the kinds for what the number is.
+HEADER = struct.Struct("!BBHII")
 
-#: Daemon to worker: what to load, as JSON; and one event (number: milliseconds until it times out).
+#: Daemon to worker: what to load, as JSON; and one event (number: when it times out, in milliseconds of the system's
+#: monotonic clock, modulo 2^32: time that it waits on its way counts).
 SETUP, INVOKE = 1, 2
 #: Worker to daemon: the function is loaded, or its error; the result of one event, or its error, or an error made of a
 #: result that cannot be sent (number of these three: microseconds it took).
 READY, INIT_FAILED, RETURNED, RAISED, BAD_RESULT = 3, 4, 5, 6, 7
+#: Only where several events run at once. Daemon to worker: cancel an event's task; show that the event loop turns.
+#: Worker to daemon: what an event has printed; the event loop turns.
+CANCEL, PING, OUTPUT, PONG = 8, 9, 10, 11
 
 #: Largest result: 6 MB and what surrounds it (AWS Lambda quotas; the number is in Lambda's own error message).
 RESULT_LIMIT_BYTES = 6291556
@@ -55,35 +60,36 @@ TRACE_LINE_LIMIT_CHARS = 2000
 _BUFFER_BYTES = 64 * 1024
 _KEPT_BUFFER_BYTES = 1024 * 1024
 _OWN_NAMES = frozenset(("router", "connectors", "handlers", "config"))
+_HERE = os.path.dirname(__file__)
 _OWN_ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 _PR_SET_PDEATHSIG = 1
 #: The tracing header of one invocation, which is not sampled.
 _TRACE = "Root=1-%08x-%s%08x;Parent=%016x;Sampled=0"
 
 
-def pack(kind: int, body: bytes, number: int = 0, request_id: bytes = b"") -> bytes:
+def pack(kind: int, body: bytes, number: int = 0, request_id: bytes = b"", slot: int = 0) -> bytes:
     """Make one frame."""
-    return HEADER.pack(kind, len(request_id), len(body), number) + request_id + body
+    return HEADER.pack(kind, len(request_id), slot, len(body), number) + request_id + body
 
 
 class Channel:
     """The worker's end of its socket to the daemon."""
 
     def __init__(self, descriptor: int) -> None:
-        self._socket = socket.socket(fileno=descriptor)
-        self._socket.set_inheritable(False)
+        self.socket = socket.socket(fileno=descriptor)
+        self.socket.set_inheritable(False)
         # An interpreter that ends closes its sockets early; this one stays open until the exit status is certain.
         self._second = os.dup(descriptor)
         self._buffer = bytearray(_BUFFER_BYTES)
 
     def receive(self) -> Tuple[int, int, str, memoryview]:
-        """Wait for one frame: kind, number, request id, body. The body is valid until the next call."""
+        """Wait for one event, or for what to load: slot, number, request id, body (valid until the next call)."""
         if len(self._buffer) > _KEPT_BUFFER_BYTES:
             self._buffer = bytearray(_BUFFER_BYTES)
         size = self._fill(0)
         while size < HEADER.size:
             size = self._fill(size)
-        kind, id_bytes, body_bytes, number = HEADER.unpack_from(self._buffer)
+        _, id_bytes, slot, body_bytes, number = HEADER.unpack_from(self._buffer)
         body_at = HEADER.size + id_bytes
         end = body_at + body_bytes
         if end > len(self._buffer):
@@ -91,7 +97,7 @@ class Channel:
         while size < end:
             size = self._fill(size)
         view = memoryview(self._buffer)
-        return kind, number, str(view[HEADER.size : body_at], "utf-8"), view[body_at:end]
+        return slot, number, str(view[HEADER.size : body_at], "utf-8"), view[body_at:end]
 
     def _grow(self, size: int, end: int) -> None:
         larger = bytearray(end)
@@ -100,19 +106,19 @@ class Channel:
 
     def _fill(self, size: int) -> int:
         """Read behind the first `size` bytes of the buffer and give the new size."""
-        got = self._socket.recv_into(memoryview(self._buffer)[size:] if size else self._buffer)
+        got = self.socket.recv_into(memoryview(self._buffer)[size:] if size else self._buffer)
         if not got:
-            _leave()
+            leave()
         return size + got
 
-    def send(self, kind: int, body: bytes, number: int = 0) -> None:
+    def send(self, frames: bytes) -> None:
         try:
-            self._socket.sendall(HEADER.pack(kind, 0, len(body), number) + body)
+            self.socket.sendall(frames)
         except OSError:  # the daemon is gone, or this is a forked child that returned from the handler
             os._exit(1)
 
     def close(self) -> None:
-        self._socket.close()
+        self.socket.close()
         os.close(self._second)
 
 
@@ -123,10 +129,10 @@ def _die_with(parent: int) -> None:
     """Have the kernel kill this process when the daemon ends, and end now if it already has."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
-        _leave()
+        leave()
 
 
-def _leave() -> NoReturn:
+def leave() -> NoReturn:
     """End with everything this worker has started: nobody listens any more."""
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
@@ -177,10 +183,10 @@ def _trace_of(trace: Optional[TracebackType]) -> List[str]:
 
 
 def _is_machinery(filename: str) -> bool:
-    return (
-        filename == __file__
-        or filename.startswith("<frozen importlib")
-        or os.path.dirname(filename) in (os.path.dirname(importlib.__file__), _ASYNCIO_FOLDER)
+    return filename.startswith("<frozen importlib") or os.path.dirname(filename) in (
+        _HERE,
+        os.path.dirname(importlib.__file__),
+        _ASYNCIO_FOLDER,
     )
 
 
@@ -284,24 +290,27 @@ class CognitoIdentity:
     cognito_identity_pool_id = None
 
 
-class _Log(logging.Handler):
+class Log(logging.Handler):
     """Writes records to standard output in the form of the Lambda runtime."""
 
     request_id = ""
 
+    def current(self) -> str:
+        """Give the id of the request that logs now."""
+        return self.request_id
+
     def emit(self, record: logging.LogRecord) -> None:
-        record.aws_request_id = self.request_id
+        record.aws_request_id = self.current()
         try:
             sys.stdout.write(self.format(record))
         except Exception:  # a broken log call must not fail the handler; logging's own rule
             self.handleError(record)
 
 
-def _set_up_output() -> _Log:
+def _set_up_output(log: Log) -> None:
     """Send each finished line out at once, and logging with it."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr,unused-ignore]
-    log = _Log()
     form = "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s\n"
     log.setFormatter(logging.Formatter(form, "%Y-%m-%dT%H:%M:%S"))
     logging.Formatter.converter = time.gmtime
@@ -310,7 +319,6 @@ def _set_up_output() -> _Log:
     level = os.environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper()
     if isinstance(logging.getLevelName(level), int):
         root.setLevel(level)
-    return log
 
 
 def _flush() -> None:
@@ -321,21 +329,31 @@ def _flush() -> None:
             pass
 
 
-def _log_error(error: Dict[str, Any]) -> None:
-    lines = ["[ERROR] {errorType}: {errorMessage}".format(**error)]
-    if error["stackTrace"]:
+def report(error: BaseException, request_id: str) -> bytes:
+    """Log an error, and give the body of the frame that tells of it."""
+    described = _describe(error, request_id)
+    lines = ["[ERROR] {errorType}: {errorMessage}".format(**described)]
+    if described["stackTrace"]:
         lines.append("Traceback (most recent call last):")
-        lines += [line.rstrip("\n") for line in error["stackTrace"]]
+        lines += [line.rstrip("\n") for line in described["stackTrace"]]
     try:
         print("\n".join(lines))
     except (AttributeError, OSError, ValueError):  # the handler closed or replaced standard output
         pass
+    return json.dumps(described).encode()
 
 
 # --- events and results
 
 
-def _decode(body: memoryview) -> Any:
+def deadline_s(number: int) -> float:
+    """Give the monotonic time at which an event times out, from the number of its frame."""
+    now_s = time.monotonic()
+    left_ms = (number - int(now_s * 1000)) & 0xFFFFFFFF
+    return now_s + left_ms / 1000 if left_ms < 1 << 31 else now_s
+
+
+def decode(body: Union[bytes, memoryview]) -> Any:
     if _loads_fast is not None:
         try:
             return _loads_fast(body)
@@ -365,9 +383,13 @@ class Marshaller:
         if isinstance(result, bytes):
             raise _not_marshalled("Object of type bytes is not JSON serializable")
         try:
-            return self._numbers(self._encode(result)).encode()
+            body = self._numbers(self._encode(result)).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise _not_marshalled(_text_of(error)) from None
+        if len(body) > RESULT_LIMIT_BYTES:
+            message = "Response payload size exceeded maximum allowed payload size ({} bytes)."
+            raise Fault("Function.ResponseSizeTooLarge", message.format(RESULT_LIMIT_BYTES))
+        return body
 
     def _other(self, value: Any) -> Any:
         if isinstance(value, Decimal):
@@ -389,47 +411,48 @@ class Marshaller:
 
 
 class Worker:
-    """The function, loaded, and what stays between its invocations."""
+    """The function, and what stays between its invocations."""
 
-    def __init__(self, channel: Channel, handler: Callable[[Any, Any], Any], log: _Log) -> None:
+    def __init__(self, channel: Channel, setup: Dict[str, Any]) -> None:
+        self.log = Log()
         self._channel = channel
-        self._handler = handler
-        self._log = log
+        self._name: str = setup["handler"]
         self._marshaller = Marshaller()
         self._loop: Any = None
         #: Tell apart, in tracing headers, this worker and its invocations.
-        self._name = os.urandom(8).hex()
+        self._trace = os.urandom(8).hex()
         self._count = 0
+
+    def load(self) -> None:
+        """Import the function. What its module raises is not caught."""
+        self._handler = _load(self._name)
 
     def serve(self) -> NoReturn:
         """Answer events until the daemon closes the channel."""
         channel = self._channel
         while True:
-            _, timeout_ms, request_id, body = channel.receive()
+            slot, number, request_id, body = channel.receive()
             start_ns = time.perf_counter_ns()
-            kind, answer = self._run(request_id, timeout_ms, body)
+            kind, answer = self._run(request_id, number, body)
             _flush()
-            channel.send(kind, answer, (time.perf_counter_ns() - start_ns) // 1000)
+            channel.send(pack(kind, answer, (time.perf_counter_ns() - start_ns) // 1000, slot=slot))
 
-    def _run(self, request_id: str, timeout_ms: int, body: memoryview) -> Tuple[int, bytes]:
+    def _run(self, request_id: str, number: int, body: memoryview) -> Tuple[int, bytes]:
         """Run one event: the kind of the answer, and its body."""
         kind = RAISED
         try:
-            self._log.request_id = request_id
+            self.log.request_id = request_id
             self._count += 1
-            os.environ["_X_AMZN_TRACE_ID"] = _TRACE % (int(time.time()), self._name, self._count, self._count)
-            context = LambdaContext(request_id, time.monotonic() + timeout_ms / 1000)
-            result = self._handler(_decode(body), context)
+            os.environ["_X_AMZN_TRACE_ID"] = _TRACE % (int(time.time()), self._trace, self._count, self._count)
+            result = self._handler(decode(body), LambdaContext(request_id, deadline_s(number)))
             if isinstance(result, CoroutineType):
                 result = self._await(result)
             kind = BAD_RESULT
-            return RETURNED, _checked(self._marshaller.encode(result))
+            return RETURNED, self._marshaller.encode(result)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:  # whatever a handler raises is its answer
-            described = _describe(error, request_id)
-        _log_error(described)
-        return kind, json.dumps(described).encode()
+            return kind, report(error, request_id)
 
     def _await(self, result: Any) -> Any:
         import asyncio
@@ -444,14 +467,7 @@ def _not_marshalled(reason: str) -> Fault:
     return Fault("Runtime.MarshalError", "Unable to marshal response: " + reason)
 
 
-def _checked(result: bytes) -> bytes:
-    if len(result) > RESULT_LIMIT_BYTES:
-        message = "Response payload size exceeded maximum allowed payload size ({} bytes)."
-        raise Fault("Function.ResponseSizeTooLarge", message.format(RESULT_LIMIT_BYTES))
-    return result
-
-
-def _set_up_environment(setup: Dict[str, str]) -> None:
+def _set_up_environment(setup: Dict[str, Any]) -> None:
     os.environ["AWS_EXECUTION_ENV"] = "AWS_Lambda_python{}.{}".format(*sys.version_info[:2])
     context = LambdaContext
     context.function_name = os.environ["AWS_LAMBDA_FUNCTION_NAME"]
@@ -462,6 +478,18 @@ def _set_up_environment(setup: Dict[str, str]) -> None:
     context.invoked_function_arn = setup["arn"]
 
 
+def _load_beside(name: str) -> Any:
+    """Load another file of ours, from where this one lies: our folder is not on the path."""
+    import importlib.util
+
+    path = os.path.join(_HERE, name + ".py")
+    spec = importlib.util.spec_from_file_location("headrace_" + name, path)
+    assert spec is not None and spec.loader is not None  # noqa: PT018 - for the type checker
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def main(channel_descriptor: int, lock_descriptor: int, parent: int) -> None:
     """Load the function that the first frame names, then serve."""
     _die_with(parent)
@@ -470,22 +498,23 @@ def main(channel_descriptor: int, lock_descriptor: int, parent: int) -> None:
     channel = Channel(channel_descriptor)
     os.register_at_fork(after_in_child=channel.close)
     setup = json.loads(bytes(channel.receive()[3]))
-    log = _set_up_output()
+    kind = _load_beside("tasks").TaskWorker if setup["concurrency"] > 1 else Worker
+    worker: Worker = kind(channel, setup)
+    _set_up_output(worker.log)
     _set_up_environment(setup)
     _set_up_imports(setup["root"])
     try:
-        handler = _load(setup["handler"])
+        worker.load()
     except (SystemExit, KeyboardInterrupt):
         raise
     except BaseException as error:  # whatever a module raises at import is the answer
-        described = _describe(error, "")
-        _log_error(described)
+        body = report(error, "")
         _flush()
-        channel.send(INIT_FAILED, json.dumps(described).encode())
+        channel.send(pack(INIT_FAILED, body))
         os._exit(1)
     _flush()
-    channel.send(READY, b"")
-    Worker(channel, handler, log).serve()
+    channel.send(pack(READY, b""))
+    worker.serve()
 
 
 if __name__ == "__main__":

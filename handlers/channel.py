@@ -1,7 +1,7 @@
 """The daemon's end of the socket to one worker: frames out and in, without ever waiting.
 
 A small frame is one system call on each side: it is written at once, and the event loop is asked for help only with
-what the socket did not take.
+what the socket did not take. Where many come together, those of one turn of the loop are one system call.
 """
 
 from __future__ import annotations
@@ -20,8 +20,12 @@ _HEADER: Final = bootstrap.HEADER
 class Receiver(Protocol):
     """Who is told what comes."""
 
-    def received(self, kind: int, body: bytes, number: int) -> None:
+    def received(self, kind: int, slot: int, body: bytes, number: int) -> None:
         """Take one frame."""
+        ...
+
+    def flowing(self) -> None:
+        """Learn that the channel is no longer clogged."""
         ...
 
     def broken(self, *, is_over: bool) -> None:
@@ -36,18 +40,30 @@ class Channel:
         self._socket = ours
         self._receiver = receiver
         self._loop = asyncio.get_running_loop()
+        #: Frames that wait for the end of this turn of the loop, and what the socket did not take yet.
+        self._frames: list[bytes] = []
+        self._waiting_bytes = 0
         self._unsent = memoryview(b"")
         #: Pieces of a frame that has not come whole, and how much of it is known to be missing.
         self._parts: list[bytes] = []
         self._missing_bytes = 0
+        self._is_over = False
         ours.setblocking(False)
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             ours.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER_BYTES)
         self._loop.add_reader(ours, self.read)
 
-    def send(self, kind: int, body: bytes, number: int = 0, request_id: bytes = b"") -> bool:
-        """Send a frame, now or bit by bit; False when nobody is there any more. One at a time."""
-        head = _HEADER.pack(kind, len(request_id), len(body), number) + request_id
+    @property
+    def is_clogged(self) -> bool:
+        """Does something wait that the socket does not take?"""
+        return bool(self._unsent)
+
+    def send(self, kind: int, body: bytes, number: int = 0, request_id: bytes = b"", slot: int = 0) -> bool:
+        """Send a frame at once, or what the socket does not take later; False when nobody is there any more."""
+        if self._frames or self._unsent:
+            self.post(kind, body, number, request_id, slot)
+            return True
+        head = _HEADER.pack(kind, len(request_id), slot, len(body), number) + request_id
         try:
             sent = self._socket.sendmsg((head, body))
         except BlockingIOError:
@@ -55,9 +71,37 @@ class Channel:
         except OSError:
             return False
         if sent < len(head) + len(body):
-            self._unsent = memoryview(head + body)[sent:]
-            self._loop.add_writer(self._socket, self._send_more)
+            self._await_room(memoryview(head + body)[sent:])
         return True
+
+    def post(self, kind: int, body: bytes, number: int = 0, request_id: bytes = b"", slot: int = 0) -> None:
+        """Send a frame together with all others of this turn of the loop."""
+        if not self._frames:
+            self._loop.call_soon(self._flush)
+        head = _HEADER.pack(kind, len(request_id), slot, len(body), number)
+        self._frames += (head, request_id, body)
+        self._waiting_bytes += len(body)
+        if self._waiting_bytes > _SOCKET_BUFFER_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._unsent or not self._frames:
+            return
+        data = b"".join(self._frames)
+        self._frames.clear()
+        self._waiting_bytes = 0
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # it is dying; its exit tells the rest
+            return
+        if sent < len(data):
+            self._await_room(memoryview(data)[sent:])
+
+    def _await_room(self, unsent: memoryview) -> None:
+        self._unsent = unsent
+        self._loop.add_writer(self._socket, self._send_more)
 
     def _send_more(self) -> None:
         try:
@@ -68,26 +112,46 @@ class Channel:
             self._unsent = self._unsent[:0]
         if not self._unsent:
             self._loop.remove_writer(self._socket)
+            self._flush()
+        if not self._unsent:
+            self._receiver.flowing()
 
-    def read(self) -> None:
-        """Take what has come."""
+    def read(self) -> bool:
+        """Take what has come; False when nothing has."""
         data = self._receive()
-        if data is None:
-            return
-        if len(data) < _HEADER.size:
-            self._await_rest(data, _HEADER.size - len(data))
-            return
-        kind, id_bytes, size, number = _HEADER.unpack_from(data)
-        missing_bytes = _HEADER.size + size - len(data)
-        if missing_bytes < 0 or id_bytes or size > bootstrap.RESULT_LIMIT_BYTES:
-            self._receiver.broken(is_over=False)
-        elif missing_bytes:
-            self._await_rest(data, missing_bytes)
-        else:
-            self._receiver.received(kind, data[_HEADER.size :], number)
+        if not data:
+            return data is not None
+        at, size = 0, len(data)
+        missing_bytes = _HEADER.size - size
+        while size - at >= _HEADER.size:
+            kind, id_bytes, slot, body_bytes, number = _HEADER.unpack_from(data, at)
+            if id_bytes or body_bytes > bootstrap.RESULT_LIMIT_BYTES:
+                self._break(is_over=False)
+                return False
+            body_at = at + _HEADER.size
+            end = body_at + body_bytes
+            missing_bytes = end - size
+            if missing_bytes > 0:
+                break
+            self._receiver.received(kind, slot, data[body_at:end], number)
+            at = end
+            missing_bytes = _HEADER.size - (size - at)
+        if at < size:
+            self._parts = [data[at:] if at else data]
+            self._missing_bytes = missing_bytes
+        return True
+
+    def drain(self) -> None:
+        """Take all that has come."""
+        while not self._is_over and self.read():
+            pass
+
+    def _break(self, *, is_over: bool) -> None:
+        self._is_over = True
+        self._receiver.broken(is_over=is_over)
 
     def _receive(self) -> bytes | None:
-        """Read once; None when nothing has come, or not yet all that is known to be missing."""
+        """Read once; None when nothing has come, b"" while a frame is known not to be whole yet."""
         try:
             data = self._socket.recv(_READ_BYTES)
         except BlockingIOError:
@@ -95,20 +159,16 @@ class Channel:
         except OSError:
             data = b""
         if not data:
-            self._receiver.broken(is_over=True)
+            self._break(is_over=True)
             return None
         if self._parts:
             self._parts.append(data)
             self._missing_bytes -= len(data)
             if self._missing_bytes > 0:
-                return None
+                return b""
             data = b"".join(self._parts)
             self._parts = []
         return data
-
-    def _await_rest(self, data: bytes, missing_bytes: int) -> None:
-        self._parts = [data]
-        self._missing_bytes = missing_bytes
 
     def stop(self) -> None:
         """Read and write no more."""

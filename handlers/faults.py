@@ -22,12 +22,20 @@ def timed_out(request_id: str, timeout_s: float) -> FunctionError:
     return FunctionError(TIMED_OUT, f"RequestId: {request_id} Error: Task timed out after {timeout_s:.2f} seconds")
 
 
+def blocked(timeout_s: float) -> FunctionError:
+    """Describe a timeout for which nobody can be blamed."""
+    return FunctionError(TIMED_OUT, f"Task timed out after {timeout_s:.2f} seconds: something blocked the event loop")
+
+
 def init_timed_out(limit_s: float) -> FunctionError:
     return FunctionError(TIMED_OUT, f"Initialisation timed out after {limit_s:.2f} seconds: importing the module hangs")
 
 
 def exited(request_id: str, status: int | None, note: str = "") -> FunctionError:
-    """Describe the end of a worker process by its return code (negative: a signal; None: not known)."""
+    """Describe the end of a worker process by its return code (negative: a signal; None: not known).
+
+    An empty request id here and below: there is none, or several and nobody knows which is to blame.
+    """
     if status is None or status == 0:
         reason = "Runtime exited without providing a reason"
     elif status < 0:
@@ -47,7 +55,8 @@ def over_memory(request_id: str, limit_bytes: int, used_bytes: int | None) -> Fu
 
 
 def unreadable(request_id: str) -> FunctionError:
-    return FunctionError(EXITED, f"RequestId: {request_id} Error: Runtime sent an answer that cannot be read")
+    prefix = f"RequestId: {request_id} Error: " if request_id else ""
+    return FunctionError(EXITED, f"{prefix}Runtime sent an answer that cannot be read")
 
 
 def reported(body: bytes) -> FunctionError:

@@ -36,6 +36,8 @@ class FunctionSpec:
     memory_bytes: int = 128 * 1024 * 1024
     #: Workers at most.
     concurrency: int = 1
+    #: Invocations of one worker at once, at most; beyond 1 the handler must be `async def`.
+    concurrency_per_worker: int = 1
     #: The function's own variables, secrets included: never shown or logged.
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     #: Variables that tell AWS libraries where to go and who they are (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...).

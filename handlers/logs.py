@@ -42,10 +42,16 @@ def report(
     init_text: str = "",
     init_ms: float | None = None,
     error_type: str | None = None,
+    interrupted_by: str = "",
 ) -> str:
-    """Give the log of one invocation. `error_type` is set when the worker did not survive it."""
+    """Give the log of one invocation.
+
+    `error_type` is set when the worker did not survive it, and `interrupted_by` when that may be another's fault.
+    """
     end = ""
-    if error_type == "Sandbox.Timedout":
+    if interrupted_by:
+        end = f"{_now()} {request_id} Ended with its worker, runs again, no attempt is spent: {interrupted_by}\n\n"
+    elif error_type == "Sandbox.Timedout":
         end = f"{_now()} {request_id} Task timed out after {duration_ms / 1000:.2f} seconds\n\n"
     init = "" if init_ms is None else f"Init Duration: {init_ms:.2f} ms\t"
     return (

@@ -48,6 +48,10 @@ class Output:
         """Give what was printed until now, as text that ends with a line, and begin anew."""
         if self._descriptor >= 0 and self._poll.poll(0):
             self._read()
+        return self.take_read()
+
+    def take_read(self) -> str:
+        """Like `take`, without looking whether there is more than the event loop has seen already."""
         if not self._parts:
             return ""
         text = b"".join(self._parts).decode(errors="replace")

@@ -1,9 +1,14 @@
-"""The workers of one function: as many as are wanted and allowed, each with one invocation at a time.
+"""The workers of one function: as many as are wanted and allowed, each with one invocation at a time, or several.
 
-Invocations wait in the order they came. Workers are started when somebody waits and kept afterwards. Nothing on the way
-of an invocation awaits anything: it is written to a free worker at once, and its answer comes with a descriptor's
-readiness. A function that cannot be started or initialised costs one waiting invocation per try (as Refused, which
-spends no attempt), and the tries are spaced out, so that a broken module keeps no processor busy.
+Invocations wait in the order they came. Workers are started when somebody waits and kept afterwards: another one only
+when all are full, for the sake of memory, but what is to be done is spread evenly over those that run, because each has
+a processor of its own at best. Nothing on the way of an invocation awaits anything: it is written to a worker with room
+at once, and its answer comes with a descriptor's readiness. A function that cannot be started or initialised costs one
+waiting invocation per try (as Refused, which spends no attempt), and the tries are spaced out, so that a broken module
+keeps no processor busy.
+
+What may have taken down a worker that ran several (`suspects`) has a line of its own, which goes first: one worker is
+kept for it, takes nothing else, and runs as many of them together as each of them may.
 
 Every limit is watched by one timer that runs only while something is busy.
 """
@@ -14,6 +19,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,8 +30,9 @@ from handlers.function import FunctionSpec
 from handlers.limits import CgroupHome
 from handlers.logs import LogSink
 from handlers.predecessors import WorkerLock
-from handlers.worker import Launch, Worker
-from router.core.model import EVENT_LIMIT_BYTES, Cancelled, FunctionError, Outcome, Refused, TooLarge
+from handlers.suspects import Suspects
+from handlers.worker import End, Launch, Worker
+from router.core.model import EVENT_LIMIT_BYTES, Cancelled, Failed, FunctionError, Outcome, Refused, TooLarge
 from router.errors import HandlerUnavailable
 from router.ports import Invocation
 
@@ -40,6 +47,7 @@ class PoolStatus:
     """What a function's workers do now."""
 
     workers: int
+    #: Invocations that run, and that wait.
     busy: int
     waiting: int
     #: Why the function cannot be started or initialised; None once it could.
@@ -71,8 +79,13 @@ class Pool:
         self._launch: Launch | None = None
         self._preparing: asyncio.Future[Path] | None = None
         self._workers: set[Worker] = set()
-        self._idle: list[Worker] = []
+        #: Those that can take what waits.
+        self._open: list[Worker] = []
         self._waiting: deque[Invocation] = deque()
+        self._suspects = Suspects()
+        self._waiting_suspects: deque[Invocation] = deque()
+        #: The worker that runs suspects and nothing else.
+        self._kept: Worker | None = None
         self._watching: asyncio.TimerHandle | None = None
         self._retrying: asyncio.TimerHandle | None = None
         self._retry_s = 0.0
@@ -87,19 +100,22 @@ class Pool:
         if self._is_closed:
             self._end(invocation, Cancelled())
             return
-        self._waiting.append(invocation)
+        if self._suspects.company(invocation.request_id) is None:
+            self._waiting.append(invocation)
+        else:
+            self._waiting_suspects.append(invocation)
         self._assign()
 
     def cancel(self, request_id: str, *, waiting_only: bool) -> None:
-        for invocation in self._waiting:
-            if invocation.request_id == request_id:
-                self._waiting.remove(invocation)
-                self._end(invocation, Cancelled())
-                return
+        for line in (self._waiting, self._waiting_suspects):
+            for invocation in line:
+                if invocation.request_id == request_id:
+                    line.remove(invocation)
+                    self._end(invocation, Cancelled())
+                    return
         if not waiting_only:
             for worker in self._workers:
-                if worker.invocation is not None and worker.invocation.request_id == request_id:
-                    worker.kill(Cancelled())
+                worker.cancel(request_id)
 
     async def close(self) -> None:
         """Kill all workers and wait until they are gone; what waits or runs ends as Cancelled. May come twice."""
@@ -107,8 +123,9 @@ class Pool:
         for timer in (self._watching, self._retrying):
             if timer is not None:
                 timer.cancel()
-        while self._waiting:
-            self._end(self._waiting.popleft(), Cancelled())
+        for line in (self._waiting, self._waiting_suspects):
+            while line:
+                self._end(line.popleft(), Cancelled())
         for worker in self._workers:
             worker.kill(Cancelled())
         if self._workers:
@@ -117,30 +134,77 @@ class Pool:
 
     @property
     def status(self) -> PoolStatus:
-        busy = sum(worker.invocation is not None for worker in self._workers)
-        return PoolStatus(len(self._workers), busy, len(self._waiting), self._error)
+        busy = sum(len(worker.running) for worker in self._workers)
+        waiting = len(self._waiting) + len(self._waiting_suspects)
+        return PoolStatus(len(self._workers), busy, waiting, self._error)
 
     # --- handing out
 
     def _assign(self) -> None:
         """Give what waits to who is free."""
-        while self._waiting and self._idle:
-            self._start(self._waiting.popleft())
-        if self._waiting and not self._is_closed:
+        if self._waiting_suspects:
+            self._assign_suspects()
+        while self._waiting and self._open:
+            self._start(self._waiting.popleft(), self._pick())
+        if (self._waiting or self._waiting_suspects) and not self._is_closed:
             self._grow()
 
-    def _start(self, invocation: Invocation) -> None:
+    def _pick(self) -> Worker:
+        """Take the worker that has least to do: the last used one if they are all idle, because it is warm."""
+        if len(self._open) == 1 or self._function.concurrency_per_worker == 1:
+            return self._open.pop()
+        worker = min(reversed(self._open), key=_load)
+        self._open.remove(worker)
+        return worker
+
+    def _assign_suspects(self) -> None:
+        """Give suspects to the worker that is kept for them, as many as may run together."""
+        if self._kept is None:
+            self._kept = self._choose_kept()
+        kept = self._kept
+        while kept is not None and kept.has_room and self._waiting_suspects:
+            ids = (self._waiting_suspects[0].request_id, *(run.request_id for run in kept.running.values()))
+            companies = [company for company in map(self._suspects.company, ids) if company is not None]
+            if len(kept.running) >= min(companies, default=1):
+                return
+            self._start(self._waiting_suspects.popleft(), kept)
+
+    def _choose_kept(self) -> Worker | None:
+        """Take a worker out of the others' line: an empty one, a new one where one may be started, or one that empties.
+
+        None = wait for the new one.
+        """
+        able = [worker for worker in self._workers if worker.is_ready and not worker.is_ending]
+        least = min(able, key=_load, default=None)
+        if least is None or (least.running and len(self._workers) < self._function.concurrency):
+            return None
+        if least in self._open:
+            self._open.remove(least)
+        return least
+
+    def _start(self, invocation: Invocation, worker: Worker) -> None:
+        """Begin it on a worker with room, which goes back to the line if it has more."""
         try:
             event = invocation.event()
         except Exception:  # noqa: BLE001  a batch that cannot be encoded is split, like one that is too large
             self._end(invocation, TooLarge(0))
-            return
-        if len(event) > EVENT_LIMIT_BYTES:
-            self._end(invocation, TooLarge(len(event)))
-        elif self._idle.pop().begin(invocation, event):
-            self._watch_soon()
         else:
-            self._waiting.appendleft(invocation)
+            if len(event) > EVENT_LIMIT_BYTES:
+                self._end(invocation, TooLarge(len(event)))
+            elif worker.begin(invocation, event):
+                self._watch_soon()
+            else:
+                (self._waiting_suspects if worker is self._kept else self._waiting).appendleft(invocation)
+        self._reopen(worker)
+
+    def _reopen(self, worker: Worker) -> None:
+        """Put a worker that has room back into the line."""
+        if worker is self._kept:
+            if self._waiting_suspects or worker.running:
+                return
+            self._kept = None
+        if worker.has_room and (self._function.concurrency_per_worker == 1 or worker not in self._open):
+            self._open.append(worker)
 
     def _end(self, invocation: Invocation, outcome: Outcome) -> None:
         """End an invocation that no worker has taken, not from inside the call that brought it."""
@@ -152,34 +216,51 @@ class Pool:
         self._failures = 0
         self._retry_s = 0.0
         self._error = None
-        self._idle.append(worker)
+        self.flowing(worker)
+
+    def flowing(self, worker: Worker) -> None:
+        self._reopen(worker)
         self._assign()
 
     def ended(self, worker: Worker, invocation: Invocation, outcome: Outcome) -> None:
-        self._idle.append(worker)
-        if self._waiting:
+        if not isinstance(outcome, Cancelled):
+            self._suspects.clear(invocation.request_id)
+        self._reopen(worker)
+        if self._waiting or self._waiting_suspects:
             self._assign()
         invocation.done(outcome)
 
-    def gone(self, worker: Worker, outcome: Outcome | None, init_error: FunctionError | None) -> None:
+    def gone(self, worker: Worker, ends: Sequence[End], init_error: FunctionError | None) -> None:
         self._workers.discard(worker)
         with contextlib.suppress(ValueError):
-            self._idle.remove(worker)
+            self._open.remove(worker)
+        if self._kept is worker:
+            self._kept = None
         if not self._workers:
             self._all_gone.set()
-        invocation = worker.invocation
         if init_error is not None:
             self._refuse(init_error, initialising=init_error.error_type != faults.NOT_STARTED)
+        if self._function.concurrency_per_worker > 1:
+            self._note_suspects(ends)
         self._assign()
-        if invocation is not None and outcome is not None:
+        for invocation, outcome, _ in ends:
             invocation.done(outcome)
+
+    def _note_suspects(self, ends: Sequence[End]) -> None:
+        self._suspects.suspect([invocation.request_id for invocation, _, is_suspect in ends if is_suspect])
+        for invocation, outcome, _ in ends:
+            if isinstance(outcome, Failed):
+                self._suspects.blame(invocation.request_id)
 
     # --- starting workers
 
     def _grow(self) -> None:
         """Start a worker if one more is wanted and allowed, and it is time."""
         starting = sum(not worker.is_ready for worker in self._workers)
-        if starting >= len(self._waiting) or len(self._workers) >= self._function.concurrency:
+        room = starting * self._function.concurrency_per_worker
+        if self._waiting_suspects and self._kept is None:
+            room -= self._function.concurrency_per_worker  # one will be kept for them
+        if room >= len(self._waiting) or len(self._workers) >= self._function.concurrency:
             return
         wait_s = self._retry_s - time.monotonic()
         if wait_s > 0:
@@ -230,8 +311,9 @@ class Pool:
         self._error = error
         self._retry_s = time.monotonic() + min(_RETRY_BASE_S * 2**self._failures, _RETRY_CAP_S)
         self._failures = min(self._failures + 1, 16)
-        if self._waiting:
-            self._end(self._waiting.popleft(), Refused(error, initialising=initialising))
+        line = self._waiting_suspects or self._waiting
+        if line:
+            self._end(line.popleft(), Refused(error, initialising=initialising))
 
     # --- limits
 
@@ -243,9 +325,13 @@ class Pool:
         self._watching = None
         now_s = time.monotonic()
         for worker in self._workers:
-            if worker.deadline_s is not None:
+            if worker.due_s is not None:
                 worker.watch(now_s)
-        deadlines = [worker.deadline_s for worker in self._workers if worker.deadline_s is not None]
-        if deadlines:
-            delay_s = min(_WATCH_INTERVAL_S, max(0.0, min(deadlines) - now_s))
+        due_s = [worker.due_s for worker in self._workers if worker.due_s is not None]
+        if due_s:
+            delay_s = min(_WATCH_INTERVAL_S, max(0.0, min(due_s) - now_s))
             self._watching = self._loop.call_later(delay_s, self._watch)
+
+
+def _load(worker: Worker) -> int:
+    return len(worker.running)

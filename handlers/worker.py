@@ -15,10 +15,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import orjson
 
@@ -30,6 +30,12 @@ from handlers.predecessors import WorkerLock
 from router.core.model import NOT_JSON, NOT_READ, Cancelled, Failed, FailureKind, FunctionError, Outcome, Returned
 from router.ports import Invocation
 
+#: Time that a cancelled task has to end while others run beside it.
+CANCEL_PATIENCE_S: Final = 1.0
+#: Time in which an event loop that turns shows it.
+TURN_PATIENCE_S: Final = 0.25
+#: Error type in the log of what ended with its worker through no known fault of its own.
+INTERRUPTED: Final = "Headrace.Interrupted"
 #: Time to import the function's module (AWS Lambda developer guide, "Lambda execution environment lifecycle").
 INIT_LIMIT_S: Final = 10.0
 _FAILURES: Final = {bootstrap.RAISED: FailureKind.RAISED, bootstrap.BAD_RESULT: FailureKind.BAD_RESPONSE}
@@ -47,6 +53,33 @@ class Launch:
     cgroups: limits.CgroupHome | None
 
 
+class Run:
+    """One invocation that a worker runs."""
+
+    __slots__ = ("cancel_by_s", "invocation", "output", "started_s")
+
+    def __init__(self, invocation: Invocation, started_s: float) -> None:
+        self.invocation = invocation
+        self.started_s = started_s
+        #: What it has printed, where the worker tells invocations apart.
+        self.output: list[bytes] = []
+        #: Monotonic time by which a cancelled one must have ended; None = it is not cancelled.
+        self.cancel_by_s: float | None = None
+
+    @property
+    def request_id(self) -> str:
+        return self.invocation.request_id
+
+
+class End(NamedTuple):
+    """How an invocation ended with its worker."""
+
+    invocation: Invocation
+    outcome: Outcome
+    #: Is it one of several of which one must be to blame, and nobody knows which?
+    is_suspect: bool
+
+
 class Owner(Protocol):
     """Who has workers."""
 
@@ -55,11 +88,15 @@ class Owner(Protocol):
         ...
 
     def ended(self, worker: Worker, invocation: Invocation, outcome: Outcome) -> None:
-        """Learn that an invocation ended; the worker can take the next one."""
+        """Learn that an invocation ended by itself."""
         ...
 
-    def gone(self, worker: Worker, outcome: Outcome | None, init_error: FunctionError | None) -> None:
-        """Learn that the process has ended: with this outcome of what it ran, or because it could not initialise."""
+    def flowing(self, worker: Worker) -> None:
+        """Learn that a worker whose channel was clogged can take invocations again."""
+        ...
+
+    def gone(self, worker: Worker, ends: Sequence[End], init_error: FunctionError | None) -> None:
+        """Learn that the process has ended: with these invocations, or because it could not initialise."""
         ...
 
 
@@ -69,12 +106,20 @@ class Worker:
     def __init__(self, launch: Launch, owner: Owner) -> None:
         self._launch = launch
         self._owner = owner
-        #: What it runs.
-        self.invocation: Invocation | None = None
-        #: Monotonic time at which it is killed; None while it is idle.
-        self.deadline_s: float | None = None
+        self._timeout_s = launch.function.timeout_s
+        self._concurrency = launch.function.concurrency_per_worker
+        #: What it runs, oldest first, by the number that frames carry.
+        self.running: dict[int, Run] = {}
         self.is_ready = False
+        #: Is it being killed?
+        self.is_ending = False
+        self._last_slot = 0
         self._fate: FunctionError | Cancelled | None = None
+        #: Whose fault the fate is, where that is known.
+        self._blamed: Run | None = None
+        self._cancelled: dict[int, Run] = {}
+        #: Monotonic time by which the event loop must show that it turns; None = it was not asked.
+        self._turn_by_s: float | None = None
         self._started_s = time.monotonic()
         self._init_text = ""
         self._init_ms: float | None = None
@@ -131,47 +176,87 @@ class Worker:
             self._cgroup = launch.cgroups.make(launch.function.memory_bytes)
         if self._cgroup is not None:
             self._cgroup.add(self._pid)
-        setup = {"handler": launch.function.handler, "root": str(launch.root), "arn": launch.function.arn}
-        self.deadline_s = self._started_s + INIT_LIMIT_S
+        setup = {
+            "handler": launch.function.handler,
+            "root": str(launch.root),
+            "arn": launch.function.arn,
+            "concurrency": self._concurrency,
+            "logs": launch.function.logs,
+        }
         self._channel.send(bootstrap.SETUP, json.dumps(setup).encode())
 
     def _become_ready(self) -> None:
         self.is_ready = True
-        self.deadline_s = None
         self._init_ms = (time.monotonic() - self._started_s) * 1000
         self._used_bytes = limits.resident_bytes(self._pid)
         self._init_text = self._printed()
-        if self._output is not None:
-            self._output.is_awaited = False
+        self._expect_output(awaited=False)
         self._owner.ready(self)
 
     # --- invocations
 
+    @property
+    def has_room(self) -> bool:
+        """Can it take an invocation now?"""
+        is_able = self.is_ready and not self.is_ending and not self._channel.is_clogged
+        return is_able and len(self.running) < self._concurrency
+
     def begin(self, invocation: Invocation, event: bytes) -> bool:
         """Run it; False when the worker has died meanwhile, and the invocation was not started."""
-        timeout_s = self._launch.function.timeout_s
-        if not self._channel.send(bootstrap.INVOKE, event, int(timeout_s * 1000), invocation.request_id.encode()):
+        now_s = time.monotonic()
+        number = int((now_s + self._timeout_s) * 1000) & 0xFFFFFFFF
+        slot = self._next_slot()
+        request_id = invocation.request_id.encode()
+        if self.running:
+            self._channel.post(bootstrap.INVOKE, event, number, request_id, slot)
+        elif self._channel.send(bootstrap.INVOKE, event, number, request_id, slot):
+            self._expect_output(awaited=True)
+        else:
             self.kill(None)
             return False
-        self.invocation = invocation
-        if self._output is not None:
-            self._output.is_awaited = True
-        self._started_s = time.monotonic()
-        self.deadline_s = self._started_s + timeout_s
+        self.running[slot] = Run(invocation, now_s)
         return True
 
-    def received(self, kind: int, body: bytes, number: int) -> None:
+    def _next_slot(self) -> int:
+        """Give a number that none of the running has, nor one that ended lately."""
+        slot = (self._last_slot + 1) & 0xFFFF
+        while slot in self.running:
+            slot = (slot + 1) & 0xFFFF
+        self._last_slot = slot
+        return slot
+
+    def cancel(self, request_id: str) -> None:
+        """End it, if it runs here, as Cancelled: its task alone while there are others, else with the process."""
+        for slot, run in self.running.items():
+            if run.request_id == request_id:
+                if len(self.running) == 1:
+                    self.kill(Cancelled())
+                elif run.cancel_by_s is None:
+                    run.cancel_by_s = time.monotonic() + CANCEL_PATIENCE_S
+                    self._cancelled[slot] = run
+                    self._channel.post(bootstrap.CANCEL, b"", slot=slot)
+                return
+
+    def received(self, kind: int, slot: int, body: bytes, number: int) -> None:
         try:
-            self._take(kind, body, number)
+            self._take(kind, self.running.get(slot), slot, body, number)
         except ValueError:
             self.broken(is_over=False)
 
-    def _take(self, kind: int, body: bytes, number: int) -> None:
+    def _take(self, kind: int, run: Run | None, slot: int, body: bytes, number: int) -> None:
         """Act on a frame; ValueError when it makes no sense now."""
-        if self.invocation is not None and kind == bootstrap.RETURNED:
-            self._finish(Returned(_parsed(body) if self.invocation.wants_body else NOT_READ, number / 1000))
-        elif self.invocation is not None and kind in _FAILURES:
-            self._finish(Failed(_FAILURES[kind], faults.reported(body), number / 1000))
+        if run is not None and run is self._blamed:
+            return  # too late
+        if run is not None and kind == bootstrap.RETURNED:
+            body_wanted = run.invocation.wants_body
+            self._finish(slot, run, Returned(_parsed(body) if body_wanted else NOT_READ, number / 1000))
+        elif run is not None and kind in _FAILURES:
+            self._finish(slot, run, Failed(_FAILURES[kind], faults.reported(body), number / 1000))
+        elif self._concurrency > 1 and kind == bootstrap.OUTPUT:
+            if run is not None:
+                run.output.append(body)
+        elif self._concurrency > 1 and kind == bootstrap.PONG:
+            self._turns()
         elif not self.is_ready and kind == bootstrap.READY:
             self._become_ready()
         elif not self.is_ready and kind == bootstrap.INIT_FAILED:
@@ -179,63 +264,137 @@ class Worker:
         else:
             raise ValueError(kind)
 
-    def _finish(self, outcome: Returned | Failed) -> None:
-        invocation = self.invocation
-        assert invocation is not None
-        self.invocation = None
-        self.deadline_s = None
-        if self._output is not None:
-            self._output.is_awaited = False
+    def _finish(self, slot: int, run: Run, outcome: Returned | Failed) -> None:
+        del self.running[slot]
+        if not self.running:
+            self._expect_output(awaited=False)
         if self._launch.sink is not None:
-            self._log(self._launch.sink, invocation.request_id, outcome.duration_ms)
-        self._owner.ended(self, invocation, outcome)
+            self._log(self._launch.sink, run, outcome.duration_ms)
+        is_cancelled = self._cancelled.pop(slot, None) is not None
+        self._owner.ended(self, run.invocation, Cancelled() if is_cancelled else outcome)
 
-    def _log(self, sink: logs.LogSink, request_id: str, duration_ms: float, error_type: str | None = None) -> None:
+    def flowing(self) -> None:
+        self._owner.flowing(self)
+
+    # --- output
+
+    def _log(
+        self,
+        sink: logs.LogSink,
+        run: Run,
+        duration_ms: float,
+        error_type: str | None = None,
+        interrupted_by: str = "",
+    ) -> None:
         text = logs.report(
-            request_id,
-            self._printed(),
+            run.request_id,
+            self._output_of(run),
             duration_ms,
             memory_mb=self._launch.function.memory_mb,
             used_bytes=self._used_bytes,
             init_text=self._init_text,
             init_ms=self._init_ms,
             error_type=error_type,
+            interrupted_by=interrupted_by,
         )
         self._init_text, self._init_ms = "", None
-        sink.write(request_id, text)
+        sink.write(run.request_id, text)
+
+    def _output_of(self, run: Run) -> str:
+        """Give what an invocation has printed; what cannot be attributed stands before the next that ends."""
+        if self._concurrency == 1:
+            return self._printed()
+        if self._output is not None:
+            self._init_text += self._output.take_read()
+        if not run.output:
+            return ""
+        text = b"".join(run.output).decode(errors="replace")
+        return text if text.endswith("\n") else text + "\n"
+
+    def _expect_output(self, *, awaited: bool) -> None:
+        if self._output is not None:
+            self._output.is_awaited = awaited
 
     def _printed(self) -> str:
         return self._output.take() if self._output is not None else ""
 
     # --- end
 
+    @property
+    def due_s(self) -> float | None:
+        """Monotonic time at which `watch` has something to do beside looking at the memory; None while it is idle."""
+        if self.is_ending:
+            return None
+        if not self.is_ready:
+            return self._started_s + INIT_LIMIT_S
+        if not self.running:
+            return None
+        due_s = max(self._deadline_s(self._oldest), self._turn_by_s or 0.0)
+        return min(due_s, self._oldest_cancelled_s) if self._cancelled else due_s
+
+    @property
+    def _oldest(self) -> Run:
+        return next(iter(self.running.values()))
+
+    @property
+    def _oldest_cancelled_s(self) -> float:
+        return next(iter(self._cancelled.values())).cancel_by_s or 0.0
+
+    def _deadline_s(self, run: Run) -> float:
+        return run.started_s + self._timeout_s
+
     def watch(self, now_s: float) -> None:
         """Hold a busy worker to its limits of time and memory."""
-        limit_bytes = self._launch.function.memory_bytes
-        if self.deadline_s is not None and now_s >= self.deadline_s:
-            self.kill(self._late())
+        if self.due_s is not None and now_s >= self.due_s:
+            self._overdue(now_s)
+        if self.is_ending:
             return
+        limit_bytes = self._launch.function.memory_bytes
         used_bytes = limits.used_bytes(self._pid, limit_bytes)
         self._used_bytes = max(self._used_bytes, used_bytes)
         if used_bytes > limit_bytes:
-            self.kill(faults.over_memory(self._request_id, limit_bytes, used_bytes))
+            sole = self._sole
+            self.kill(faults.over_memory(sole.request_id if sole else "", limit_bytes, used_bytes))
 
-    def _late(self) -> FunctionError:
+    def _overdue(self, now_s: float) -> None:
         if not self.is_ready:
-            return faults.init_timed_out(INIT_LIMIT_S)
-        return faults.timed_out(self._request_id, self._launch.function.timeout_s)
+            self.kill(faults.init_timed_out(INIT_LIMIT_S))
+        elif self._cancelled and now_s >= self._oldest_cancelled_s:
+            self.kill(Cancelled())
+        elif self._sole is not None:
+            self._time_out(self._sole)
+        elif self._turn_by_s is None:
+            self._turn_by_s = now_s + TURN_PATIENCE_S
+            self._channel.post(bootstrap.PING, b"")
+        else:
+            self.kill(faults.blocked(self._timeout_s))
+
+    def _turns(self) -> None:
+        """Learn that the event loop turns: what is late now had its chance to end."""
+        self._turn_by_s = None
+        if self.running and not self.is_ending and time.monotonic() >= self._deadline_s(self._oldest):
+            self._time_out(self._oldest)
+
+    def _time_out(self, run: Run) -> None:
+        self.kill(faults.timed_out(run.request_id, self._timeout_s), blamed=run)
 
     @property
-    def _request_id(self) -> str:
-        return self.invocation.request_id if self.invocation is not None else ""
+    def _sole(self) -> Run | None:
+        return self._oldest if len(self.running) == 1 else None
 
     def broken(self, *, is_over: bool) -> None:
-        self.kill(None if is_over else faults.unreadable(self._request_id))
+        sole = self._sole
+        self.kill(None if is_over else faults.unreadable(sole.request_id if sole else ""))
 
-    def kill(self, fate: FunctionError | Cancelled | None) -> None:
-        """End the process with everything it has started; what it ran ends with this fate, else as a crash."""
-        self._fate = self._fate or fate
-        self.deadline_s = None
+    def kill(self, fate: FunctionError | Cancelled | None, *, blamed: Run | None = None) -> None:
+        """End the process with everything it has started.
+
+        What is to blame, or runs alone, ends with this fate, or as a crash without one. Others end as Cancelled.
+        """
+        if self._fate is None and fate is not None:
+            self._fate = fate
+            self._blamed = blamed or self._sole
+        self.is_ending = True
         self._channel.stop()
         if self._cgroup is not None:
             self._cgroup.kill()
@@ -245,42 +404,52 @@ class Worker:
 
     def _on_exit(self) -> None:
         """The process has ended: by itself or because it was killed."""
-        if self._fate is None:
-            self._channel.read()  # it may have answered before
+        self.is_ending = True
+        if self._fate is None or (self.is_ready and isinstance(self._fate, FunctionError)):
+            self._channel.drain()  # what it has answered before counts
         _kill(os.killpg, self._pid)
         status = self._process.wait()
-        error = self._error(status)
-        duration_ms = (time.monotonic() - self._started_s) * 1000
         if self.is_ready:
-            self._end_invocation(error, duration_ms)
+            self._end_runs(status)
         else:
-            self._end_init(error, duration_ms)
+            self._end_init(self._error(status, ""))
 
-    def _end_invocation(self, error: FunctionError, duration_ms: float) -> None:
-        outcome: Outcome | None = None
-        if self.invocation is not None:
-            kind = FailureKind.TIMED_OUT if error.error_type == faults.TIMED_OUT else FailureKind.CRASHED
-            outcome = self._fate if isinstance(self._fate, Cancelled) else Failed(kind, error, duration_ms)
-            if self._launch.sink is not None:
-                self._log(self._launch.sink, self._request_id, duration_ms, error.error_type)
+    def _end_runs(self, status: int) -> None:
+        blamed = self._sole if self._fate is None else self._blamed
+        error = self._error(status, blamed.request_id if blamed else "")
+        ends = [self._end(run, error, blamed) for run in self.running.values()]
         self._release()
-        self._owner.gone(self, outcome, None)
+        self._owner.gone(self, ends, None)
 
-    def _end_init(self, error: FunctionError, duration_ms: float) -> None:
+    def _end(self, run: Run, error: FunctionError, blamed: Run | None) -> End:
+        duration_ms = (time.monotonic() - run.started_s) * 1000
+        is_cancelled = isinstance(self._fate, Cancelled) or run.cancel_by_s is not None
+        is_blamed = run is blamed
+        if self._launch.sink is not None:
+            is_interrupted = not is_blamed and not is_cancelled
+            error_type = INTERRUPTED if is_interrupted else error.error_type
+            self._log(self._launch.sink, run, duration_ms, error_type, error.message if is_interrupted else "")
+        if is_cancelled or not is_blamed:
+            return End(run.invocation, Cancelled(), is_suspect=not is_cancelled and blamed is None)
+        kind = FailureKind.TIMED_OUT if error.error_type == faults.TIMED_OUT else FailureKind.CRASHED
+        return End(run.invocation, Failed(kind, error, duration_ms), is_suspect=False)
+
+    def _end_init(self, error: FunctionError) -> None:
+        duration_ms = (time.monotonic() - self._started_s) * 1000
         printed = self._printed()
         if self._fate is None:
             error = faults.with_last_line(error, printed)
         if self._launch.sink is not None:
             self._launch.sink.write("", logs.init_report(printed, duration_ms, error.error_type))
         self._release()
-        self._owner.gone(self, None, error)
+        self._owner.gone(self, (), error)
 
-    def _error(self, status: int) -> FunctionError:
+    def _error(self, status: int, request_id: str) -> FunctionError:
         if isinstance(self._fate, FunctionError):
             return self._fate
         if self._cgroup is not None and self._cgroup.ran_out():
-            return faults.over_memory(self._request_id, self._launch.function.memory_bytes, None)
-        return faults.exited(self._request_id, status)
+            return faults.over_memory(request_id, self._launch.function.memory_bytes, None)
+        return faults.exited(request_id, status)
 
     def _release(self) -> None:
         self._channel.close()
