@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint types contracts check test test-fast coverage bench demo services stop clean
+.PHONY: help install lint types contracts check test test-fast coverage bench demo demo-kafka services stop clean
 
 help:  ## this list
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,11 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install -q --upgrade pip
 	@# setuptools warns at every editable install about folders named like packages: here they are the packages
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --group dev -e .
+	@touch $@
+
+# what `headrace demo` needs beside Headrace itself
+$(VENV)/.demo: $(VENV)/.installed
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q -e '.[demo]'
 	@touch $@
 
 lint: install  ## ruff: rules and format
@@ -42,7 +47,7 @@ services: install  ## start Kafka and LocalStack, as far as this machine can; th
 stop:  ## stop the servers that `make services` started
 	@$(BIN)/python $(SERVICES) stop all
 
-test: install services  ## every test, with real servers (they stay up for the next run: make stop)
+test: install $(VENV)/.demo services  ## every test, with real servers (they stay up for the next run: make stop)
 	$(PYTEST) tests/core tests/machines tests/sim tests/house tests/handlers tests/conformance tests/live
 
 test-fast: install  ## the tests that need no server
@@ -52,8 +57,11 @@ coverage: install  ## the core must be covered to the last branch
 	$(BIN)/coverage run -m pytest -q tests/core tests/machines
 	$(BIN)/coverage report --include='router/core/*' --fail-under=100
 
-demo: install  ## the whole story on real servers, in a minute
+demo: $(VENV)/.demo  ## the whole story in a minute: queues, a bucket, a poison record and its replay
 	$(BIN)/headrace demo
+
+demo-kafka: install  ## the same on a real Kafka, which it starts (Java 17, Maven)
+	$(BIN)/headrace demo --kafka
 
 clean:  ## remove what make and the tools made here
 	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -100,8 +100,9 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the configuration")
     one.add_argument("--connect", action="store_true", help="reach every source, destination and handler")
     one.add_argument("--setup", action="store_true", help="make the queues and notifications that sources lack, first")
-    one = add_command(commands, "demo", demo, "show it all on a real Kafka, in a minute")
-    one.add_argument("--keep", action="store_true", help="leave the folder, the topics and Kafka in place")
+    one = add_command(commands, "demo", demo, "show it all in a minute, on queues and a bucket that come with it")
+    one.add_argument("--kafka", action="store_true", help="on a real Kafka instead; it is started if need be")
+    one.add_argument("--keep", action="store_true", help="leave everything in place to look around, until Ctrl-C")
     one = add_command(commands, "event", event, "print a sample event, such as that of an SQS queue")
     one.add_argument("kind", nargs="?", metavar="KIND", help="which; without it, all kinds are listed")
     one.add_argument("--list", action="store_true", help="list all kinds")
@@ -219,9 +220,13 @@ def check(given: argparse.Namespace) -> int:
 
 
 def demo(given: argparse.Namespace) -> int:
-    from router.demo import tell
+    from router.demo_acts import until_interrupted
 
-    return _await(tell(keep=given.keep, as_json=given.json))
+    if given.kafka:
+        from router.demo_kafka import tell
+    else:
+        from router.demo import tell
+    return _await(until_interrupted(tell(keep=given.keep, as_json=given.json)))
 
 
 def event(given: argparse.Namespace) -> int:

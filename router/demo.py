@@ -1,253 +1,263 @@
-"""`headrace demo`: a poison record on a real Kafka, from its first failure to its replay, checked at every step.
+"""`headrace demo`: a bucket, a queue and a poison record, from its first failure to its replay, checked at every step.
 
-Nothing is staged: the service is the real command in a process of its own, what it did is read back from Kafka, from
-the handler's own output and from the failure store, and the story ends at once where one of them says otherwise.
+AWS is an emulator that runs beside it; nothing else is staged: the service is the real command in a process of its
+own, what it did is read back from the queues, from the handlers' own output and from the failure store, and the story
+ends at once where one of them says otherwise.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import signal
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from textwrap import indent
 from typing import Any, Final
 
+from router.demo_acts import PATIENCE_S, Acts, order
+from router.demo_aws import BUCKET, DEAD_LETTERS, FAILURES, ORDERS, UPLOAD_EVENTS, Aws, environment, require_emulator
 from router.demo_show import Narrator, narrator
-from router.demo_stage import DemoFailed, Project, Service, Topics, kafka_server, run_command
+from router.demo_stage import DemoFailed, Project, Service
 
-ORDERS: Final = 2000
+#: Orders and uploads come in portions, with this pause, so that a person sees them flow.
+PORTIONS: Final = 20
+PAUSE_S: Final = 0.1
+#: Of each portion: a few batches of orders, and uploads that are wanted.
+ORDERS_EACH: Final = 20
+UPLOADS_EACH: Final = 3
+ORDER_COUNT: Final = PORTIONS * ORDERS_EACH
+UPLOAD_COUNT: Final = PORTIONS * UPLOADS_EACH
 #: The order without a price, far enough in that the pipeline is seen running first.
-POISON: Final = 1234
-#: Orders come in portions of this size, with this pause, so that a person sees them flow.
-PORTION: Final = 100
-PAUSE_S: Final = 0.15
-#: Longest time one act may take.
-PATIENCE_S: Final = 60.0
-LOOK_S: Final = 0.1
-#: Exit status after Ctrl-C.
-INTERRUPTED: Final = 130
+POISON: Final = 234
 
-BUG: Final = 'item["price"]'
-REPAIR: Final = 'item.get("price", 0)'
+ORDERS_HANDLER: Final = "demo_queue.py"
+UPLOADS_HANDLER: Final = "demo_uploads.py"
+#: What the handlers write, in the demo's folder.
+PROCESSED_ORDERS: Final = "orders.txt"
+PROCESSED_UPLOADS: Final = "uploads.txt"
+
+FILE: Final = """\
+state: ./.headrace
+listen: 127.0.0.1:0
+aws: {{endpoint_url: "{url}"}}
+
+functions:
+  orders:
+    handler: demo_queue.handler
+    code: ./functions
+    environment: {{OUTPUT: {orders}}}
+  uploads:
+    handler: demo_uploads.handler
+    code: ./functions
+    timeout: 10
+    environment: {{OUTPUT: {uploads}, AWS_CONFIG_FILE: {aws}, AWS_SHARED_CREDENTIALS_FILE: {aws}}}
+
+"""
+MAPPINGS: Final = """\
+event_source_mappings:
+  orders:
+    function: orders
+    source: {sqs: {queue: orders}}
+    batch_size: 10
+    bisect_batch_on_function_error: true
+    maximum_retry_attempts: 2
+    destination_config: {on_failure: {sqs: {queue: orders-failures}}}
+  uploads:
+    function: uploads
+    source: {s3: {bucket: uploads, filter: {prefix: in/, suffix: .csv}, queue: upload-events}}
+"""
 
 
-async def tell(*, keep: bool, as_json: bool) -> int:
-    """Tell the whole story and clean up; 0 only if all of it truly happened, 130 when interrupted.
+async def tell(*, keep: bool, as_json: bool) -> None:
+    """Tell the whole story and clean up; with `keep`, only when it is interrupted, and the folder stays.
 
     Raises:
-        DemoFailed: at the first thing that did not.
+        ConfigError: the emulator is not installed.
+        DemoFailed: at the first thing that did not truly happen.
     """
-    me = asyncio.current_task()
-    assert me is not None, "a coroutine runs in a task"
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
-    try:
-        with narrator(ORDERS, as_json=as_json) as told:
-            await _tell(told, keep=keep)
-    except asyncio.CancelledError:
-        return INTERRUPTED
-    return 0
+    require_emulator()
+    totals = {"orders sent": ORDER_COUNT, "orders processed": ORDER_COUNT, "uploads processed": UPLOAD_COUNT}
+    with narrator(totals, as_json=as_json) as told, Project.made({}, keep=keep) as project:
+        async with Aws.running() as aws:
+            set_up(project, aws.url)
+            service = Service(project)
+            try:
+                await Story(told, aws, project, service).play()
+                told.tell("next", _next(project, keep=keep), folder=str(project.folder))
+                if keep:
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.Event().wait()
+            finally:
+                await service.stop()
 
 
-async def _tell(told: Narrator, *, keep: bool) -> None:
-    def progress(line: str) -> None:
-        told.tell("kafka", f"  {line}")
-
-    async with (
-        kafka_server(progress, keep=keep) as kafka,
-        Topics.made(kafka, keep=keep) as topics,
-        Project.made(topics, keep=keep) as project,
-    ):
-        told.tell("kafka", f"1. Kafka at {kafka}, topic {topics.orders}", kafka=kafka, topic=topics.orders)
-        service = Service(project)
-        try:
-            await Story(told, topics, project, service).play()
-        finally:
-            await service.stop()
-        _try_next(told, project, topics, keep=keep)
+def set_up(project: Project, url: str) -> None:
+    """Fill the folder."""
+    project.environment |= environment(project.folder / "aws", url)
+    folder = project.folder
+    paths = {"orders": folder / PROCESSED_ORDERS, "uploads": folder / PROCESSED_UPLOADS, "aws": folder / "aws"}
+    quoted = {name: json.dumps(str(path)) for name, path in paths.items()}
+    project.set_up(FILE.format(url=url, **quoted) + MAPPINGS, ORDERS_HANDLER, UPLOADS_HANDLER)
 
 
-class Story:
+class Story(Acts):
     """The acts, in order."""
 
     def __init__(
-        self, told: Narrator, topics: Topics, project: Project, service: Service, patience_s: float = PATIENCE_S
+        self, told: Narrator, aws: Aws, project: Project, service: Service, patience_s: float = PATIENCE_S
     ) -> None:
-        self._told = told
-        self._topics = topics
-        self._project = project
-        self._service = service
-        self._patience_s = patience_s
+        super().__init__(told, project, service, patience_s)
+        self._aws = aws
         self._sent = 0
 
     async def play(self) -> None:
-        await self._service.start()
+        await self._begin()
         self._told.tell(
-            "service", f"2. The service runs: headrace run {self._project.file}", file=str(self._project.file)
+            "flow",
+            f"3. {ORDER_COUNT} orders and {UPLOAD_COUNT} uploads flow; one order (number {POISON}) has no price",
         )
-        await self._flow()
-        failure = await self._failure_kept()
-        await self._dead_letter(failure)
-        await self._fix()
-        await self._replay(failure)
-        self._account()
-
-    async def _flow(self) -> None:
-        """Send all orders; wait until all but the poisoned one are processed, and tell how that was found."""
-        self._told.tell("flow", f"3. {ORDERS} orders flow, one of them (number {POISON}) has no price")
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._send())
-            await self._wait(lambda: any(self._events("batch.discarded")), "the poison record is given up")
-            self._tell_bisect()
-            await self._wait(lambda: True, "all other orders are processed", processed=ORDERS - 1)
+            await self._processed()
+        self._told.give_way()
+        failure = await self._kept()
+        await self._failure_record(failure)
+        await self._fix(ORDERS_HANDLER)
+        await self._replay(failure)
+        await self._account()
 
-    def _tell_bisect(self) -> None:
-        splits = list(self._events("batch.split"))
-        if not splits:
-            raise DemoFailed("the failed batch was not split")
-        sizes = [str(split["records"]) for split in splits]
+    async def _begin(self) -> None:
+        await self._aws.set_up()
         self._told.tell(
-            "bisect",
-            f"   A batch fails: {splits[0]['error_type']}: {splits[0]['error_message']}\n"
-            f"   It is halved until the poison record stands alone: {' > '.join([*sizes, '1'])} records",
-            sizes=[split["records"] for split in splits],
+            "aws",
+            f"1. An AWS of its own, the emulator ministack, at {self._aws.url}. There are a bucket {BUCKET}, a queue\n"
+            f"   {ORDERS} with the dead-letter queue {DEAD_LETTERS}, and a queue {FAILURES}. What the file lacks:",
+            url=self._aws.url,
         )
-
-    def _events(self, name: str) -> Iterator[dict[str, Any]]:
-        return (event for event in self._project.events() if event["event"] == name)
+        await self._show("setup", "check", "--connect", "--setup")
+        await self._service.start()
+        self._told.tell(
+            "service",
+            f"2. The service runs: headrace run {self._project.file}\n{indent(MAPPINGS, '     ').rstrip()}",
+            file=str(self._project.file),
+        )
 
     async def _send(self) -> None:
-        for first in range(0, ORDERS, PORTION):
-            await self._topics.send(map(order, range(first, first + PORTION)))
-            self._sent = first + PORTION
+        for portion in range(PORTIONS):
+            first = portion * ORDERS_EACH
+            numbers = range(first, first + ORDERS_EACH)
+            await self._aws.send(order(number, priced=number != POISON) for number in numbers)
+            self._sent = first + ORDERS_EACH
+            for key in (*wanted(portion), f"in/notes {portion}.txt", f"archive/report {portion}.csv"):
+                await self._aws.upload(key, "sku,quantity\nsku-1,2\n")
             await asyncio.sleep(PAUSE_S)
 
-    async def _failure_kept(self) -> dict[str, Any]:
-        """Wait until the failure is stored and its record accepted by the dead-letter topic."""
-        failure: dict[str, Any] = {}
-        async with self._within("the dead-letter topic accepts the failure record"):
-            while failure.get("status") != "delivered":
-                self._service.require_running()
-                failure = next(iter(await self._failures()), {})
-                await asyncio.sleep(LOOK_S)
-        if failure["batch_size"] != 1:
-            raise DemoFailed(f"the poison record does not stand alone: {failure}")
-        self._told.tell(
-            "kept",
-            f"4. It stands alone and is kept whole: failure {failure['id']}, {failure['shard']} at "
-            f"{failure['first_position']}, {failure['error_type']}: {failure['error_message']}",
-            failure=failure,
-        )
+    async def _kept(self) -> dict[str, Any]:
+        failure = await self._delivered()
+        self._told.tell("kept", "4. It stands alone and is kept whole.", failure=failure)
+        await self._show("list", "failures", "list")
+        await self._show("show", "failures", "show", failure["id"], lines=24)
         return failure
 
-    async def _dead_letter(self, failure: dict[str, Any]) -> None:
-        record = await self._topics.dead_letter()
-        offset = record["KafkaBatchInfo"]["recordInfo"]["offset"]
-        if offset != str(failure["first_position"]):
-            raise DemoFailed(f"the dead letter is about offset {offset}, not {failure['first_position']}")
+    async def _failure_record(self, failure: dict[str, Any]) -> None:
+        record = await self._aws.failure_record()
         condition = record["requestContext"]["condition"]
+        if record["requestContext"]["approximateInvokeCount"] != failure["attempts"]:
+            raise DemoFailed(f"the failure record is about something else: {record}")
         self._told.tell(
-            "dead_letter",
-            f"5. Its failure record is in the topic {self._topics.dead_letters}: {condition}, offset {offset}",
-            condition=condition,
+            "failure_record", f"5. Its failure record is in the queue {FAILURES}: {condition}", condition=condition
         )
-
-    async def _fix(self) -> None:
-        status = await self._service.stop()
-        if status != 0:
-            raise DemoFailed(f"the service ended with status {status} when asked to drain")
-        self._project.fix(BUG, REPAIR)
-        self._told.tell(
-            "fix",
-            f"6. The service drains and stops. The handler is fixed:\n     - {BUG}\n     + {REPAIR}",
-            exit_status=status,
-        )
-        await self._service.start()
-        self._told.tell("restart", "   The service runs again, and knows where it was.")
 
     async def _replay(self, failure: dict[str, Any]) -> None:
-        """Replay everything with the real command, once the service is up."""
-        await self._wait(lambda: len(list(self._events("mapping.started"))) == 2, "the mapping runs again")
-        status, output = await run_command(
-            "failures", "replay", "--all", "--yes", "--json", "-c", str(self._project.file)
-        )
-        ends = [json.loads(line) for line in output.splitlines()]
-        if status != 0 or ends[-1]["summary"]["replayed"] != 1:
-            raise DemoFailed(f"the replay ended with status {status}: {output}")
-        [after] = await self._failures()
-        if (after["id"], after["status"]) != (failure["id"], "replayed"):
-            raise DemoFailed(f"the failure is not replayed: {after}")
-        self._told.tell(
-            "replay", f"7. headrace failures replay --all: failure {after['id']} is replayed", failure=after
-        )
+        self._told.tell("replaying", "7. What was kept is run again, by its mapping.")
+        await self._show("replay", "failures", "replay", "--all", "--yes")
+        await self._replayed(failure)
 
-    def _account(self) -> None:
-        processed = self._project.processed()
-        self._count()
-        missing = set(range(ORDERS)) - set(processed)
-        if missing:
-            raise DemoFailed(f"orders were not processed: {sorted(missing)[:10]}")
-        again = len(processed) - len(set(processed))
+    async def _account(self) -> None:
+        """Compare what was sent with what the handlers wrote down, and require that nothing is left."""
+        left = dict.fromkeys((ORDERS, UPLOAD_EVENTS, DEAD_LETTERS), 1)
+        async with self._within("the queues are empty"):
+            while any(left.values()):
+                left = {queue: await self._aws.messages(queue) for queue in left}
+                await asyncio.sleep(0 if not any(left.values()) else PAUSE_S)
+        again = _repeated("order", map(str, range(ORDER_COUNT)), self._orders())
+        again += _repeated("upload", (key for each in range(PORTIONS) for key in wanted(each)), self._uploads())
         how = "each of them once" if not again else f"{again} of them twice (delivery is at least once)"
         self._told.tell(
             "done",
-            f"8. All {ORDERS} orders are processed, {how}, order {POISON} too.",
-            orders=ORDERS,
+            f"8. All {ORDER_COUNT} orders and {UPLOAD_COUNT} uploads are processed, {how}, order {POISON} too.\n"
+            f"   The queues are empty, {DEAD_LETTERS} as well.",
+            orders=ORDER_COUNT,
+            uploads=UPLOAD_COUNT,
             processed_again=again,
+            left=left,
         )
 
-    async def _failures(self) -> list[dict[str, Any]]:
-        listing = ("failures", "list", "--status", "all", "--json", "-c", str(self._project.file))
-        status, output = await run_command(*listing)
+    async def _show(self, step: str, *arguments: str, lines: int | None = None) -> None:
+        """Run a command for all to see, at most so many lines of it. Raises DemoFailed when it fails."""
+        line = f"headrace {' '.join(arguments)}"
+        if self._told.as_json:
+            status, output = await self._project.run(*arguments, "--json")
+            self._told.tell(step, line, output=[json.loads(each) for each in output.splitlines()])
+        else:
+            self._told.tell(step, f"\n$ {line}")
+            if lines is None:
+                status = await self._project.run_shown(*arguments)
+            else:
+                status, output = await self._project.run(*arguments)
+                self._told.tell(step, _first(lines, output))
+            self._told.tell(step, "")
         if status != 0:
-            raise DemoFailed(f"the failures cannot be listed (status {status})")
-        failures: list[dict[str, Any]] = json.loads(output)
-        return failures
+            raise DemoFailed(f"`{line}` ended with status {status}")
 
-    async def _wait(self, happened: Callable[[], bool], what: str, *, processed: int = 0) -> None:
-        """Wait for a fact, and until so many orders are processed."""
-        async with self._within(what):
-            while self._count() < processed or not happened():
-                self._service.require_running()
-                await asyncio.sleep(LOOK_S)
+    def _count(self) -> bool:
+        orders, uploads = len(set(self._orders())), len(set(self._uploads()))
+        self._told.count({"orders sent": self._sent, "orders processed": orders, "uploads processed": uploads})
+        return orders >= ORDER_COUNT - 1 and uploads >= UPLOAD_COUNT
 
-    @asynccontextmanager
-    async def _within(self, what: str) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(self._patience_s):
-                yield
-        except TimeoutError:
-            raise DemoFailed(f"within {self._patience_s:.0f} s it did not come to this: {what}") from None
+    def _orders(self) -> list[str]:
+        return [line.split()[0] for line in self._project.written(PROCESSED_ORDERS)]
 
-    def _count(self) -> int:
-        processed = len(set(self._project.processed()))
-        self._told.count(self._sent, processed)
-        return processed
+    def _uploads(self) -> list[str]:
+        return [line.partition(" ")[2] for line in self._project.written(PROCESSED_UPLOADS)]
 
 
-def order(number: int) -> dict[str, Any]:
-    """Make an order; the poisoned one lacks a price."""
-    item: dict[str, Any] = {"sku": f"sku-{number % 17}", "quantity": 1 + number % 3}
-    if number != POISON:
-        item["price"] = 5 + number % 40
-    return {"order": number, "customer": f"customer-{number % 50}", "items": [item]}
+def wanted(portion: int) -> list[str]:
+    """Give the keys of a portion that the mapping is for."""
+    return [f"in/report {portion}+{number}.csv" for number in range(UPLOADS_EACH)]
 
 
-def _try_next(told: Narrator, project: Project, topics: Topics, *, keep: bool) -> None:
+def _repeated(what: str, sent: Iterable[str], processed: Iterable[str]) -> int:
+    """Count what was processed more than once. Raises DemoFailed when it is not what was sent."""
+    times = Counter(processed)
+    wrong = set(sent) ^ set(times)
+    if wrong:
+        raise DemoFailed(f"lost, or never sent: {what} {', '.join(sorted(wrong)[:10])}")
+    return sum(count > 1 for count in times.values())
+
+
+def _first(count: int, output: str) -> str:
+    lines = output.rstrip().splitlines()
+    more = [f"... and {len(lines) - count} lines more"] if len(lines) > count else []
+    return "\n".join([*lines[:count], *more])
+
+
+def _next(project: Project, *, keep: bool) -> str:
     if not keep:
-        told.tell(
-            "next",
-            "\nNow try it with your own topic: docs/getting-started.md.\n"
-            "`headrace demo --keep` leaves everything in place to look around.",
+        return (
+            "\nNext:\n"
+            "  headrace demo --keep     leaves all of it running until Ctrl-C, to look around\n"
+            "  headrace demo --kafka    the same on a real Kafka\n"
+            "  docs/getting-started.md  a mapping of your own"
         )
-        return
-    told.tell(
-        "next",
-        f"\nEverything is still in {project.folder}, and the topics in Kafka at {topics.kafka}. Look around:\n"
+    own = project.folder / "aws"
+    return (
+        "\nAll of it still runs, until Ctrl-C. In another terminal:\n"
         f"  export HEADRACE_CONFIG={project.file}\n"
-        "  headrace run &\n"
+        f"  export AWS_CONFIG_FILE={own} AWS_SHARED_CREDENTIALS_FILE={own}\n"
         "  headrace status\n"
         "  headrace failures list --status all\n"
-        "Change functions/demo_orders.py or headrace.yaml there, and start the service again.",
-        folder=str(project.folder),
+        f"  aws s3 cp a.csv s3://{BUCKET}/in/a.csv; cat {project.folder / PROCESSED_UPLOADS}\n"
+        f"The folder stays: change headrace.yaml or functions/ there."
     )
