@@ -48,7 +48,7 @@ async def run(name: str, seconds: float) -> Run:
                 return await observe(endpoint, peer.pids, seconds)
         mapping = sqs(endpoint.name, batch_size=int(name.removeprefix("headrace-")))
         workers = {"reserved_concurrency": WORKERS, "concurrency_per_worker": GROUPS // WORKERS}
-        async with headrace(endpoint, mapping, HANDLER, **workers) as daemon:
+        async with headrace(endpoint, {"bench": mapping}, HANDLER, **workers) as daemon:
             await endpoint.deleted(1)
             await asyncio.sleep(_WARM_S)
             one = await observe(endpoint, lambda: [daemon.pid, *daemon.workers()], seconds)

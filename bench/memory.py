@@ -2,6 +2,9 @@
 
 Resident sizes are those of /proc, of the daemon's process; a worker's are the user's business and listed beside. A
 separate start with Python's own import timing tells which modules the daemon loads.
+
+With both a Kafka and an SQS mapping the daemon is watched for some time: with a handler that does nothing, and with one
+so slow that whatever may be held is held; a line through what it held tells whether it grows.
 """
 
 from __future__ import annotations
@@ -10,14 +13,21 @@ import argparse
 import asyncio
 import json
 import re
+import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from bench import procs, topics
-from bench.daemon import Headrace
+from bench.daemon import NOOP, Headrace, kafka
 from bench.figures import keep, spread, table
+from bench.queues import Endpoint, headrace, sqs
 
 _AWS = ("boto3", "aioboto3", "botocore", "aiobotocore")
+#: Before it counts: all is loaded, and buffers are full.
+_WARM_S = 10.0
+_LOOK_S = 0.5
+_HANDLERS = {"no-op": NOOP, "slow": "import time\n\ndef handler(event, context):\n    time.sleep(0.1)\n"}
 _IMPORTED = re.compile(r"^import time:\s+\d+ \|\s+\d+ \|\s+(\S+)$", re.MULTILINE)
 
 
@@ -38,7 +48,8 @@ async def _look(daemon: Headrace) -> Held:
 
 async def idle(servers: str, seconds: float) -> Held:
     """One mapping on an empty topic."""
-    async with topics.temporary(servers, "headrace-bench-idle") as topic, Headrace(servers, topic, {}) as daemon:
+    empty = topics.temporary(servers, "headrace-bench-idle")
+    async with empty as topic, Headrace({"bench": kafka(servers, topic)}) as daemon:
         await asyncio.sleep(seconds)
         return await _look(daemon)
 
@@ -46,31 +57,71 @@ async def idle(servers: str, seconds: float) -> Held:
 async def loaded(servers: str, records: int, size_bytes: int) -> Held:
     """A backlog, until it is done."""
     topic = await topics.filled(servers, records, size_bytes)
-    async with Headrace(servers, topic, {"batch_size": 100}) as daemon:
+    async with Headrace({"bench": kafka(servers, topic, batch_size=100)}) as daemon:
         await daemon.follow(records)
         return await _look(daemon)
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What the daemon held while it worked for two mappings."""
+
+    rss_mb: Sequence[float]
+    seconds: float
+    kafka_records: int
+    queue_messages: int
+
+    @property
+    def growth_mb_per_min(self) -> float:
+        """Slope of the straight line nearest to what was seen."""
+        return statistics.linear_regression(range(len(self.rss_mb)), self.rss_mb).slope * 60 / _LOOK_S
+
+
+async def both(servers: str, records: int, size_bytes: int, handler: str, seconds: float) -> Course:
+    """Watch a daemon that reads a backlog from Kafka, and a queue that does not end."""
+    topic = await topics.filled(servers, records, size_bytes)
+    async with Endpoint(["--size", str(size_bytes)]) as endpoint:
+        mappings = {"queue": sqs(endpoint.name, batch_size=10), "topic": kafka(servers, topic, batch_size=100)}
+        async with headrace(endpoint, mappings, _HANDLERS[handler]) as daemon:
+            await endpoint.deleted(1)
+            await asyncio.sleep(_WARM_S)
+            seen: list[float] = []
+            for _ in range(int(seconds / _LOOK_S)):
+                await asyncio.sleep(_LOOK_S)
+                seen.append(procs.usage(daemon.pid).rss_mb)
+            messages = (await endpoint.report())["deleted"]
+            read = (await daemon.metrics())["invoked_event_count_total"] - messages
+    return Course(seen, seconds, int(read), messages)
 
 
 async def aws_modules(servers: str) -> list[str]:
     """Give the AWS libraries that a daemon without need of them has loaded."""
     async with topics.temporary(servers, "headrace-bench-imports") as topic:
-        async with Headrace(servers, topic, {}, environment={"PYTHONPROFILEIMPORTTIME": "1"}) as daemon:
+        watched = {"PYTHONPROFILEIMPORTTIME": "1"}
+        async with Headrace({"bench": kafka(servers, topic)}, environment=watched) as daemon:
             imported = set(_IMPORTED.findall(daemon.log.read_text()))
         assert "aiokafka" in imported, "the list of imports is there"
         return sorted(imported.intersection(_AWS))
 
 
-async def measure(options: argparse.Namespace) -> dict[str, object]:
+async def measure(options: argparse.Namespace) -> tuple[list[str], dict[str, list[Held]], dict[str, list[Course]]]:
     servers = topics.bootstrap()
     loaded_aws = await aws_modules(servers)
     found: dict[str, list[Held]] = {}
+    courses: dict[str, list[Course]] = {}
     for _ in range(options.repeats):
-        found.setdefault("idle", []).append(await idle(servers, options.idle_seconds))
-        for size_bytes in options.sizes:
-            for records in options.records:
-                held = found.setdefault(f"{records:,} x {size_bytes} B", [])
-                held.append(await loaded(servers, records, size_bytes))
-    return {"held": found, "aws_modules": loaded_aws}
+        if "kafka" in options.only:
+            found.setdefault("idle", []).append(await idle(servers, options.idle_seconds))
+            for size_bytes in options.sizes:
+                for records in options.records:
+                    held = found.setdefault(f"{records:,} x {size_bytes} B", [])
+                    held.append(await loaded(servers, records, size_bytes))
+        if "both" in options.only:
+            for size_bytes in options.sizes:
+                for handler in _HANDLERS:
+                    course = await both(servers, max(options.records), size_bytes, handler, options.seconds)
+                    courses.setdefault(f"{size_bytes} B, {handler} handler", []).append(course)
+    return loaded_aws, found, courses
 
 
 def summary(found: dict[str, list[Held]]) -> str:
@@ -87,27 +138,44 @@ def summary(found: dict[str, list[Held]]) -> str:
     return table(["MB", "daemon", "daemon at its peak", "worker"], rows)
 
 
+def courses_summary(courses: dict[str, list[Course]]) -> str:
+    rows = [
+        [
+            name,
+            spread((statistics.median(one.rss_mb) for one in mine), ".1f"),
+            spread((max(one.rss_mb) for one in mine), ".1f"),
+            spread((one.growth_mb_per_min for one in mine), "+.2f"),
+            spread((one.kafka_records for one in mine), ",.0f"),
+            spread((one.queue_messages for one in mine), ",.0f"),
+        ]
+        for name, mine in courses.items()
+    ]
+    return table(["Kafka and SQS, MB", "median", "highest", "growth a minute", "records", "messages"], rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--records", type=int, nargs="+", default=[200_000, 1_000_000], help="sizes of the backlog")
     parser.add_argument("--sizes", type=int, nargs="+", default=[200, 1000], help="bytes of a value")
     parser.add_argument("--idle-seconds", type=float, default=30)
+    parser.add_argument("--seconds", type=float, default=30, help="to watch a daemon of two mappings")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=("kafka", "both"), default=("kafka", "both"))
     parser.add_argument("--json", action="store_true", help="print raw results")
     options = parser.parse_args()
-    results = asyncio.run(measure(options))
-    held: dict[str, list[Held]] = results["held"]  # type: ignore[assignment]
+    aws, held, courses = asyncio.run(measure(options))
     raw = {
         "options": vars(options),
-        **results,
         "held": {name: [asdict(one) for one in each] for name, each in held.items()},
+        "courses": {name: [asdict(one) for one in each] for name, each in courses.items()},
+        "aws_modules": aws,
     }
     path = keep("memory", raw)
     if options.json:
         print(json.dumps(raw))
     else:
-        print(summary(held))
-        print(f"AWS libraries loaded: {', '.join(map(str, results['aws_modules'])) or 'none'}")  # type: ignore[call-overload]
+        print(*(shown for shown in (held and summary(held), courses and courses_summary(courses)) if shown), sep="\n\n")
+        print(f"AWS libraries loaded by a daemon of Kafka only: {', '.join(aws) or 'none'}")
     print(f"raw results: {path}", file=sys.stderr)
 
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 import aiohttp
 
 from bench import procs
-from bench.daemon import Headrace
+from bench.daemon import NOOP, Headrace
 
 _ROOT = Path(__file__).parents[1]
 _PATIENCE_S = 60
@@ -112,11 +112,12 @@ def sqs(queue: str, **more: Any) -> dict[str, Any]:
     return {"source": {"sqs": {"queue": queue}}, **more}
 
 
-def headrace(endpoint: Endpoint, mapping: Mapping[str, Any], code: str | None = None, **function: Any) -> Headrace:
+def headrace(
+    endpoint: Endpoint, mappings: Mapping[str, Mapping[str, Any]], code: str = NOOP, **function: Any
+) -> Headrace:
     """Give a daemon that reads the bench's queue."""
     aws = {"aws": {"endpoint_url": endpoint.url, "region": "us-east-1"}}
-    more = {} if code is None else {"code": code}
-    return Headrace({"bench": mapping}, function=function, environment=CREDENTIALS, more=aws, **more)
+    return Headrace(mappings, code, function, CREDENTIALS, aws)
 
 
 @dataclass(frozen=True, slots=True)

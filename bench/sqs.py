@@ -50,7 +50,7 @@ async def run(name: str, seconds: float, size_bytes: int) -> Run:
             mapping = sqs(endpoint.name, batch_size=10)
             if name == "s3":
                 mapping["source"] = {"s3": {"bucket": BUCKET, "queue": endpoint.name}}
-            async with headrace(endpoint, mapping) as daemon:
+            async with headrace(endpoint, {"bench": mapping}) as daemon:
                 await endpoint.deleted(_WARM_MESSAGES)
                 await asyncio.sleep(_WARM_S)
                 one = await observe(endpoint, lambda: [daemon.pid, *daemon.workers()], seconds)

@@ -36,18 +36,18 @@ def bootstrap() -> str:
     return exports["HEADRACE_TEST_KAFKA"]
 
 
-async def filled(servers: str, records: int, size_bytes: int) -> str:
+async def filled(servers: str, records: int, size_bytes: int, partitions: int = PARTITIONS) -> str:
     """Give the name of a topic that holds just so many records of random bytes; fill it when there is none."""
-    topic = f"headrace-bench-{records}x{size_bytes}"
+    topic = f"headrace-bench-{records}x{size_bytes}" + (f"-{partitions}" if partitions != PARTITIONS else "")
     async with _admin(servers) as admin:
         if topic in await admin.list_topics():
-            if await _count(servers, topic) == records:
+            if await _count(servers, topic, partitions) == records:
                 return topic
             await admin.delete_topics([topic])
             await _wait_for(lambda: _is_gone(admin, topic))
-        await create(admin, topic)
+        await create(admin, topic, partitions)
     print(f"filling {topic} ...", file=sys.stderr, flush=True)
-    await _fill(servers, topic, records, size_bytes)
+    await _fill(servers, topic, records, size_bytes, partitions)
     return topic
 
 
@@ -63,10 +63,10 @@ async def temporary(servers: str, name: str) -> AsyncIterator[str]:
             await admin.delete_topics([topic])
 
 
-async def create(admin: AIOKafkaAdminClient, topic: str) -> None:
+async def create(admin: AIOKafkaAdminClient, topic: str, partitions: int = PARTITIONS) -> None:
     """Create a topic and wait until it can be written."""
-    await admin.create_topics([NewTopic(topic, PARTITIONS, 1)])
-    await _wait_for(lambda: _has_leaders(admin, topic))
+    await admin.create_topics([NewTopic(topic, partitions, 1)])
+    await _wait_for(lambda: _has_leaders(admin, topic, partitions))
 
 
 async def committed(servers: str, group: str) -> int:
@@ -86,32 +86,32 @@ async def _is_gone(admin: AIOKafkaAdminClient, topic: str) -> bool:
     return topic not in await admin.list_topics()
 
 
-async def _has_leaders(admin: AIOKafkaAdminClient, topic: str) -> bool:
+async def _has_leaders(admin: AIOKafkaAdminClient, topic: str, partitions: int) -> bool:
     [described] = await admin.describe_topics([topic])
     led = [found for found in described["partitions"] if not found["error_code"] and found["leader"] >= 0]
-    return len(led) == PARTITIONS
+    return len(led) == partitions
 
 
-async def _count(servers: str, topic: str) -> int:
+async def _count(servers: str, topic: str, partitions: int) -> int:
     consumer = AIOKafkaConsumer(bootstrap_servers=servers)
     await consumer.start()
     try:
-        ends = await consumer.end_offsets([TopicPartition(topic, number) for number in range(PARTITIONS)])
+        ends = await consumer.end_offsets([TopicPartition(topic, number) for number in range(partitions)])
         return sum(ends.values())
     finally:
         await consumer.stop()
 
 
-async def _fill(servers: str, topic: str, records: int, size_bytes: int) -> None:
+async def _fill(servers: str, topic: str, records: int, size_bytes: int, partitions: int) -> None:
     pool = random.Random(1).randbytes(size_bytes + 65536)
     producer = AIOKafkaProducer(bootstrap_servers=servers, max_batch_size=_BATCH_BYTES, acks="all")
     await producer.start()
     try:
-        batches = [producer.create_batch() for _ in range(PARTITIONS)]
+        batches = [producer.create_batch() for _ in range(partitions)]
         for number in range(records):
             key = KEYS[number % len(KEYS)]
             value = pool[number % 65536 :][:size_bytes]
-            partition = crc32(key) % PARTITIONS
+            partition = crc32(key) % partitions
             if batches[partition].append(key=key, value=value, timestamp=None) is None:
                 await producer.send_batch(batches[partition], topic, partition=partition)
                 batches[partition] = producer.create_batch()
@@ -122,7 +122,7 @@ async def _fill(servers: str, topic: str, records: int, size_bytes: int) -> None
         await producer.flush()
     finally:
         await producer.stop()
-    assert await _count(servers, topic) == records
+    assert await _count(servers, topic, partitions) == records
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 import aioboto3
 import uvloop
-from botocore.config import Config
+from aiobotocore.config import AioConfig
 
 
 async def poll(sqs: Any, queue: str, work_s: float) -> None:
@@ -28,7 +28,7 @@ async def poll(sqs: Any, queue: str, work_s: float) -> None:
 
 
 async def main(url: str, name: str, in_flight: int, work_s: float) -> None:
-    settings = Config(max_pool_connections=in_flight)
+    settings = AioConfig(max_pool_connections=in_flight)
     client = aioboto3.Session().client("sqs", endpoint_url=url, config=settings)
     async with client as sqs, asyncio.TaskGroup() as polls:
         queue = (await sqs.get_queue_url(QueueName=name))["QueueUrl"]
