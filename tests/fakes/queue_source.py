@@ -16,6 +16,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from itertools import count
 from random import Random
 from typing import Any
@@ -107,6 +108,8 @@ class MemoryQueue:
         self._messages: dict[str, Held] = {}
         self._wall = wall
         self._shuffle = shuffle
+        self._planned: list[tuple[float, int, str, str | None, str | None]] = []
+        self._plans = count()
         self._numbers = count(1)
         self._receipts = count(1)
         self._changed = asyncio.Event()
@@ -128,8 +131,13 @@ class MemoryQueue:
         return name
 
     def send_at(self, time_s: float, body: str, *, group: str | None = None, message_id: str | None = None) -> None:
-        """Send when the loop's clock shows `time_s`."""
-        asyncio.get_running_loop().call_at(time_s, lambda: self.send(body, group=group, message_id=message_id))
+        """Send when the loop's clock shows `time_s`; what is to be sent at one time keeps its order."""
+        heappush(self._planned, (time_s, next(self._plans), body, group, message_id))
+        asyncio.get_running_loop().call_at(time_s, self._send_planned)
+
+    def _send_planned(self) -> None:
+        _, _, body, group, message_id = heappop(self._planned)
+        self.send(body, group=group, message_id=message_id)
 
     def remove(self) -> None:
         """Delete the queue and all its messages."""
