@@ -1,4 +1,4 @@
-"""LocalStack, for SQS."""
+"""LocalStack, for SQS, and for S3 and SNS, which send to its queues."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class LocalStack(Server):
         return {
             "GATEWAY_LISTEN": f"{HOST}:{self.port()}",
             "LOCALSTACK_HOST": f"{HOST}:{self.port()}",
-            "SERVICES": "sqs",
+            "SERVICES": "sqs,s3,sns",
             "SQS_ENDPOINT_STRATEGY": "path",  # queue URLs that resolve without DNS
             "GATEWAY_WORKER_COUNT": "100",  # every long poll holds one; the default is 10
             "DISABLE_EVENTS": "1",
