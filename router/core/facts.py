@@ -360,10 +360,12 @@ class Replayed:
 
 @dataclass(frozen=True, slots=True)
 class ReplayRefused:
-    """A replay cannot run here and now; its failure stays as it is."""
+    """A replay cannot run here and now, or what has a place of its own failed again; either stays as it is."""
 
     failure_id: str
     reason: str
+    #: Did the function run, and fail?
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

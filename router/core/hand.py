@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from router.core.model import Batch, Chunk
+
+#: Messages that one call deletes, extends or gives back (Amazon SQS quotas).
+CALL_LIMIT: Final = 10
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +51,10 @@ class Hand:
     def get(self, position: int) -> Message | None:
         return self._messages.get(position)
 
+    def expect(self, position: int) -> Message:
+        """Give a message that must be in hand."""
+        return self._messages[position]
+
     def take(self, chunk: Chunk, lease_end_s: float) -> list[int]:
         """Take a page in and give the indexes of what is new; what is in hand already has its lease renewed."""
         fresh: list[int] = []
@@ -72,9 +79,9 @@ class Hand:
                 self.bytes -= message.chunk.sizes[message.index]
 
     def rows(self, positions: Iterable[int]) -> Mapping[int, Any]:
-        """Give the newest rows, with their receipts, of messages that are in hand."""
+        """Give the newest rows, with their receipts, of messages that are all in hand."""
         messages = self._messages
-        return {position: messages[position].row for position in positions if position in messages}
+        return {position: messages[position].row for position in positions}
 
     def lease_end_s(self, batch: Batch) -> float:
         """Give the time at which the first lease of a batch ends; all of it is in hand."""

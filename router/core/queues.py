@@ -26,19 +26,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from itertools import count
-from math import ceil, inf
+from math import inf
 from typing import TYPE_CHECKING, Final, assert_never
 
 from router.core import facts as f
 from router.core.agenda import Agenda
+from router.core.deletes import Deletes
 from router.core.describe import ShardStatus, failed_batch, tell_try
 from router.core.hand import Deletion, Hand
 from router.core.keeping import Keeping
-from router.core.lane import Discard, Plan, Planner, backoff_s
+from router.core.lane import Discard, Plan, Planner
+from router.core.leases import Leases
 from router.core.memory import Memory
 from router.core.model import (
-    OUTAGE_BACKOFF,
     UNKNOWN_TIME_MS,
     Batch,
     Chunk,
@@ -59,12 +59,6 @@ from router.core.window import BatchWindow
 if TYPE_CHECKING:
     from random import Random
 
-#: Messages that one call deletes, extends or gives back (Amazon SQS quotas).
-CALL_LIMIT: Final = 10
-#: Deletes under way at once.
-DELETES_AT_ONCE: Final = 16
-#: Longest lease (Amazon SQS quotas: 12 hours).
-LONGEST_LEASE_S: Final = 43200
 #: Failed batches that wait in memory for their next try; more are left to the queue until then.
 HELD_BATCHES: Final = 200
 #: Messages in hand at least, before receiving stops for what waits behind its key.
@@ -113,17 +107,10 @@ class QueueEngine:
         self._replays = Replays()
         #: Replays whose records have a place of their own.
         self._elsewhere: set[str] = set()
-        self._calls = count(1)
-        self._to_delete: deque[int] = deque()
-        self._deleting: dict[int, Mapping[int, object]] = {}
-        self._delete_failures = 0
-        self._delete_error: str | None = None
-        #: Extends under way: when the leases end if they succeed.
-        self._extending: dict[int, tuple[Mapping[int, object], float]] = {}
+        self._deletes = Deletes(self._hand, rng)
+        self._leases = Leases(self._hand)
         self._beats = False
         self._memory = Memory(remembered, rng)
-        #: Messages that are only to be deleted.
-        self._undeleted = 0
         #: Failures in a row that were left to the queue, and the last one.
         self._failed_in_a_row = 0
         self._last_error: str | None = None
@@ -144,7 +131,7 @@ class QueueEngine:
         self._take(fact, now)
         self._agenda.run_due(now)
         self._start(now)
-        self._delete()
+        self._commands += self._deletes.wanted()
         if self._draining:
             self._finish_if_idle()
         elif self._open and self._held is None:
@@ -165,15 +152,17 @@ class QueueEngine:
             case f.Deleted(call, failed):
                 self._deleted(call, failed, now)
             case f.DeleteFailed(call, error):
-                self._delete_failed(call, error, now)
+                self._not_deleted(self._deletes.failed(call, error), now)
             case f.Due():
                 self._agenda.woken()
             case f.ReceiveFailed(poll, error):
                 self._receive_failed(poll, error, now)
             case f.Extended(call, failed):
-                self._extended(call, failed)
+                self._leases.ended(call, failed)
+                if failed:
+                    self._not_extended(len(failed), next(iter(failed.values())))
             case f.ExtendFailed(call, error):
-                self._extended(call, dict.fromkeys(self._extending[call][0], error))
+                self._not_extended(self._leases.failed(call), error)
             case f.Remembered(call):
                 self._written(call, now)
             case f.RememberFailed(call, error):
@@ -233,7 +222,7 @@ class QueueEngine:
         wanted = set(kept)
         unwanted = [chunk.positions[index] for index in fresh if index not in wanted]
         if unwanted:
-            self._finish(unwanted)
+            self._deletes.add(unwanted)
         for index in fresh:
             if index in chunk.unfit and index in wanted:
                 self._refuse_unfit(chunk, index, now)
@@ -450,7 +439,7 @@ class QueueEngine:
             left.update(plan.discard.batch.positions())
         done = [position for position in batch.positions() if position not in left]
         if done:
-            followers.append(self._finish(done))
+            followers.append(self._deletes.add(done))
         if plan.discard:
             followers.append(plan.discard.batch)
         again = () if returns else plan.again
@@ -483,7 +472,7 @@ class QueueEngine:
             self._offer(batch, now)
             return
         if not self._forced:
-            self._give_back(batch.positions())
+            self._commands += self._leases.give_back(batch.positions())
         self._leave([batch], now)
 
     # --- batches that were refused
@@ -555,32 +544,11 @@ class QueueEngine:
             return
         lapses = not self._polling.heartbeat and batch.not_before_s >= self._hand.lease_end_s(batch)
         if lapses or len(self._live) - len(self._running) > HELD_BATCHES:
-            self._extend(batch.positions(), min(ceil(wait_s), LONGEST_LEASE_S), now)
+            self._commands += self._leases.extend(batch.positions(), wait_s, now)
             self._leave([batch], now)
 
-    def _give_back(self, positions: Sequence[int]) -> None:
-        """Let the queue show messages again at once."""
-        self._call_extend(positions, 0, -inf)
-
-    def _extend(self, positions: Sequence[int], lease_s: int, now: Instant) -> None:
-        self._call_extend(positions, lease_s, now.mono_s + lease_s)
-
-    def _call_extend(self, positions: Sequence[int], lease_s: int, until_s: float) -> None:
-        for at in range(0, len(positions), CALL_LIMIT):
-            rows = self._hand.rows(positions[at : at + CALL_LIMIT])
-            if rows:
-                call = next(self._calls)
-                self._extending[call] = rows, until_s
-                self._commands.append(f.Extend(call, rows, lease_s))
-
-    def _extended(self, call: int, failed: Mapping[int, str]) -> None:
-        rows, until_s = self._extending.pop(call)
-        for position, row in rows.items():
-            message = self._hand.get(position)
-            if message and message.row is row and position not in failed:
-                message.lease_end_s = until_s
-        if failed:
-            self._note("lease.not_extended", messages=len(failed), error=next(iter(failed.values())))
+    def _not_extended(self, messages: int, error: str) -> None:
+        self._note("lease.not_extended", messages=messages, error=error)
 
     def _beat_later(self, now: Instant) -> None:
         if self._polling.heartbeat and not self._beats and len(self._hand):
@@ -588,82 +556,31 @@ class QueueEngine:
             self._agenda.at(now.mono_s + self._lease_s / 3, self._beat)
 
     def _beat(self, now: Instant) -> None:
-        """Extend the leases of what is in hand and has used up a third of them."""
         self._beats = False
-        old_s = now.mono_s + self._lease_s * 2 / 3
-        due = [position for position, each in self._hand if each.deletion is None and each.lease_end_s <= old_s]
-        self._extend(due, ceil(self._lease_s), now)
+        self._commands += self._leases.beat(self._lease_s, now)
         self._beat_later(now)
 
     # --- deleting
 
-    def _finish(self, positions: Sequence[int]) -> Deletion:
-        """Delete messages; what the queue does not delete is not run again as long as it is known here."""
-        deletion = Deletion(len(positions))
-        for position in positions:
-            message = self._hand.get(position)
-            assert message is not None, "what ran is in hand"
-            message.deletion = deletion
-        self._undeleted += len(positions)
-        self._to_delete.extend(positions)
-        return deletion
-
-    def _delete(self) -> None:
-        """Delete in tens: what is finished while a call is under way shares the next one."""
-        most = DELETES_AT_ONCE
-        while self._to_delete and len(self._deleting) < (most if len(self._to_delete) >= CALL_LIMIT else 1):
-            positions = [self._to_delete.popleft() for _ in range(min(CALL_LIMIT, len(self._to_delete)))]
-            rows = self._hand.rows(positions)
-            call = next(self._calls)
-            self._deleting[call] = rows
-            self._commands.append(f.Delete(call, rows))
-
     def _deleted(self, call: int, failed: Mapping[int, str], now: Instant) -> None:
-        rows = self._deleting.pop(call)
-        self._delete_error = None
-        if not failed:
-            self._delete_failures = 0
-        for position, row in rows.items():
-            message = self._hand.get(position)
-            assert message is not None, "what is being deleted stays in hand"
-            if position not in failed and message.row is row:
-                self._gone(position, now)
-            elif position not in failed:  # it came again meanwhile, under a new receipt
-                self._to_delete.append(position)
+        self._gone(self._deletes.ended(call, failed), now)
         if failed:
             self._not_deleted(failed, now)
 
-    def _delete_failed(self, call: int, error: str, now: Instant) -> None:
-        self._delete_error = error
-        self._not_deleted(dict.fromkeys(self._deleting.pop(call), error), now)
-
     def _not_deleted(self, failed: Mapping[int, str], now: Instant) -> None:
-        """Try again for a while; a message that then comes again is run again."""
+        """Try again for a while; what then comes again is run again."""
         self._note("message.not_deleted", messages=len(failed), error=next(iter(failed.values())))
-        wait_s = backoff_s(OUTAGE_BACKOFF, self._delete_failures, self._rng)
-        self._delete_failures += 1
-        again: list[int] = []
-        for position in failed:
-            message = self._hand.get(position)
-            assert message is not None, "what is being deleted stays in hand"
-            if now.mono_s + wait_s < message.lease_end_s + self._lease_s:
-                again.append(position)
-            else:
-                self._gone(position, now)
-        self._agenda.at(now.mono_s + wait_s, lambda _: self._to_delete.extend(again))
+        wait_s, again, gone = self._deletes.retry(list(failed), self._lease_s, now)
+        self._agenda.at(now.mono_s + wait_s, lambda _: self._deletes.again(again))
+        self._gone(gone, now)
 
-    def _gone(self, position: int, now: Instant) -> None:
-        """Follow the end of a message: what waited for its deletion may go."""
-        message = self._hand.get(position)
-        assert message is not None
-        assert message.deletion is not None
-        self._hand.let_go([position])
-        self._undeleted -= 1
-        if self._memory.forget(position):
-            self._flush_later(now)
-        message.deletion.left -= 1
-        if not message.deletion.left:
-            for item in self._turns.replace(message.deletion):
+    def _gone(self, positions: Sequence[int], now: Instant) -> None:
+        """Follow the end of messages: what waited for their deletion may go."""
+        for position in positions:
+            if self._memory.forget(position):
+                self._flush_later(now)
+            deletion = self._deletes.forget(position)
+            for item in self._turns.replace(deletion) if deletion else ():
                 self._offer(item, now)
 
     # --- remembering
@@ -710,7 +627,7 @@ class QueueEngine:
             self._succeed(batch, (), now)
             self._replay_moved(batch.replays, 0, failure_id)
         else:
-            self._succeed(batch, [self._finish(batch.positions())], now)
+            self._succeed(batch, [self._deletes.add(batch.positions())], now)
 
     def _keep_failed(self, failure_id: str, error: str, now: Instant) -> None:
         failed = self._keeping.failed(failure_id, error)
@@ -748,7 +665,7 @@ class QueueEngine:
             self._await_refused(batch, now)
         elif isinstance(verdict, FailedWhole) and len(plan.again) < 2 and failure_id in self._elsewhere:
             self._succeed(batch, (), now)
-            self._refuse_replay(failure_id, f"{verdict.error.error_type}: {verdict.error.message}")
+            self._refuse_replay(failure_id, f"{verdict.error.error_type}: {verdict.error.message}", failed=True)
         elif self._returns(verdict, plan) and isinstance(verdict, FailedWhole):
             discard = Discard(batch, Reason.RETRIES, verdict.error, verdict.responded, verdict.function_error)
             self._keep(discard, now)
@@ -764,10 +681,10 @@ class QueueEngine:
             self._elsewhere.discard(failure_id)
             self._commands.append(over)
 
-    def _refuse_replay(self, failure_id: str, reason: str) -> None:
+    def _refuse_replay(self, failure_id: str, reason: str, *, failed: bool = False) -> None:
         if self._replays.abandon([failure_id]):
             self._elsewhere.discard(failure_id)
-            self._commands.append(f.ReplayRefused(failure_id, reason))
+            self._commands.append(f.ReplayRefused(failure_id, reason, failed))
 
     # --- stopping
 
@@ -775,7 +692,7 @@ class QueueEngine:
         self._draining = True
         self._commands += self._polls.stop()
         waiting = [part.chunk.positions[index] for part in self._window.drain() for index in part.indexes]
-        self._give_back(waiting)
+        self._commands += self._leases.give_back(waiting)
         self._hand.let_go(waiting)
         self._refused.clear()
         for batch in [each for each in self._live.values() if each.id not in self._running]:
@@ -784,7 +701,7 @@ class QueueEngine:
                 self._refuse_replay(batch.replays, "the daemon is stopping")
             elif self._is_unstarted(batch):
                 if not batch.durable:
-                    self._give_back(batch.positions())
+                    self._commands += self._leases.give_back(batch.positions())
                 self._leave([batch], now)
         self._commands += [f.Cancel(batch_id, waiting_only=True) for batch_id in self._running]
         self._agenda.at(now.mono_s + within_s, self._force)
@@ -801,7 +718,7 @@ class QueueEngine:
             self._commands.append(f.Finished())
 
     def _finish_if_idle(self) -> None:
-        busy = self._running or self._keeping or self._undeleted or self._extending or self._memory.writes
+        busy = self._running or self._keeping or self._deletes.left or self._leases or self._memory.writes
         if not (self._finished or busy):
             self._finished = True
             self._note("queue.left")
@@ -817,7 +734,7 @@ class QueueEngine:
             return "FailureBacklogFull", self._held
         if self._memory.error:
             return "StateUnavailable", f"Attempts cannot be remembered: {self._memory.error}"
-        error = self._polls.error or self._delete_error
+        error = self._polls.error or self._deletes.error
         return ("SourceUnavailable", error) if error else None
 
     def status(self, now: Instant) -> Iterable[ShardStatus]:

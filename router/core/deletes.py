@@ -1,0 +1,95 @@
+"""Finished messages on their way out of their queue: deleted in tens, tried again for a while."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+from router.core.facts import Delete
+from router.core.hand import CALL_LIMIT, Deletion, Hand
+from router.core.lane import backoff_s
+from router.core.model import OUTAGE_BACKOFF, Instant
+
+if TYPE_CHECKING:
+    from random import Random
+
+#: Deletes under way at once.
+AT_ONCE: Final = 16
+
+
+class Deletes:
+    """What is to be deleted, what is being deleted, and how that goes."""
+
+    def __init__(self, hand: Hand, rng: Random) -> None:
+        self._hand = hand
+        self._rng = rng
+        self._waiting: deque[int] = deque()
+        self._calls = count(1)
+        #: Rows by position of each call under way.
+        self._asked: dict[int, Mapping[int, object]] = {}
+        self._failures = 0
+        #: Messages that are only to be deleted.
+        self.left = 0
+        #: Why the last call failed; None when it did not.
+        self.error: str | None = None
+
+    def add(self, positions: Sequence[int]) -> Deletion:
+        """Note that messages, all in hand, are finished."""
+        deletion = Deletion(len(positions))
+        for position in positions:
+            self._hand.expect(position).deletion = deletion
+        self.left += len(positions)
+        self._waiting.extend(positions)
+        return deletion
+
+    def again(self, positions: Sequence[int]) -> None:
+        """Ask once more for what was not deleted."""
+        self._waiting.extend(positions)
+
+    def wanted(self) -> list[Delete]:
+        """Ask for what is to be deleted: what is finished while a call is under way shares the next one."""
+        deletes: list[Delete] = []
+        while self._waiting and len(self._asked) < (AT_ONCE if len(self._waiting) >= CALL_LIMIT else 1):
+            rows = self._hand.rows([self._waiting.popleft() for _ in range(min(CALL_LIMIT, len(self._waiting)))])
+            deletes.append(Delete(next(self._calls), rows))
+            self._asked[deletes[-1].call] = rows
+        return deletes
+
+    def ended(self, call: int, failed: Mapping[int, str]) -> list[int]:
+        """Note what a call deleted, and give it; what has come again meanwhile is deleted by its new receipt."""
+        self.error = None
+        if not failed:
+            self._failures = 0
+        gone: list[int] = []
+        for position, row in self._asked.pop(call).items():
+            if position not in failed:
+                is_same = self._hand.expect(position).row is row
+                (gone if is_same else self._waiting).append(position)
+        return gone
+
+    def failed(self, call: int, error: str) -> Mapping[int, str]:
+        """Note that a call failed as a whole, and give the reason for each of its messages."""
+        self.error = error
+        return dict.fromkeys(self._asked.pop(call), error)
+
+    def retry(self, positions: Sequence[int], lease_s: float, now: Instant) -> tuple[float, list[int], list[int]]:
+        """Give a wait, what to ask for again after it, and what is given up: a lease past its end it came again."""
+        wait_s = backoff_s(OUTAGE_BACKOFF, self._failures, self._rng)
+        self._failures += 1
+        again: list[int] = []
+        gone: list[int] = []
+        for position in positions:
+            in_time = now.mono_s + wait_s < self._hand.expect(position).lease_end_s + lease_s
+            (again if in_time else gone).append(position)
+        return wait_s, again, gone
+
+    def forget(self, position: int) -> Deletion | None:
+        """Let a message go that is deleted or given up; give its Deletion when it was the last of it."""
+        deletion = self._hand.expect(position).deletion
+        assert deletion is not None, "only finished messages are deleted"
+        self._hand.let_go([position])
+        self.left -= 1
+        deletion.left -= 1
+        return None if deletion.left else deletion
