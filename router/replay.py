@@ -76,8 +76,8 @@ class Replayer:
     def replayed(self, failure_id: str, new_failures: tuple[str, ...]) -> None:
         self._end(ReplayEnd(failure_id, "failed_again" if new_failures else "replayed", new_failures))
 
-    def refused(self, failure_id: str, reason: str) -> None:
-        self._end(ReplayEnd(failure_id, "refused", reason=reason))
+    def refused(self, failure_id: str, reason: str, *, failed: bool = False) -> None:
+        self._end(ReplayEnd(failure_id, "failed_again" if failed else "refused", reason=reason))
 
     def _end(self, end: ReplayEnd) -> None:
         waiting = self._ends.get(end.id)

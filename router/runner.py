@@ -68,7 +68,9 @@ class ReplayListener(Protocol):
 
     def replayed(self, failure_id: str, new_failures: tuple[str, ...]) -> None: ...
 
-    def refused(self, failure_id: str, reason: str) -> None: ...
+    def refused(self, failure_id: str, reason: str, *, failed: bool = False) -> None:
+        """Learn that it did not run; or, with `failed`, that it did and stays where it has a place of its own."""
+        ...
 
 
 class Runner:
@@ -195,8 +197,8 @@ class Runner:
                 self._invoker.cancel(batch_id, waiting_only=waiting_only)
             case f.Replayed(failure_id, new_failures):
                 self._replays.replayed(failure_id, tuple(new_failures))
-            case f.ReplayRefused(failure_id, reason):
-                self._replays.refused(failure_id, reason)
+            case f.ReplayRefused(failure_id, reason, failed):
+                self._replays.refused(failure_id, reason, failed=failed)
             case f.Finished():
                 self._finish()
             case _:

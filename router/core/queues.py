@@ -676,6 +676,8 @@ class QueueEngine:
             self._replay_moved(failure_id, len(plan.again))
 
     def _replay_moved(self, failure_id: str, pieces: int, new_failure: str | None = None) -> None:
+        if failure_id not in self._replays:
+            return  # it was refused while other pieces of it still ran
         over = self._replays.replaced(failure_id, pieces, new_failure)
         if over:
             self._elsewhere.discard(failure_id)
