@@ -147,7 +147,7 @@ class SqsCodec:
             [position_of(message.message_id) for message in messages],
             # Encoded for its size alone: exact, and no dearer than counting what JSON escapes.
             [len(_encode(message)) + 1 for message in messages],
-            [_sent_ms(message) for message in messages],
+            [sent_ms(message) for message in messages],
             # Standard queues may have groups too, which say nothing about order.
             [_group(message) for message in messages] if shard.endswith(FIFO_SUFFIX) else (),
             messages,
@@ -232,7 +232,8 @@ def _attribute(received: ReceivedAttribute) -> MessageAttribute:
     )
 
 
-def _sent_ms(message: SqsMessage) -> int:
+def sent_ms(message: SqsMessage) -> int:
+    """Give the time at which a message was sent, epoch milliseconds."""
     sent = message.attributes.get("SentTimestamp", "")
     return int(sent) if sent.isdecimal() else UNKNOWN_TIME_MS
 
