@@ -217,6 +217,7 @@ def make_pool(
         timeout_s=settings.timeout_s,
         memory_bytes=settings.memory_bytes,
         concurrency=settings.reserved_concurrency or DEFAULT_CONCURRENCY,
+        concurrency_per_worker=settings.concurrency_per_worker,
         environment={variable: secret.reveal() for variable, secret in settings.environment.items()},
         aws=_aws_variables(configuration.aws),
         region=configuration.aws.region or "us-east-1",
