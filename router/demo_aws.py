@@ -63,8 +63,8 @@ class Aws:
 
     def __init__(self, url: str, sqs: Any, s3: Any) -> None:
         self.url = url
-        self._sqs = sqs
-        self._s3 = s3
+        self.sqs = sqs
+        self.s3 = s3
 
     @classmethod
     @asynccontextmanager
@@ -97,15 +97,15 @@ class Aws:
 
     async def set_up(self) -> None:
         """Make what the story begins with: a bucket, a queue with a dead-letter queue, one for failure records."""
-        await self._s3.create_bucket(Bucket=BUCKET)
+        await self.s3.create_bucket(Bucket=BUCKET)
         await self._create(FAILURES)
         dead_letters = await self._create(DEAD_LETTERS)
-        answer = await self._sqs.get_queue_attributes(QueueUrl=dead_letters, AttributeNames=["QueueArn"])
+        answer = await self.sqs.get_queue_attributes(QueueUrl=dead_letters, AttributeNames=["QueueArn"])
         redrive = {"deadLetterTargetArn": answer["Attributes"]["QueueArn"], "maxReceiveCount": 5}
         await self._create(ORDERS, RedrivePolicy=json.dumps(redrive), VisibilityTimeout="30")
 
     async def _create(self, queue: str, **attributes: str) -> str:
-        return str((await self._sqs.create_queue(QueueName=queue, Attributes=attributes))["QueueUrl"])
+        return str((await self.sqs.create_queue(QueueName=queue, Attributes=attributes))["QueueUrl"])
 
     async def send(self, orders: Iterable[Mapping[str, Any]]) -> None:
         """Send orders, in batches."""
@@ -114,15 +114,15 @@ class Aws:
         for first in range(0, len(bodies), MOST_ENTRIES):
             batch = bodies[first : first + MOST_ENTRIES]
             entries = [{"Id": str(number), "MessageBody": body} for number, body in enumerate(batch)]
-            await self._sqs.send_message_batch(QueueUrl=url, Entries=entries)
+            await self.sqs.send_message_batch(QueueUrl=url, Entries=entries)
 
     async def upload(self, key: str, content: str) -> None:
-        await self._s3.put_object(Bucket=BUCKET, Key=key, Body=content.encode())
+        await self.s3.put_object(Bucket=BUCKET, Key=key, Body=content.encode())
 
     async def failure_record(self) -> dict[str, Any]:
         """Read the failure record. Raises DemoFailed."""
         url = await self._url(FAILURES)
-        answer = await self._sqs.receive_message(QueueUrl=url, WaitTimeSeconds=RECEIVE_S)
+        answer = await self.sqs.receive_message(QueueUrl=url, WaitTimeSeconds=RECEIVE_S)
         messages: Sequence[Mapping[str, Any]] = answer.get("Messages", ())
         if not messages:
             raise DemoFailed(f"nothing arrived in the queue {FAILURES} within {RECEIVE_S} s")
@@ -132,11 +132,11 @@ class Aws:
     async def messages(self, queue: str) -> int:
         """Count what is in a queue, in flight or not."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        answer = await self._sqs.get_queue_attributes(QueueUrl=await self._url(queue), AttributeNames=names)
+        answer = await self.sqs.get_queue_attributes(QueueUrl=await self._url(queue), AttributeNames=names)
         return sum(int(answer["Attributes"][name]) for name in names)
 
     async def _url(self, queue: str) -> str:
-        return str((await self._sqs.get_queue_url(QueueName=queue))["QueueUrl"])
+        return str((await self.sqs.get_queue_url(QueueName=queue))["QueueUrl"])
 
 
 async def _first_line(output: asyncio.StreamReader) -> str:

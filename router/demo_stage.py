@@ -72,17 +72,23 @@ class Project:
 
     async def run(self, *arguments: str) -> tuple[int, str]:
         """Run a `headrace` command; gives its exit status and what it printed. Its errors are shown."""
-        process = await asyncio.create_subprocess_exec(
-            *command(*arguments), env=self.environment, stdout=asyncio.subprocess.PIPE
-        )
-        output, _ = await process.communicate()
-        assert process.returncode is not None, "it has ended"
-        return process.returncode, output.decode()
+        return await self._run(arguments, asyncio.subprocess.PIPE)
 
     async def run_shown(self, *arguments: str) -> int:
         """Run a `headrace` command whose output all can see; gives its exit status."""
-        process = await asyncio.create_subprocess_exec(*command(*arguments), env=self.environment)
-        return await process.wait()
+        status, _ = await self._run(arguments, None)
+        return status
+
+    async def _run(self, arguments: Sequence[str], stdout: int | None) -> tuple[int, str]:
+        process = await asyncio.create_subprocess_exec(*command(*arguments), env=self.environment, stdout=stdout)
+        try:
+            output, _ = await process.communicate()
+        finally:
+            if process.returncode is None:  # interrupted
+                process.terminate()
+                await process.wait()
+        assert process.returncode is not None, "it has ended"
+        return process.returncode, (output or b"").decode()
 
 
 class Service:

@@ -1,0 +1,119 @@
+"""`headrace demo --kafka` as people and machines run it, on a real Kafka that is named to it."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+
+from router import demo_acts, demo_kafka
+from router.demo_show import JsonLines
+from router.demo_stage import EXAMPLES, DemoFailed, Project, Service
+from router.demo_topics import Topics
+
+COMMAND = Path(sys.executable).with_name("headrace")
+TIMEOUT_S = 120
+
+
+@pytest.fixture
+def stage(tmp_path, kafka_bootstrap):
+    """The environment of a demo whose temporary folders are in `tmp_path`."""
+    return {**os.environ, "HEADRACE_DEMO_KAFKA": kafka_bootstrap, "TMPDIR": str(tmp_path)}
+
+
+async def demo_topics(bootstrap):
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        return {name for name in await admin.list_topics() if name.startswith("headrace-demo-")}
+    finally:
+        await admin.close()
+
+
+def run(stage, *arguments):
+    return subprocess.run(
+        [COMMAND, "demo", "--kafka", *arguments],
+        env=stage,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+
+async def test_machines_get_every_step_and_exit_status_0_and_nothing_is_left(stage, tmp_path, kafka_bootstrap):
+    done = await asyncio.to_thread(run, stage, "--json")
+    assert done.returncode == 0, done.stderr
+    steps = [json.loads(line) for line in done.stdout.splitlines()]
+    by_name = {step["step"]: step for step in steps}
+    assert [step["step"] for step in steps if step["step"] != "kafka"] == [
+        "service",
+        "flow",
+        "bisect",
+        "kept",
+        "dead_letter",
+        "fix",
+        "restart",
+        "replay",
+        "done",
+        "next",
+    ]
+    assert by_name["bisect"]["sizes"] == sorted(by_name["bisect"]["sizes"], reverse=True)
+    assert by_name["kept"]["failure"]["batch_size"] == 1
+    assert by_name["dead_letter"]["condition"] == "RetriesExhausted"
+    assert by_name["replay"]["failure"]["status"] == "replayed"
+    assert by_name["done"]["orders"] == demo_kafka.ORDERS
+    assert list(tmp_path.iterdir()) == []
+    assert by_name["kafka"]["topic"] not in await demo_topics(kafka_bootstrap)
+
+
+async def test_an_interrupted_demo_leaves_nothing_behind(stage, tmp_path, kafka_bootstrap):
+    process = await asyncio.create_subprocess_exec(
+        COMMAND, "demo", "--kafka", "--json", env=stage, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(TIMEOUT_S):
+        topic = json.loads(await process.stdout.readline())["topic"]
+        service = json.loads(await process.stdout.readline())
+        assert service["step"] == "service"
+        assert Path(service["file"]).is_relative_to(tmp_path)
+        process.send_signal(signal.SIGTERM)
+        _, err = await process.communicate()
+    assert (process.returncode, err) == (130, b"")
+    assert list(tmp_path.iterdir()) == []
+    assert topic not in await demo_topics(kafka_bootstrap)
+
+
+def test_a_kafka_that_does_not_answer_is_one_line_and_exit_status_1(stage, tmp_path):
+    done = run({**stage, "HEADRACE_DEMO_KAFKA": "127.0.0.1:1"})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "headrace: Kafka at 127.0.0.1:1 cannot be used" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("bug", "repair", "complaint"),
+    [
+        # The handler never fails: there is nothing to show.
+        (demo_acts.BUG, demo_acts.REPAIR, "the poison record is given up"),
+        # The handler loses what it should have written down.
+        ("write(", "str(", "all other orders are processed"),
+    ],
+)
+async def test_the_story_ends_where_it_is_not_true(kafka_bootstrap, bug, repair, complaint):
+    async with Topics.made(kafka_bootstrap, keep=False) as topics:
+        with Project.made(os.environ, keep=False) as project:
+            demo_kafka.set_up(project, topics)
+            assert bug in (EXAMPLES / demo_kafka.HANDLER).read_text()
+            project.fix(demo_kafka.HANDLER, bug, repair)
+            service = Service(project)
+            try:
+                with pytest.RaisesGroup(pytest.RaisesExc(DemoFailed, match=complaint)):
+                    await demo_kafka.Story(JsonLines(), topics, project, service, patience_s=8.0).play()
+            finally:
+                assert await service.stop() == 0
