@@ -102,6 +102,7 @@ def _polling(mapping: schema.EventSource, carrier: sources.Sqs | sources.S3, fun
     return Polling(
         maximum_concurrency=mapping.scaling_config.maximum_concurrency,
         function_concurrency=(function.reserved_concurrency or 0) * function.concurrency_per_worker,
+        fifo=parse_queue(carrier.queue).is_fifo,
         heartbeat=carrier.visibility_heartbeat,
         hold_group=isinstance(carrier, sources.Sqs) and carrier.hold_message_group,
         needed_lease_s=function.timeout_s if carrier.retry_throttled == "covers_timeout" else 0.0,

@@ -7,7 +7,7 @@ it is when it is absent, what it means and whose rule that is. Reading, messages
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from enum import Enum
@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 from config.document import Entry, Node
 from config.mistakes import Place, Unfit, quoted
 from config.reading import Found, Kind, Reader
+from config.spelling import Form, Piece, beside, named, names_of, put, snake
 
 T = TypeVar("T")
 B = TypeVar("B", bound="Block")
@@ -30,17 +31,6 @@ class _Default(Enum):
 REQUIRED: Final = _Default.REQUIRED
 #: An absent block is read as an empty one: its keys have defaults of their own.
 EMPTY: Final = _Default.EMPTY
-
-#: AWS spellings whose key has another name or place here.
-_AWS_NAMES: Final = {
-    "AmazonManagedKafkaEventSourceConfig": "source.kafka.consumer_group",
-    "EventSourceArn": "source",
-    "FunctionName": "function",
-    "SelfManagedEventSource": "source",
-    "SelfManagedKafkaEventSourceConfig": "source.kafka.consumer_group",
-    "SourceAccessConfigurations": "source.kafka.security",
-    "Topics": "source.kafka.topic",
-}
 
 
 class Only(NamedTuple):
@@ -65,6 +55,8 @@ class Key:
     shown: str
     #: None = it has its meaning with every source.
     only: Only | None
+    #: Does AWS have it? True = by the same name; else its names there.
+    aws: bool | tuple[str, ...]
 
 
 def takes(
@@ -75,20 +67,27 @@ def takes(
     default: object = REQUIRED,
     shown: str = "",
     only: Only | None = None,
+    aws: bool | tuple[str, ...] = False,
 ) -> Any:
     """Declare a key as a field of a block; `default` is what an absent key becomes, not read by `kind`."""
-    return field(metadata={"key": Key(kind, meaning, source, default, shown, only)})
+    return field(metadata={"key": Key(kind, meaning, source, default, shown, only, aws)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """What was read from one block of the file."""
 
-    #: Keys that are known but not taken, with what to say.
+    #: Keys that are known but not taken, in snake_case, with what to say.
     REFUSED: ClassVar[Mapping[str, str]] = {}
+    #: Keys as AWS writes them that are taken and change nothing here, with what to say.
+    IDLE: ClassVar[Mapping[str, str]] = {}
+    #: Keys as AWS writes them whose value belongs elsewhere.
+    FORMS: ClassVar[Mapping[str, Form]] = {}
 
     place: Place
-    #: The keys that are there, as they were written.
+    #: Nothing at all is there.
+    bare: bool
+    #: The keys that are there, by our names.
     entries: Mapping[str, Entry]
     #: Keys that are missing or whose value is unfit, which was reported; their fields are None.
     unsound: frozenset[str]
@@ -97,9 +96,23 @@ class Block:
     def keys(cls) -> dict[str, Key]:
         return {item.name: item.metadata["key"] for item in fields(cls) if "key" in item.metadata}
 
+    @classmethod
+    def spellings(cls) -> dict[str, str]:
+        """Give every spelling of a key, with the key."""
+        return {
+            spelling: name
+            for name, declared in cls.keys().items()
+            for spelling in (name, *names_of(name, declared.aws))
+        }
+
     def at(self, name: str) -> Place:
         """Give the place of a key; where it is absent, its path at the line of the block."""
         return self.place.key(name, self.entries[name].line if name in self.entries else self.place.line)
+
+    def called(self, name: str) -> str:
+        """Give a key as the reader of a message knows it."""
+        below = (path for known, path in self.place.elsewhere.items() if known.startswith(f"{name}."))
+        return next(below, self.at(name).path).rpartition(".")[2].partition("[")[0]
 
     def gives(self, name: str) -> bool:
         return name in self.entries
@@ -116,26 +129,78 @@ class BlockOf(Generic[B]):
     allowed: str = "a block of keys"
 
     def read(self, found: Found) -> B:
-        place, reader = found.place, found.reader
-        entries = {} if found.value is None else found.value
-        if not isinstance(entries, dict):
+        written = {} if found.value is None else found.value
+        if not isinstance(written, dict):
             raise found.mismatch(self.allowed)
-        keys = self.block.keys()
-        for name, entry in entries.items():
-            if name not in keys:
-                reader.report.add(place.key(name, entry.line), self._unknown(name))
+        reader = found.reader
+        place, entries = self._spell(written, found.place, reader)
         values = {
-            name: self._value(declared, name, entries.get(name), place, reader) for name, declared in keys.items()
+            name: self._value(declared, name, entries.get(name), place, reader)
+            for name, declared in self.block.keys().items()
         }
         return self.block(
             place=place,
+            bare=not written,
             entries=entries,
             unsound=frozenset(name for name, sound in values.items() if sound is None),
             **{name: sound and sound.value for name, sound in values.items()},
         )
 
+    def _spell(self, written: Mapping[str, Entry], place: Place, reader: Reader) -> tuple[Place, Mapping[str, Entry]]:
+        """Give what is there by our names and at our places, and the place that knows where it was written."""
+        keys, elsewhere = self.block.spellings(), dict(place.elsewhere)
+        known = replace(place, elsewhere=elsewhere)
+        entries: dict[str, Entry] = {}
+        others: dict[str, Entry] = {}
+        for name, entry in written.items():
+            key = keys.get(name)
+            if key is None:
+                others[name] = entry
+            elif key in entries:
+                reader.report.add(place.key(name, entry.line), beside(known.key(key, entries[key].line)))
+            else:
+                entries[key] = entry
+                if name != key:
+                    elsewhere[key] = place.key(name, entry.line).path
+        ours = frozenset(entries)
+        for piece in self._pieces(others, place, reader):
+            if put(entries, piece, known, reader.report):
+                elsewhere[piece.path] = piece.place.path
+        if place.aws or any(name[:1].isupper() for name in written):
+            self._expect(ours, place, elsewhere)
+        return known, entries
+
+    def _pieces(self, others: Mapping[str, Entry], place: Place, reader: Reader) -> list[Piece]:
+        """Read the keys that are none of ours."""
+        forms, idle = named(self.block.FORMS), named(self.block.IDLE)
+        pieces: list[Piece] = []
+        for name, entry in others.items():
+            at = place.key(name, entry.line)
+            if name in forms:
+                form = self.block.FORMS[forms[name]]
+                read = reader.attempt(form.kind, entry.node, replace(at, aws=name == forms[name]))
+                pieces += form.lost(at) if read is None else read
+            elif name in idle:
+                reader.report.note(at, self.block.IDLE[idle[name]])
+            else:
+                reader.report.add(at, self._unknown(name))
+        return pieces
+
+    def _expect(self, ours: Collection[str], place: Place, elsewhere: dict[str, str]) -> None:
+        """Let messages name what is missing as AWS does, in a block that is written in AWS's way."""
+        for name, declared in self.block.keys().items():
+            for spelling in names_of(name, declared.aws)[:1]:
+                if name not in ours:
+                    elsewhere.setdefault(name, place.key(spelling, 0).path)
+        for name, form in self.block.FORMS.items():
+            for path in form.paths:
+                if path.partition(".")[0] not in ours:
+                    elsewhere.setdefault(path, place.key(name, 0).path)
+
     def _value(self, declared: Key, name: str, entry: Entry | None, place: Place, reader: Reader) -> _Sound | None:
         if entry is not None:
+            if entry.node.reported:
+                return None
             value = reader.attempt(declared.kind, entry.node, place.key(name, entry.line))
             return None if value is None else _Sound(value)
         if declared.default is EMPTY:
@@ -146,14 +211,12 @@ class BlockOf(Generic[B]):
         return None
 
     def _unknown(self, name: str) -> str:
-        keys = self.block.keys()
-        snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-        if name in self.block.REFUSED or snake in self.block.REFUSED:
-            return self.block.REFUSED.get(name) or self.block.REFUSED[snake]
-        if name[:1].isupper() and (snake in keys or name in _AWS_NAMES):
-            return f"AWS spellings are not supported yet, write {_AWS_NAMES.get(name, snake)}"
-        close = get_close_matches(snake[:64], keys, n=1, cutoff=0.7)
-        return f"unknown key, did you mean {close[0]}?" if close else f"unknown key, allowed {', '.join(keys)}"
+        keys, refused = self.block.keys(), self.block.REFUSED
+        close = name if name in refused else snake(name)
+        if close in refused:
+            return refused[close]
+        near = get_close_matches(close[:64], keys, n=1, cutoff=0.7)
+        return f"unknown key, did you mean {near[0]}?" if near else f"unknown key, allowed {', '.join(keys)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,10 +71,14 @@ def _position(mapping: EventSource, report: Report) -> None:
     given = mapping.starting_position_timestamp is not None
     if mapping.starting_position == "AT_TIMESTAMP" and not given:
         report.add(
-            mapping.at("starting_position_timestamp"), "found nothing, needed with starting_position AT_TIMESTAMP"
+            mapping.at("starting_position_timestamp"),
+            f"found nothing, needed with {mapping.called('starting_position')} AT_TIMESTAMP",
         )
     elif given and mapping.starting_position != "AT_TIMESTAMP":
-        report.add(mapping.at("starting_position_timestamp"), "allowed with starting_position AT_TIMESTAMP only")
+        report.add(
+            mapping.at("starting_position_timestamp"),
+            f"allowed with {mapping.called('starting_position')} AT_TIMESTAMP only",
+        )
 
 
 def _backoff(mapping: EventSource, report: Report) -> None:
@@ -103,10 +107,11 @@ def _source(mapping: EventSource, report: Report) -> None:
 def _one_of(block: Block, report: Report) -> None:
     """Demand exactly one of the keys of a block."""
     *rest, last = block.keys()
-    if not block.entries:
+    if block.bare:
         report.add(block.place, f"found nothing, allowed {', '.join(rest)} or {last}")
     if len(block.entries) > 1:
-        report.add(block.place, f"found {' and '.join(sorted(block.entries))}, allowed one of them")
+        given = " and ".join(sorted(map(block.called, block.entries)))
+        report.add(block.place, f"found {given}, allowed one of them")
 
 
 def _belonging(mapping: EventSource, report: Report) -> None:
@@ -125,8 +130,8 @@ def _standard(mapping: EventSource, carrier: Sqs | S3, report: Report) -> None:
     if mapping.source.kind and mapping.sound(*names) and mapping.limit > RECEIVED_COUNT and not mapping.window_s:
         report.add(
             mapping.at("batch_size"),
-            f"found {mapping.limit}, allowed at most {RECEIVED_COUNT} while maximum_batching_window_in_seconds is 0, "
-            "as on AWS",
+            f"found {mapping.limit}, allowed at most {RECEIVED_COUNT} while "
+            f"{mapping.called('maximum_batching_window_in_seconds')} is 0, as on AWS",
         )
 
 

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from config.aws_forms import DESTINATION_FORMS
 from config.blocks import Block, BlockOf, takes
 from config.kinds import FilePath
+from config.mistakes import LATER
 from config.names import QUEUE, REGION, SERVERS, TOPIC, URL
-from config.sources import LATER, Security
+from config.sources import Security
+from config.spelling import Form
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +55,10 @@ class ToFile(Block):
 class OnFailure(Block):
     """Where failure records go, beside the failure store: exactly one key."""
 
-    REFUSED: ClassVar[Mapping[str, str]] = {
-        **dict.fromkeys(("sns", "s3", "http"), f"{LATER}, only sqs, kafka and file are"),
-        "destination": "AWS spellings are not supported yet, write sqs, kafka or file",
-    }
+    REFUSED: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("sns", "s3", "http"), f"{LATER}, only sqs, kafka and file are"
+    )
+    FORMS: ClassVar[Mapping[str, Form]] = DESTINATION_FORMS
 
     sqs: ToSqs | None = takes(BlockOf(ToSqs), "An SQS queue.", default=None)
     kafka: ToKafka | None = takes(BlockOf(ToKafka), "A Kafka topic.", default=None)
@@ -71,5 +74,5 @@ class DestinationConfig(Block):
     }
 
     on_failure: OnFailure | None = takes(
-        BlockOf(OnFailure), "Destination of failure records.", default=None, shown="none"
+        BlockOf(OnFailure), "Destination of failure records.", default=None, shown="none", aws=True
     )

@@ -58,6 +58,8 @@ class Node:
     secret: bool = False
     #: Values in it, itself counted.
     size: int = 1
+    #: It stands for a value that was found unfit, which is reported already.
+    reported: bool = False
 
     def shown(self) -> str:
         """Describe what was found here, for a message."""

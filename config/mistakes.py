@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from router.errors import ConfigError
 
 #: A file with more mistakes than this is not the file that was meant; the rest is not listed.
 LISTED_COUNT: Final = 100
+
+#: What is said of keys and values that will be taken one day.
+LATER: Final = "not supported yet"
 
 #: Longest piece of the file that is repeated in a message, characters.
 _SHOWN_LENGTH: Final = 60
@@ -54,13 +57,19 @@ class Place:
 
     path: str
     line: int
+    #: Dotted paths from here to what was written in another spelling or at another place, to the path there.
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    #: It was written in AWS's way.
+    aws: bool = False
 
     def key(self, name: str, line: int) -> Place:
-        name = name if _PLAIN_KEY.fullmatch(name) else quoted(name)
-        return Place(f"{self.path}.{name}" if self.path else name, line)
+        shown = name if _PLAIN_KEY.fullmatch(name) else quoted(name)
+        path = self.elsewhere.get(name) or (f"{self.path}.{shown}" if self.path else shown)
+        below = {known[len(name) + 1 :]: path for known, path in self.elsewhere.items() if known.startswith(f"{name}.")}
+        return Place(path, line, below, aws=name in self.elsewhere)
 
     def item(self, index: int, line: int) -> Place:
-        return Place(f"{self.path}[{index}]", line)
+        return Place(f"{self.path}[{index}]", line, aws=self.aws)
 
 
 class Report:

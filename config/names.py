@@ -1,12 +1,12 @@
-"""The forms of names that several blocks take: topics, servers, queues, endpoints, regions."""
+"""What several blocks take: topics, servers, queues, endpoints, regions, variables."""
 
 from __future__ import annotations
 
 import re
 from typing import Final, NamedTuple
 
-from config.blocks import ListOf
-from config.kinds import Server, Text
+from config.blocks import ListOf, MapOf, Names
+from config.kinds import Server, Text, VariableText
 
 TOPIC: Final = Text(
     "a topic name of 1 to 249 letters, digits, ., - and _", re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}")
@@ -25,6 +25,42 @@ QUEUE: Final = Text(
 
 #: A queue's URL at AWS itself, the older form too (Amazon SQS developer guide, "Queue and message identifiers").
 _AWS_HOST: Final = re.compile(r"https?://(?:sqs\.([a-z0-9-]+)|([a-z0-9-]+)\.queue)\.amazonaws\.com(?:\.cn)?/")
+
+#: Variables that the runtime sets itself (AWS Lambda developer guide, "Defined runtime environment variables"). PATH,
+#: PYTHONPATH, LD_LIBRARY_PATH, LANG and TZ are the user's to set, as there.
+_RESERVED: Final = frozenset(
+    {
+        "AWS_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_DEFAULT_REGION",
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        "AWS_LAMBDA_FUNCTION_NAME",
+        "AWS_LAMBDA_FUNCTION_VERSION",
+        "AWS_LAMBDA_INITIALIZATION_TYPE",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_LAMBDA_RUNTIME_API",
+        "AWS_REGION",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "LAMBDA_RUNTIME_DIR",
+        "LAMBDA_TASK_ROOT",
+        "_HANDLER",
+        "_X_AMZN_TRACE_ID",
+    }
+)
+
+
+def _refuse_reserved(name: str) -> str | None:
+    return "set by the runtime, allowed any other variable" if name in _RESERVED else None
+
+
+VARIABLES: Final = MapOf(
+    Names("letters, digits and _, not beginning with a digit", re.compile(r"[A-Za-z_][A-Za-z0-9_]*"), _refuse_reserved),
+    VariableText(),
+    "a block of variables",
+)
 
 
 class Queue(NamedTuple):

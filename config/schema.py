@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
 
+from config.aws_forms import FUNCTION_FORMS, MAPPING_FORMS, MAPPING_IDLE
 from config.blocks import EMPTY, Block, BlockOf, ListOf, MapOf, Names, Only, takes
 from config.destinations import DestinationConfig
 from config.kinds import (
@@ -29,10 +30,11 @@ from config.kinds import (
     Pattern,
     Size,
     Text,
-    VariableText,
 )
-from config.names import REGION, URL
-from config.sources import DEFAULTS, LATER, QUEUES, Defaults, Source
+from config.mistakes import LATER
+from config.names import REGION, URL, VARIABLES
+from config.sources import DEFAULTS, QUEUES, Defaults, Source
+from config.spelling import Form
 from connectors.settings import Secret
 from router.core.filter import MAX_PATTERNS
 
@@ -49,39 +51,6 @@ _DAY_S: Final = 86400.0
 
 _NAME: Final = Names("1 to 64 letters, digits, - and _", re.compile(r"[A-Za-z0-9_-]{1,64}"))
 _HANDLER: Final = Text("module.attribute", re.compile(r"[^\s./]+(?:[./][^\s./]+)*\.[^\W\d]\w*"))
-#: Variables that the runtime sets itself (AWS Lambda developer guide, "Defined runtime environment variables"). PATH,
-#: PYTHONPATH, LD_LIBRARY_PATH, LANG and TZ are the user's to set, as there.
-_RESERVED: Final = frozenset(
-    {
-        "AWS_ACCESS_KEY",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_DEFAULT_REGION",
-        "AWS_EXECUTION_ENV",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-        "AWS_LAMBDA_FUNCTION_NAME",
-        "AWS_LAMBDA_FUNCTION_VERSION",
-        "AWS_LAMBDA_INITIALIZATION_TYPE",
-        "AWS_LAMBDA_LOG_GROUP_NAME",
-        "AWS_LAMBDA_LOG_STREAM_NAME",
-        "AWS_LAMBDA_RUNTIME_API",
-        "AWS_REGION",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "LAMBDA_RUNTIME_DIR",
-        "LAMBDA_TASK_ROOT",
-        "_HANDLER",
-        "_X_AMZN_TRACE_ID",
-    }
-)
-
-
-def _refuse_reserved(name: str) -> str | None:
-    return "set by the runtime, allowed any other variable" if name in _RESERVED else None
-
-
-_VARIABLE: Final = Names(
-    "letters, digits and _, not beginning with a digit", re.compile(r"[A-Za-z_][A-Za-z0-9_]*"), _refuse_reserved
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +97,13 @@ class Function(Block):
         **dict.fromkeys(("snap_start", "log_level"), LATER),
     }
 
+    FORMS: ClassVar[Mapping[str, Form]] = FUNCTION_FORMS
+
     handler: str = takes(
-        _HANDLER, "What to call; packages may be written as `pkg/module.attribute`. Sync or async.", source="AWS"
+        _HANDLER,
+        "What to call; packages may be written as `pkg/module.attribute`. Sync or async.",
+        source="AWS",
+        aws=True,
     )
     code: Path = takes(Code(), "Where the handler's module is.")
     python: str | None = takes(
@@ -141,13 +115,15 @@ class Function(Block):
         source="AWS",
         default=3.0,
         shown="3s",
+        aws=True,
     )
-    memory_size: int = takes(Number(128, 10240), "MB that a worker may use.", source="AWS", default=128)
+    memory_size: int = takes(Number(128, 10240), "MB that a worker may use.", source="AWS", default=128, aws=True)
     reserved_concurrency: int | None = takes(
         Number(1, 1000),
         "Workers at most.",
         default=None,
         shown="as many as its mappings can use, at most 2 for each CPU",
+        aws=("ReservedConcurrentExecutions",),
     )
     concurrency_per_worker: int = takes(
         Number(1, 1000),
@@ -155,7 +131,7 @@ class Function(Block):
         default=1,
     )
     environment: dict[str, Secret] = takes(
-        MapOf(_VARIABLE, VariableText(), "a block of variables"),
+        VARIABLES,
         f"Variables of the worker: texts, numbers and flags, {ENVIRONMENT_BYTES} bytes together. "
         "Those that the runtime sets are refused.",
         source="AWS",
@@ -173,6 +149,7 @@ class Filter(Block):
         Pattern(),
         "What a record must be like, in the grammar of AWS event filtering. `${env:}` is not taken.",
         source="AWS",
+        aws=True,
     )
 
 
@@ -181,7 +158,7 @@ class FilterCriteria(Block):
     """Which records go to the function: those that fit any of the patterns; without patterns, all."""
 
     filters: tuple[Filter, ...] = takes(
-        ListOf(BlockOf(Filter), 0, MAX_PATTERNS), "Patterns.", source="AWS", default=(), shown="none"
+        ListOf(BlockOf(Filter), 0, MAX_PATTERNS), "Patterns.", source="AWS", default=(), shown="none", aws=True
     )
 
 
@@ -203,6 +180,7 @@ class ScalingConfig(Block):
         source="AWS",
         default=None,
         shown="what the function takes",
+        aws=True,
     )
 
 
@@ -214,7 +192,10 @@ class EventSource(Block):
     """One event source mapping: a source, a function, and the rules between them."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {
-        **dict.fromkeys(("renamed_from", "kms_key_arn", "metrics_config", "logging_config", "tags"), LATER),
+        "renamed_from": LATER,
+        **dict.fromkeys(
+            ("queues", "document_db_event_source_config"), "not supported, only sqs, kafka and s3 sources are"
+        ),
         "tumbling_window_in_seconds": f"{LATER}; it is of Kinesis and DynamoDB streams only, on AWS too",
         "provisioned_poller_config": (
             "there are no pollers to provide: they come and go with what there is to read; "
@@ -222,18 +203,24 @@ class EventSource(Block):
         ),
     }
 
+    FORMS: ClassVar[Mapping[str, Form]] = MAPPING_FORMS
+    IDLE: ClassVar[Mapping[str, str]] = MAPPING_IDLE
+
     function: str = takes(Text("the name of a function in this file"), "Function to invoke.", source="AWS")
     source: Source = takes(BlockOf(Source), "Where records come from.")
-    enabled: bool = takes(Flag(), "A mapping that is not enabled is checked, and not run.", source="AWS", default=True)
+    enabled: bool = takes(
+        Flag(), "A mapping that is not enabled is checked, and not run.", source="AWS", default=True, aws=True
+    )
     starting_position: str = takes(
         Choice(("TRIM_HORIZON", "LATEST", "AT_TIMESTAMP")),
         "Where a partition without committed offset starts.",
         source="AWS",
         default="TRIM_HORIZON",
         only=_NO_POSITION,
+        aws=True,
     )
     starting_position_timestamp: float | None = takes(
-        Moment(), "With `AT_TIMESTAMP` only.", source="AWS", default=None, shown="none", only=_NO_POSITION
+        Moment(), "With `AT_TIMESTAMP` only.", source="AWS", default=None, shown="none", only=_NO_POSITION, aws=True
     )
     batch_size: int | None = takes(
         Number(1, 10000),
@@ -241,6 +228,7 @@ class EventSource(Block):
         source="AWS",
         default=None,
         shown=", ".join(f"{each.batch_size} ({name})" for name, each in DEFAULTS.items()),
+        aws=True,
     )
     maximum_batching_window_in_seconds: float | None = takes(
         Number(0, 300, fractions=True),
@@ -249,6 +237,7 @@ class EventSource(Block):
         source="AWS",
         default=None,
         shown=", ".join(f"{each.window_s:g} ({name})" for name, each in DEFAULTS.items()),
+        aws=True,
     )
     parallelization_factor: int = takes(
         Number(1, 10),
@@ -259,6 +248,7 @@ class EventSource(Block):
             "batches of a queue run side by side by themselves, in order for each message group of a FIFO queue; "
             "scaling_config.maximum_concurrency bounds them",
         ),
+        aws=True,
     )
     scaling_config: ScalingConfig = takes(
         BlockOf(ScalingConfig),
@@ -269,6 +259,7 @@ class EventSource(Block):
         only=Only(
             QUEUES, "parallelization_factor, for each partition, and the function's reserved_concurrency bound it"
         ),
+        aws=True,
     )
     maximum_retry_attempts: int = takes(
         Number(0, 10000, unlimited=True),
@@ -276,12 +267,17 @@ class EventSource(Block):
         "what fails goes back to the queue, and its redrive policy counts.",
         source="AWS",
         default=-1,
+        aws=True,
     )
     maximum_record_age_in_seconds: int = takes(
-        Number(60, 604800, unlimited=True), "Older records are given up; -1 = never.", source="AWS", default=-1
+        Number(60, 604800, unlimited=True),
+        "Older records are given up; -1 = never.",
+        source="AWS",
+        default=-1,
+        aws=True,
     )
     bisect_batch_on_function_error: bool = takes(
-        Flag(), "Split a failed batch in two and retry the halves.", source="AWS", default=False
+        Flag(), "Split a failed batch in two and retry the halves.", source="AWS", default=False, aws=True
     )
     function_response_types: tuple[str, ...] = takes(
         ListOf(Choice(("ReportBatchItemFailures",)), 0, 1),
@@ -289,9 +285,10 @@ class EventSource(Block):
         source="AWS",
         default=(),
         shown="none",
+        aws=True,
     )
     filter_criteria: FilterCriteria = takes(
-        BlockOf(FilterCriteria), "Which records go to the function.", source="AWS", default=EMPTY, shown="all"
+        BlockOf(FilterCriteria), "Which records go to the function.", source="AWS", default=EMPTY, shown="all", aws=True
     )
     destination_config: DestinationConfig = takes(
         BlockOf(DestinationConfig),
@@ -299,6 +296,7 @@ class EventSource(Block):
         source="AWS",
         default=EMPTY,
         shown="none",
+        aws=True,
     )
     init_errors_count: bool = takes(
         Flag(), "Does a function that cannot initialise spend attempts, as on AWS?", default=False

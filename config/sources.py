@@ -15,10 +15,9 @@ from typing import ClassVar, Final, NamedTuple
 
 from config.blocks import EMPTY, Block, BlockOf, ListOf, takes
 from config.kinds import Choice, Duration, EventType, Flag, ReadableFile, SecretText, Text
+from config.mistakes import LATER
 from config.names import BUCKET, GROUP, QUEUE, REGION, SERVERS, TOPIC, URL
 from connectors.settings import Secret
-
-LATER: Final = "not supported yet"
 
 
 class Defaults(NamedTuple):

@@ -10,7 +10,8 @@ from config.schema import Root
 from tests.core.configured import RIGHT, mistakes
 
 MAPPING = Root.keys()["event_source_mappings"].kind.kind.block
-NAMES = sorted({*Root.keys(), *MAPPING.keys(), "kafka", "sqs", "on_failure", "filters", "pattern", "<<", "orders", "f"})
+AWS = {*MAPPING.spellings(), *MAPPING.FORMS, *MAPPING.IDLE, "Endpoints", "Destination", "Type", "Variables"}
+NAMES = sorted({*Root.keys(), *AWS, "kafka", "sqs", "s3", "on_failure", "filters", "pattern", "<<", "orders", "f"})
 
 scalars = st.one_of(
     st.none(),
@@ -18,7 +19,19 @@ scalars = st.one_of(
     st.integers(),
     st.floats(),
     st.sampled_from(
-        ["TRIM_HORIZON", "127.0.0.1:1", "a.b", ".", "5s", "1GiB", "${env:A}", "${env:", "$${", "${file:/}"]
+        [
+            "TRIM_HORIZON",
+            "127.0.0.1:1",
+            "arn:aws:sqs:a:1:b",
+            "a.b",
+            ".",
+            "5s",
+            "1GiB",
+            "${env:A}",
+            "${env:",
+            "$${",
+            "${file:/}",
+        ]
     ),
     st.text(max_size=8),
 )
@@ -73,7 +86,7 @@ def test_any_values_at_the_top(tmp_path, document):
 
 
 @quick
-@given(st.sampled_from(sorted(set(MAPPING.keys()) - {"function", "source"})), values)
+@given(st.sampled_from(sorted(AWS - {"function", "source"})), values)
 def test_any_value_in_a_mapping(tmp_path, name, value):
     text = f"{RIGHT}    {name}: {flow(value)}\n".encode(errors="surrogatepass")
     one_line_each(mistakes(tmp_path, text, A="1"))

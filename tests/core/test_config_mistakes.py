@@ -31,8 +31,6 @@ def test_the_right_one_is_right(tmp_path):
         ("batch_size: {a: 1}", "batch_size: found a block, allowed a number, 1 to 10000"),
         ("batch_size:", "batch_size: found nothing, allowed a number, 1 to 10000"),
         ("batchsize: 5", "batchsize: unknown key, did you mean batch_size?"),
-        ("BatchSize: 5", "BatchSize: AWS spellings are not supported yet, write batch_size"),
-        ("Topics: [a]", "Topics: AWS spellings are not supported yet, write source.kafka.topic"),
         (
             "TumblingWindowInSeconds: 5",
             "TumblingWindowInSeconds: not supported yet; it is of Kinesis and DynamoDB streams only, on AWS too",

@@ -70,7 +70,7 @@ def test_every_key_of_a_queue_arrives(tmp_path):
     function_response_types: [ReportBatchItemFailures]
 """
     settings = only(configuration(tmp_path, text))
-    assert settings.mapping.polling == Polling(16, 32, heartbeat=True, hold_group=True, needed_lease_s=20.0)
+    assert settings.mapping.polling == Polling(16, 32, fifo=True, heartbeat=True, hold_group=True, needed_lease_s=20.0)
     assert (settings.mapping.batch_size, settings.mapping.maximum_retry_attempts) == (7, 2)
     assert settings.source == SqsSettings("m", "orders.fifo", "http://h:1", "eu-west-1", windowed=False)
 

@@ -1,0 +1,279 @@
+"""AWS's own ways to name a source, a function and a destination: an ARN, or blocks that hold one value of ours.
+
+Source of the shapes: AWS Lambda API reference, CreateEventSourceMapping, and AWS CloudFormation template reference,
+AWS::Lambda::EventSourceMapping. The two differ in a few spellings; both are taken.
+"""
+# ruff: noqa: RUF009 - `takes` gives a dataclass field
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final
+
+from config.blocks import Block, BlockOf, ListOf, takes
+from config.document import Node
+from config.kinds import Choice, Text
+from config.mistakes import LATER, Unfit
+from config.names import GROUP, SERVERS, TOPIC, VARIABLES
+from config.reading import Found, Kind
+from config.spelling import Form, Piece, unfit
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """A value that is read where it belongs."""
+
+    kind: Kind[Any]
+
+    @property
+    def allowed(self) -> str:
+        return self.kind.allowed
+
+    def read(self, found: Found) -> Node:
+        return found.node
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """Blocks of AWS's, one in the other, of which the last holds a value of ours."""
+
+    block: BlockOf[Any]
+    #: The keys that lead to it, by our spelling.
+    way: tuple[str, ...]
+    path: str
+
+    @property
+    def allowed(self) -> str:
+        return self.block.allowed
+
+    def read(self, found: Found) -> tuple[Piece, ...]:
+        block: Any = self.block.read(found)
+        *outer, last = self.way
+        for name in outer:
+            if not block.sound(name):
+                return (unfit(self.path, found.place),)
+            block = getattr(block, name)
+        if not block.sound(last):
+            return (unfit(self.path, found.place),)
+        return (Piece(self.path, block.entries[last].node, block.at(last)),) if block.gives(last) else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    """A list of exactly one value of ours."""
+
+    kind: Kind[Any]
+    path: str
+
+    @property
+    def allowed(self) -> str:
+        return f"a list of one: {self.kind.allowed}"
+
+    def read(self, found: Found) -> tuple[Piece, ...]:
+        if not isinstance(found.value, tuple):
+            raise found.mismatch(self.allowed)
+        if len(found.value) != 1:
+            raise Unfit(f"found a list of {len(found.value)}, allowed {self.allowed}")
+        [item] = found.value
+        return (Piece(self.path, item, found.place.item(0, item.line)),)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A text whose form says what it names."""
+
+    allowed: str
+    #: Form of the whole text -> where its first group belongs.
+    ways: Mapping[str, str]
+    #: Form of the beginning of the text -> what to say.
+    refused: Mapping[str, str]
+
+    def read(self, found: Found) -> tuple[Piece, ...]:
+        text = found.value
+        if not isinstance(text, str):
+            raise found.mismatch(self.allowed)
+        for form, path in self.ways.items():
+            if match := re.fullmatch(form, text):
+                return (Piece(path, replace(found.node, value=match[1]), found.place),)
+        for form, answer in self.refused.items():
+            if re.match(form, text):
+                raise Unfit(f"found {found.node.shown()}, {answer}")
+        raise found.mismatch(self.allowed)
+
+
+# --- sources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints(Block):
+    """Where a cluster of one's own is."""
+
+    kafka_bootstrap_servers: Node = takes(
+        Deferred(SERVERS),
+        "Brokers to ask first.",
+        source="AWS",
+        aws=("KAFKA_BOOTSTRAP_SERVERS", "KafkaBootstrapServers"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfManagedEventSource(Block):
+    """A Kafka cluster of one's own, as AWS names it."""
+
+    endpoints: Endpoints = takes(BlockOf(Endpoints), "Where it is.", source="AWS", aws=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaConfig(Block):
+    """How a Kafka topic is read, as AWS has it."""
+
+    REFUSED: ClassVar[Mapping[str, str]] = dict.fromkeys(("schema_registry_config", "consumption_mode"), LATER)
+
+    consumer_group_id: Node | None = takes(
+        Deferred(GROUP),
+        "Group that holds the offsets.",
+        source="AWS",
+        default=None,
+        shown="the mapping's name",
+        aws=True,
+    )
+
+
+_ASKS: Final = "names a secret that AWS keeps; write source.kafka.security with"
+#: What a type of access asks for here, beside `protocol`.
+_ACCESS: Final[Mapping[str, str]] = {
+    "BASIC_AUTH": f"{_ASKS} mechanism PLAIN, username and password",
+    "SASL_SCRAM_256_AUTH": f"{_ASKS} mechanism SCRAM-SHA-256, username and password",
+    "SASL_SCRAM_512_AUTH": f"{_ASKS} mechanism SCRAM-SHA-512, username and password",
+    "CLIENT_CERTIFICATE_TLS_AUTH": f"{_ASKS} certificate and key",
+    "SERVER_ROOT_CA_CERTIFICATE": f"{_ASKS} ca",
+}
+#: Types that say where in AWS's network a function is.
+_NETWORK: Final = ("VPC_SUBNET", "VPC_SECURITY_GROUP")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessConfiguration(Block):
+    """One secret, or one piece of a network, of AWS's."""
+
+    type: str = takes(Choice((*_NETWORK, *_ACCESS)), "What it is.", source="AWS", aws=True)
+    uri: str = takes(Text(), "Which one.", source="AWS", aws=("URI",))
+
+
+@dataclass(frozen=True, slots=True)
+class AccessConfigurations:
+    """Secrets and networks of AWS's: the former are asked for, the latter have no meaning here."""
+
+    items: ListOf[AccessConfiguration] = ListOf(BlockOf(AccessConfiguration), 0, 23)
+
+    @property
+    def allowed(self) -> str:
+        return self.items.allowed
+
+    def read(self, found: Found) -> tuple[Piece, ...]:
+        report = found.reader.report
+        for item in self.items.read(found):
+            if not item.sound("type"):
+                continue
+            if item.type in _ACCESS:
+                report.add(item.at("type"), f"{item.type} {_ACCESS[item.type]}")
+            else:
+                report.note(item.at("type"), f"{item.type} has no effect: the network is this machine's")
+        return ()
+
+
+_ARN: Final = "arn:[a-z-]+:"
+_QUEUE_ARN: Final = f"({_ARN}sqs:[a-z0-9-]+:[0-9]+:[A-Za-z0-9_-]{{1,80}}(?:\\.fifo)?)"
+_FUNCTION: Final = f"(?:{_ARN}lambda:[a-z0-9-]+:[0-9]{{12}}:function:|[0-9]{{12}}:function:|function:)?([A-Za-z0-9_-]+)"
+
+#: Of an event source mapping.
+MAPPING_FORMS: Final[Mapping[str, Form]] = {
+    "FunctionName": Form(
+        Reference(
+            "the name or ARN of a function in this file",
+            {rf"{_FUNCTION}(?::\$LATEST)?": "function"},
+            {f"{_FUNCTION}:": "allowed a function without version or alias: a function of this file has one code"},
+        ),
+        "Function to invoke: name, `name:$LATEST`, `account:function:name` or ARN; the name counts.",
+        ("function",),
+    ),
+    "EventSourceArn": Form(
+        Reference(
+            "ARN of an SQS queue",
+            {_QUEUE_ARN: "source.sqs.queue"},
+            {
+                f"{_ARN}(?:kinesis|dynamodb):": f"{LATER}, only sqs, kafka and s3 sources are",
+                f"{_ARN}kafka:": "write bootstrap_servers and topic of that cluster under source.kafka",
+                f"{_ARN}(?:mq|rds):": "not supported, only sqs, kafka and s3 sources are",
+            },
+        ),
+        "ARN of the queue to read.",
+        ("source.sqs.queue",),
+        "source",
+    ),
+    "SelfManagedEventSource": Form(
+        Inside(
+            BlockOf(SelfManagedEventSource), ("endpoints", "kafka_bootstrap_servers"), "source.kafka.bootstrap_servers"
+        ),
+        "The Kafka cluster to read.",
+        ("source.kafka.bootstrap_servers",),
+    ),
+    "Topics": Form(Single(TOPIC, "source.kafka.topic"), "The one topic to read.", ("source.kafka.topic",)),
+    **{
+        name: Form(
+            Inside(BlockOf(KafkaConfig), ("consumer_group_id",), "source.kafka.consumer_group"),
+            "Group that holds the offsets.",
+            ("source.kafka.consumer_group",),
+        )
+        for name in ("SelfManagedKafkaEventSourceConfig", "AmazonManagedKafkaEventSourceConfig")
+    },
+    "SourceAccessConfigurations": Form(
+        AccessConfigurations(),
+        "Networks of AWS, which have no effect; its secrets are refused: `source.kafka.security` takes their place.",
+        (),
+    ),
+}
+
+#: Of an event source mapping: taken, and without effect here.
+MAPPING_IDLE: Final[Mapping[str, str]] = {
+    "Tags": "has no effect: nothing here is found by tags",
+    **dict.fromkeys(("KmsKeyArn", "KMSKeyArn"), "has no effect: filters are in this file as they are"),
+    "MetricsConfig": "has no effect: all metrics are always served, see listen",
+    "LoggingConfig": "has no effect: log_level at top level counts for all mappings",
+}
+
+#: Of the destination of failure records.
+DESTINATION_FORMS: Final[Mapping[str, Form]] = {
+    "Destination": Form(
+        Reference(
+            "ARN of an SQS queue or kafka://TOPIC",
+            {_QUEUE_ARN: "sqs.queue", "kafka://(.*)": "kafka.topic"},
+            {f"{_ARN}(?:sns|s3):": f"{LATER}, only sqs, kafka and file are"},
+        ),
+        "ARN of an SQS queue, or `kafka://TOPIC` of the source's cluster.",
+        ("sqs.queue", "kafka.topic"),
+        "sqs",
+    )
+}
+
+
+# --- functions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment(Block):
+    """The environment of a function, as AWS has it."""
+
+    variables: Node | None = takes(
+        Deferred(VARIABLES), "Variables of the worker.", source="AWS", default=None, shown="none", aws=True
+    )
+
+
+#: Of a function.
+FUNCTION_FORMS: Final[Mapping[str, Form]] = {
+    "Environment": Form(
+        Inside(BlockOf(Environment), ("variables",), "environment"), "Variables of the worker.", ("environment",)
+    )
+}
