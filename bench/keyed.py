@@ -2,9 +2,10 @@
 
 1,000 keys, and an `async def` handler that waits 5 ms for each record, one after the other: with 256 invocations in
 flight that is 51,200 records a second at best, whatever the batch size. headrace gets there by partitions and
-parallelization factor, 32 x 10 lanes here of which 256 run at once in two workers. Beside it runs the same in one
-process with plain aiokafka and the order kept by key (`bench.peers.keyed_loop`), for the machine may not allow the
-ideal. Both read the same topic and are watched for some seconds before its end.
+parallelization factor, 64 x 10 lanes here, enough that 256 of them always have something; two workers run 128
+invocations each. Beside it runs the same in one process with plain aiokafka and the order kept by key
+(`bench.peers.keyed_loop`), for the machine may not allow the ideal. Both read the same topic and are watched for some
+seconds before its end.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ IN_FLIGHT = 256
 WORK_S = 0.005
 IDEAL = IN_FLIGHT / WORK_S
 WORKERS = 2
-PARTITIONS = 32
+PARTITIONS = 64
 FACTOR = 10
 SIZE_BYTES = 100
 
@@ -100,7 +101,7 @@ async def run_headrace(servers: str, topic: str, total: int, batch_size: int, se
 
 async def measure(options: argparse.Namespace) -> dict[str, list[Run]]:
     servers = topics.bootstrap()
-    topic = await topics.filled(servers, options.records, SIZE_BYTES, PARTITIONS)
+    topic = await topics.filled(servers, options.records, SIZE_BYTES, options.partitions)
     runs: dict[str, list[Run]] = {name: [] for name in options.only}
     for repeat in range(options.repeats):
         for name in options.only:
@@ -138,6 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--records", type=int, default=500_000, help="in the topic")
+    parser.add_argument("--partitions", type=int, default=PARTITIONS)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
         "--only", nargs="+", default=CONTENDERS, metavar="CONTENDER", help=f"of {', '.join(CONTENDERS)}"

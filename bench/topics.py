@@ -11,10 +11,10 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from zlib import crc32
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.partitioner import murmur2
 from aiokafka.structs import TopicPartition
 
 PARTITIONS = 8
@@ -38,7 +38,7 @@ def bootstrap() -> str:
 
 async def filled(servers: str, records: int, size_bytes: int, partitions: int = PARTITIONS) -> str:
     """Give the name of a topic that holds just so many records of random bytes; fill it when there is none."""
-    topic = f"headrace-bench-{records}x{size_bytes}" + (f"-{partitions}" if partitions != PARTITIONS else "")
+    topic = f"headrace-bench-{records}x{size_bytes}x{partitions}"
     async with _admin(servers) as admin:
         if topic in await admin.list_topics():
             if await _count(servers, topic, partitions) == records:
@@ -108,10 +108,12 @@ async def _fill(servers: str, topic: str, records: int, size_bytes: int, partiti
     await producer.start()
     try:
         batches = [producer.create_batch() for _ in range(partitions)]
+        # as Kafka's own clients place keys
+        places = [(murmur2(key) & 0x7FFFFFFF) % partitions for key in KEYS]
         for number in range(records):
             key = KEYS[number % len(KEYS)]
             value = pool[number % 65536 :][:size_bytes]
-            partition = crc32(key) % partitions
+            partition = places[number % len(KEYS)]
             if batches[partition].append(key=key, value=value, timestamp=None) is None:
                 await producer.send_batch(batches[partition], topic, partition=partition)
                 batches[partition] = producer.create_batch()
