@@ -53,7 +53,17 @@ from router.core.polls import RECEIVE_LIMIT, Polls
 from router.core.replays import Replays, stopping
 from router.core.scaling import Concurrency, Pace
 from router.core.turns import Turns
-from router.core.verdict import FailedWhole, Identify, NotAccepted, PartlyFailed, Stopped, Succeeded, Verdict, judge
+from router.core.verdict import (
+    FailedWhole,
+    Identify,
+    NotAccepted,
+    PartlyFailed,
+    Stopped,
+    Succeeded,
+    Verdict,
+    judge,
+    reported,
+)
 from router.core.window import BatchWindow
 
 if TYPE_CHECKING:
@@ -217,16 +227,13 @@ class QueueEngine:
         if self._memory.purge(now):
             self._flush_later(now)
         self._lease_s = fact.lease_s
-        fresh = self._hand.take(chunk, now.mono_s + fact.lease_s)
-        kept = range(len(chunk.positions)) if chunk.kept is None else chunk.kept
-        wanted = set(kept)
+        # A queue without visibility timeout has no leases to keep.
+        fresh = self._hand.take(chunk, now.mono_s + fact.lease_s if fact.lease_s else inf)
+        wanted = set(range(len(chunk.positions)) if chunk.kept is None else chunk.kept)
         unwanted = [chunk.positions[index] for index in fresh if index not in wanted]
         if unwanted:
             self._deletes.add(unwanted)
-        for index in fresh:
-            if index in chunk.unfit and index in wanted:
-                self._refuse_unfit(chunk, index, now)
-        self._admit(chunk, [index for index in fresh if index in wanted and index not in chunk.unfit], now)
+        self._admit(chunk, self._sort_out(chunk, [index for index in fresh if index in wanted], now), now)
         self._beat_later(now)
 
     def _admit(self, chunk: Chunk, indexes: Sequence[int], now: Instant) -> None:
@@ -237,9 +244,9 @@ class QueueEngine:
         for index in indexes:
             state = self._memory.get(chunk.positions[index])
             key = chunk.keys[index] if chunk.keys else None
-            if state is None or (chunk.keys and key in new_keys):
+            if state is None or key in new_keys:
                 new.append(index)
-                new_keys.add(key)
+                new_keys.update(() if key is None else (key,))
             else:
                 pieces.setdefault(state.piece, []).append(index)
         for piece, mine in pieces.items():
@@ -274,17 +281,34 @@ class QueueEngine:
         for chunk, index in ordered:
             self._window.add(Part(chunk, [index]), now.mono_s)
 
-    def _refuse_unfit(self, chunk: Chunk, index: int, now: Instant) -> None:
-        """Leave what no event can be made of to the queue; with a limit of retries, give it up at once."""
-        why = chunk.unfit[index]
-        self._note("message.unfit", message=chunk.positions[index], error=why)
-        if self._mapping.maximum_retry_attempts is None:
-            self._hand.let_go([chunk.positions[index]])
-            return
+    def _sort_out(self, chunk: Chunk, indexes: Sequence[int], now: Instant) -> list[int]:
+        """Give the messages that an event can be made of.
+
+        The others are left to the queue, and what is behind them in their groups with them; or given up at once, when
+        the mapping gives up at all.
+        """
+        fit: list[int] = []
+        left: list[int] = []
+        left_keys: set[bytes | None] = set()
+        for index in indexes:
+            key = chunk.keys[index] if chunk.keys else None
+            if index not in chunk.unfit:
+                (left if key in left_keys else fit).append(index)
+                continue
+            self._note("message.unfit", message=str(chunk.positions[index]), error=chunk.unfit[index])
+            if self._mapping.maximum_retry_attempts is None:
+                left.append(index)
+                left_keys.update(() if key is None else (key,))
+            else:
+                self._give_up_unfit(chunk, index, now)
+        self._hand.let_go(chunk.positions[index] for index in left)
+        return fit
+
+    def _give_up_unfit(self, chunk: Chunk, index: int, now: Instant) -> None:
         batch = Batch(self._planner.new_id(), self._queue, 0, [Part(chunk, [index])], 1)
         self._live[batch.id] = batch
         self._turns.enter(batch, _keys(batch))
-        error = FunctionError("Headrace.RecordUnfit", why)
+        error = FunctionError("Headrace.RecordUnfit", chunk.unfit[index])
         self._keep(Discard(batch, Reason.UNFIT, error, responded=False, function_error=None), now)
 
     def _receive_failed(self, poll: int, error: str, now: Instant) -> None:
@@ -388,7 +412,7 @@ class QueueEngine:
         self._free_since.append(now.mono_s)
         verdict = judge(outcome, batch, self._mapping, self._identify)
         if self._polling.hold_group and isinstance(verdict, PartlyFailed):
-            verdict = PartlyFailed(_with_rest_of_groups(batch, verdict.again))
+            verdict = reported(_with_rest_of_groups(batch, verdict.again), batch)
         self._pace.ended(batch.count, now.mono_s - began_s, now.mono_s)
         plan = self._planner.settle(batch, verdict, now)
         self.records_done += batch.count - plan.left
@@ -442,7 +466,11 @@ class QueueEngine:
             followers.append(self._deletes.add(done))
         if plan.discard:
             followers.append(plan.discard.batch)
-        again = () if returns else plan.again
+        again = plan.again
+        if returns:
+            again = ()
+            for piece in plan.again:  # the queue says when it comes again
+                piece.not_before_s, piece.backoff_s = now.mono_s, 0.0
         followers += again
         if plan.durable and self._remembers:
             self._gated.update(again)
@@ -551,7 +579,7 @@ class QueueEngine:
         self._note("lease.not_extended", messages=messages, error=error)
 
     def _beat_later(self, now: Instant) -> None:
-        if self._polling.heartbeat and not self._beats and len(self._hand):
+        if self._polling.heartbeat and not self._beats and len(self._hand) and self._lease_s:
             self._beats = True
             self._agenda.at(now.mono_s + self._lease_s / 3, self._beat)
 

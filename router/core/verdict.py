@@ -152,4 +152,9 @@ def _judge_named(named: set[int], batch: Batch, rules: SourceRules) -> Verdict:
         again: Sequence[int] = range(positions.index(min(named)), batch.count)
     else:
         again = [ordinal for ordinal, position in enumerate(positions) if position in named]
+    return reported(again, batch)
+
+
+def reported(again: Sequence[int], batch: Batch) -> Verdict:
+    """Say what it means that the function reports these ordinals, at least one, as failed."""
     return _REPORTED if len(again) == batch.count else PartlyFailed(again)
