@@ -67,10 +67,13 @@ clean:  ## remove what make and the tools made here
 	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-bench: install  ## every figure of docs/benchmarks.md, on a real Kafka; takes a quarter of an hour of a machine without other work
+bench: install  ## every figure of docs/benchmarks.md, on a real Kafka; takes twenty minutes of a machine without other work
 	$(BIN)/python -m bench.core
 	$(BIN)/python -m bench.invoke
 	$(BIN)/python -m bench.kafka --size 200
 	$(BIN)/python -m bench.kafka --size 1000 --only getmany headrace-100
 	$(BIN)/python -m bench.latency
 	$(BIN)/python -m bench.memory
+	$(BIN)/python -m bench.sqs
+	$(BIN)/python -m bench.fifo
+	$(BIN)/python -m bench.keyed
