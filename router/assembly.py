@@ -64,6 +64,7 @@ async def build(configuration: Configuration, log: Log) -> Daemon:
     mappings = [_assemble(each, shared) for each in configuration.mappings]
     lives = {life.name: life for life, _, _ in mappings}
     shared.replayer.lives = lives
+    shared.replayer.make_queue = partial(open_queue, configuration)
     daemon = Daemon(
         version=version("headrace"),
         state_dir=configuration.state_dir,

@@ -120,7 +120,13 @@ def _add_failures(commands: Any) -> None:
     one = add_command(commands, "show", show_failure, "show one failed batch whole: its records and every try")
     one.add_argument("ids", nargs=1, metavar="ID", help="the failure")
     replaying = add_command(commands, "replay", replay_failures, "run failed batches again, in the running daemon")
-    replaying.add_argument("--rate", type=rate, metavar="N", help="batches a second, at most")
+    replaying.add_argument("--rate", type=rate, metavar="N", help="batches or messages a second, at most")
+    replaying.add_argument(
+        "--from",
+        dest="queue",
+        metavar="sqs:QUEUE",
+        help="a dead-letter queue (name, URL or ARN), through the queue mapping that --mapping names",
+    )
     dropping = add_command(commands, "drop", drop_failures, "give failed batches up for good; deletes their records")
     for one in (listing, replaying, dropping):
         add_selectors(one)
@@ -298,6 +304,8 @@ def replay_failures(given: argparse.Namespace) -> int:
     from router import control_client, failure_commands
     from router.selecting import REPLAYABLE
 
+    if given.queue is not None:
+        return _replay_queue(given)
     options = _chosen(given)
     directory = _state_dir(given)
     if not given.dry_run:
@@ -309,10 +317,33 @@ def replay_failures(given: argparse.Namespace) -> int:
     ids = [entry.batch.id for entry in entries]
     return failure_commands.replay(
         entries,
-        lambda: control_client.replay(directory, ids, 1 / given.rate if given.rate else 0.0),
+        lambda: control_client.replay(directory, ids, _interval_s(given)),
         _asker(given),
         as_json=given.json,
     )
+
+
+def _replay_queue(given: argparse.Namespace) -> int:
+    from router import control_client, failure_commands
+    from router.selecting import dead_letters
+
+    mapping, queue = dead_letters(given.queue, _options(given), every=given.all)
+    directory = _state_dir(given)
+    found = control_client.look(directory, mapping, queue, failure_commands.SHOWN if given.dry_run else 0)
+    if given.dry_run:
+        failure_commands.show_queue(found, as_json=given.json)
+        return 0
+    return failure_commands.replay_queue(
+        found,
+        mapping,
+        lambda: control_client.replay_queue(directory, mapping, queue, _interval_s(given)),
+        _asker(given),
+        as_json=given.json,
+    )
+
+
+def _interval_s(given: argparse.Namespace) -> float:
+    return 1 / given.rate if given.rate else 0.0
 
 
 def drop_failures(given: argparse.Namespace) -> int:

@@ -10,26 +10,37 @@ import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 from aiohttp import web
 
 from router.board import Board
 from router.control_client import SOCKET_NAME, socket_path
-from router.errors import CannotListen, StoreUnavailable
+from router.errors import CannotListen, NotFound, RouterError, SourceUnavailable, StoreUnavailable
 from router.ports import Store
-from router.replay import ReplayEnd
+from router.queue_replay import QueueLook
+from router.replay_end import JobOver, ReplayEnd
 from router.web import CLOSE_S, answer
 
 #: Largest request: a list of failure ids.
 BODY_LIMIT_BYTES: Final = 64 * 1024 * 1024
 
 
+#: Errors that an answer may tell, by its status.
+ERROR_STATUSES: Final = {NotFound: 404, SourceUnavailable: 502, StoreUnavailable: 503}
+
+
 class Replays(Protocol):
     """Runs replay jobs."""
 
     def start(self, failure_ids: Sequence[str], interval_s: float) -> asyncio.Queue[ReplayEnd | None]: ...
+
+    async def look(self, mapping: str, queue: str, messages: int) -> QueueLook: ...
+
+    async def start_queue(
+        self, mapping: str, queue: str, interval_s: float
+    ) -> asyncio.Queue[ReplayEnd | JobOver | None]: ...
 
 
 class Steered(Protocol):
@@ -52,6 +63,22 @@ class ReplayRequest(msgspec.Struct):
     interval_s: float
 
 
+class LookRequest(msgspec.Struct):
+    """Look at a queue as a mapping reads its own."""
+
+    mapping: str
+    queue: str
+    #: Messages to show, at most 10.
+    messages: int
+
+
+class QueueReplayRequest(msgspec.Struct):
+    mapping: str
+    queue: str
+    #: Between two starts, seconds.
+    interval_s: float
+
+
 class Control:
     """The server on the control socket."""
 
@@ -61,7 +88,7 @@ class Control:
         self._runner: web.AppRunner | None = None
         self._server: asyncio.AbstractServer | None = None
         #: Jobs that somebody is told about.
-        self._told: set[asyncio.Queue[ReplayEnd | None]] = set()
+        self._told: set[asyncio.Queue[Any]] = set()
 
     async def start(self) -> None:
         """Begin to listen; a socket that a killed daemon left is replaced, as the directory is locked for us.
@@ -75,6 +102,8 @@ class Control:
                 web.get("/status", self._status),
                 web.post("/failures/replay", self._replay),
                 web.post("/failures/drop", self._drop),
+                web.post("/queue/look", self._look),
+                web.post("/queue/replay", self._replay_queue),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_S)
@@ -101,11 +130,29 @@ class Control:
         try:
             return answer({"dropped": await self._daemon.store.drop(wanted.ids)})
         except StoreUnavailable as error:
-            return answer({"error": str(error)}, 503)
+            return refusal(error)
+
+    async def _look(self, request: web.Request) -> web.Response:
+        wanted = msgspec.json.decode(await request.read(), type=LookRequest)
+        try:
+            return answer(await self._daemon.replayer.look(wanted.mapping, wanted.queue, wanted.messages))
+        except (NotFound, SourceUnavailable) as error:
+            return refusal(error)
 
     async def _replay(self, request: web.Request) -> web.StreamResponse:
         wanted = msgspec.json.decode(await request.read(), type=ReplayRequest)
-        ends = self._daemon.replayer.start(wanted.ids, wanted.interval_s)
+        return await self._tell(request, self._daemon.replayer.start(wanted.ids, wanted.interval_s))
+
+    async def _replay_queue(self, request: web.Request) -> web.StreamResponse:
+        wanted = msgspec.json.decode(await request.read(), type=QueueReplayRequest)
+        try:
+            ends = await self._daemon.replayer.start_queue(wanted.mapping, wanted.queue, wanted.interval_s)
+        except (NotFound, SourceUnavailable) as error:
+            return refusal(error)
+        return await self._tell(request, ends)
+
+    async def _tell(self, request: web.Request, ends: asyncio.Queue[Any]) -> web.StreamResponse:
+        """Answer with the ends of a job, a line each, as they come."""
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
         self._told.add(ends)
@@ -117,6 +164,11 @@ class Control:
         finally:
             self._told.discard(ends)
         return response
+
+
+def refusal(error: RouterError) -> web.Response:
+    """Answer with an error that the command is to raise again."""
+    return answer({"error": str(error)}, ERROR_STATUSES[type(error)])
 
 
 def bind(state_dir: Path) -> socket.socket:

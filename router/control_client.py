@@ -14,13 +14,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from router.errors import NotRunning, StoreUnavailable
+from router.errors import NotFound, NotRunning, RouterError, SourceUnavailable, StoreUnavailable
 
 SOCKET_NAME: Final = "control.sock"
 #: Longest path of a Unix socket on Linux, bytes (unix(7): 108 with the closing NUL).
 PATH_LIMIT_BYTES: Final = 107
 #: A daemon that does not answer within this time is stuck; a replay's answer comes in pieces and has no limit.
 ANSWER_S: Final = 30.0
+#: What a status of an answer means.
+_ERRORS: Final[dict[int, type[RouterError]]] = {404: NotFound, 502: SourceUnavailable, 503: StoreUnavailable}
 
 
 @contextlib.contextmanager
@@ -73,6 +75,43 @@ def replay(state_dir: Path, failure_ids: Sequence[str], interval_s: float) -> It
         )
 
 
+def look(state_dir: Path, mapping: str, queue: str, messages: int) -> dict[str, Any]:
+    """Ask what waits in a dead-letter queue that a mapping may replay, with so many of its messages, at most 10.
+
+    Raises:
+        NotRunning, SourceUnavailable
+        NotFound: there is no such mapping, or it reads no queue.
+    """
+    body = {"mapping": mapping, "queue": queue, "messages": messages}
+    found: dict[str, Any] = _ask(state_dir, "POST", "/queue/look", body)
+    return found
+
+
+def replay_queue(state_dir: Path, mapping: str, queue: str, interval_s: float) -> Iterator[dict[str, Any]]:
+    """Have a dead-letter queue replayed and give each end as it comes. The daemon goes on when nobody listens.
+
+    Raises:
+        NotRunning: there is no daemon, or it ended before the job did.
+        NotFound: as `look`; or the mapping does not run.
+        SourceUnavailable: the job stopped before the queue was empty; the message says why.
+    """
+    body = {"mapping": mapping, "queue": queue, "interval_s": interval_s}
+    over: dict[str, Any] | None = None
+    with _connected(state_dir, None) as connection:
+        answer = _send(connection, "POST", "/queue/replay", body)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            for line in answer:
+                end = json.loads(line)
+                if "id" in end:
+                    yield end
+                else:
+                    over = end
+    if over is None:
+        raise NotRunning("the daemon stopped before the queue was empty; what is left is in the queue: replay it again")
+    if over["stopped"]:
+        raise SourceUnavailable(f"{over['stopped']}; what is left is in the queue: replay it again")
+
+
 def _ask(state_dir: Path, method: str, path: str, body: Any = None) -> Any:
     with _connected(state_dir, ANSWER_S) as connection:
         return json.loads(_send(connection, method, path, body).read())
@@ -86,8 +125,8 @@ def _send(connection: http.client.HTTPConnection, method: str, path: str, body: 
         raise NotRunning(f"the daemon does not answer within {ANSWER_S:.0f} s; look at its log") from error
     except (OSError, http.client.HTTPException) as error:
         raise NotRunning(f"the daemon ended before it answered ({error})") from error
-    if answer.status == 503:
-        raise StoreUnavailable(json.loads(answer.read())["error"])
+    if answer.status in _ERRORS and answer.headers.get_content_type() == "application/json":
+        raise _ERRORS[answer.status](json.loads(answer.read())["error"])
     if answer.status != 200:
         raise NotRunning(f"the daemon answered with status {answer.status}: is it of another version? Restart it")
     return answer

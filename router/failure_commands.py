@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from router.failure_json import to_json, to_json_whole
 from router.ports import FailureEntry
-from router.tables import replay_progress, show_failure, show_failures
+from router.tables import replay_progress, show_failure, show_failures, show_messages
 
 #: Asks the person at the terminal; gives yes where there is none.
 Ask = Callable[[str], bool]
 OUTCOMES: Final = ("replayed", "failed_again", "refused")
+#: Messages of a dead-letter queue that a dry run shows.
+SHOWN: Final = 10
 
 
 def show_list(entries: Sequence[FailureEntry], *, as_json: bool) -> None:
@@ -53,7 +55,46 @@ def replay(
     return int(counts["replayed"] < len(entries))
 
 
-def _shown(ends: Iterable[dict[str, Any]], total: int, *, as_json: bool) -> Iterable[dict[str, Any]]:
+def show_queue(found: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what waits in a dead-letter queue."""
+    if as_json:
+        print_json(found)
+        return
+    print(f"{found['queue']}: {_about(found)} wait")
+    if found["messages"]:
+        show_messages(found["messages"])
+
+
+def replay_queue(
+    found: Mapping[str, Any], mapping: str, run: Callable[[], Iterable[dict[str, Any]]], ask: Ask, *, as_json: bool
+) -> int:
+    """Replay a dead-letter queue with what `run` starts; 1 when a message was left in it.
+
+    Raises:
+        NotRunning: the daemon is not there, or ended.
+        NotFound, SourceUnavailable: it did not begin, or stopped early.
+    """
+    queue = found["queue"]
+    if not ask(f"Replay {queue} ({_about(found)}) through mapping {mapping}? The original order is past."):
+        return 1
+    counts: Counter[str] = Counter()
+    try:
+        for end in _shown(run(), found["waiting"], as_json=as_json):
+            counts[end["outcome"]] += 1
+    finally:
+        _sum_up(counts, as_json=as_json)
+        left = counts.total() - counts["replayed"]
+        if left and not as_json:
+            print(f"what was not replayed is still in {queue}")
+    return int(left > 0)
+
+
+def _about(found: Mapping[str, Any]) -> str:
+    waiting = found["waiting"]
+    return "an unknown number of messages" if waiting is None else f"about {waiting} messages"
+
+
+def _shown(ends: Iterable[dict[str, Any]], total: int | None, *, as_json: bool) -> Iterable[dict[str, Any]]:
     if as_json:
         for end in ends:
             new = end["new_failures"]

@@ -1,25 +1,31 @@
-"""Replaying stored failures through their own mappings.
+"""Replaying stored failures through their own mappings, and dead-letter queues through mappings that read queues.
 
 A failure is claimed in the store before it runs, so it never runs twice at once, and it stays claimed until its end is
 written, so a killed daemon takes it up again at its next start. A replay runs in the lanes of its keys, by the
-mapping's own rules except record age: what expired once would expire again.
+mapping's own rules except record age: what expired once would expire again. A queue's messages stay in their queue
+until they have succeeded (`queue_replay`).
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from router.errors import StoreUnavailable
-from router.ports import Selection, SetStatus, Store, Unclaim
+from router.errors import NotFound, StoreUnavailable
+from router.ports import QueueSource, Selection, SetStatus, Store, Unclaim
+from router.queue_replay import QueueLook, QueueReplay, look
+from router.replay_end import JobOver, ReplayEnd
 from router.runner import Runner
 from router.supervisor import MappingLife
 from router.telemetry import Log
 
 T = TypeVar("T")
+
+#: Makes a source over a queue that reads it as a mapping reads its own: (mapping, queue). Raises NotFound.
+MakeQueue = Callable[[str, str], QueueSource]
 
 #: Longest wait before the store is asked again.
 STORE_RETRY_CAP_S = 60.0
@@ -29,26 +35,16 @@ REPLAYS_AT_ONCE = 64
 PATIENCE_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class ReplayEnd:
-    """How one replay ended."""
-
-    id: str
-    #: replayed | failed_again | refused
-    outcome: str
-    new_failures: Sequence[str] = ()
-    #: Why it was refused.
-    reason: str | None = None
-
-
 class Replayer:
-    """Hands claimed failures to the mappings and writes down how they end. Is the runners' ReplayListener."""
+    """Hands failures and messages to the mappings and settles how they end. Is the runners' ReplayListener."""
 
     def __init__(self, store: Store, log: Log) -> None:
         self._store = store
         self._log = log
         #: Set before `run`.
         self.lives: Mapping[str, MappingLife] = {}
+        #: Set before `run`.
+        self.make_queue: MakeQueue
         self._tasks: asyncio.TaskGroup | None = None
         self._ends: dict[str, asyncio.Future[ReplayEnd]] = {}
 
@@ -71,6 +67,39 @@ class Replayer:
         self._tasks.create_task(self._work(failure_ids, interval_s, ends))
         return ends
 
+    async def look(self, mapping: str, queue: str, messages: int) -> QueueLook:
+        """Say what waits in a dead-letter queue, and show so many of its messages, at most 10.
+
+        Raises:
+            NotFound: there is no such mapping, or it reads no queue.
+            SourceUnavailable: the queue cannot be reached.
+        """
+        source = await self._open(mapping, queue)
+        try:
+            return await look(source, self.lives[mapping].parts.passes, messages)
+        finally:
+            await source.close()
+
+    async def start_queue(
+        self, mapping: str, queue: str, interval_s: float
+    ) -> asyncio.Queue[ReplayEnd | JobOver | None]:
+        """Begin a job that replays a dead-letter queue until it is empty, one message every `interval_s` at most.
+
+        It goes on when nobody listens. Its queue gives the ends as they come, then JobOver, then None.
+
+        Raises:
+            NotFound: as in `look`, or the mapping does not run.
+            SourceUnavailable: the queue cannot be reached.
+        """
+        assert self._tasks is not None, "jobs come only while the replayer runs"
+        life = self.lives.get(mapping)
+        if life and life.is_down:
+            raise NotFound(f"mapping {mapping} is disabled or has failed, so it runs nothing; see `headrace status`")
+        source = await self._open(mapping, queue)
+        ends: asyncio.Queue[ReplayEnd | JobOver | None] = asyncio.Queue()
+        self._tasks.create_task(self._work_queue(source, self.lives[mapping], interval_s, ends))
+        return ends
+
     # --- what runners say
 
     def replayed(self, failure_id: str, new_failures: tuple[str, ...]) -> None:
@@ -84,7 +113,47 @@ class Replayer:
         if waiting and not waiting.done():
             waiting.set_result(end)
 
-    # --- one job
+    # --- a job over a queue
+
+    async def _open(self, mapping: str, queue: str) -> QueueSource:
+        source = self.make_queue(mapping, queue)
+        try:
+            await source.open()
+        except BaseException:
+            await source.close()
+            raise
+        return source
+
+    async def _work_queue(
+        self,
+        source: QueueSource,
+        life: MappingLife,
+        interval_s: float,
+        ends: asyncio.Queue[ReplayEnd | JobOver | None],
+    ) -> None:
+        counts: Counter[str] = Counter()
+
+        def tell(end: ReplayEnd) -> None:
+            counts[end.outcome] += 1
+            self._note(end)
+            ends.put_nowait(end)
+
+        run_one = partial(self._run_message, life)
+        try:
+            job = QueueReplay(source, life.parts.passes, run_one, tell, interval_s=interval_s, at_once=REPLAYS_AT_ONCE)
+            stopped = await job.run()
+            self._log.write("queue.replayed", mapping=life.name, queue=source.name, error=stopped, **counts)
+            ends.put_nowait(JobOver(stopped))
+        finally:
+            ends.put_nowait(None)
+            await source.close()
+
+    async def _run_message(self, life: MappingLife, message_id: str, event: bytes) -> ReplayEnd:
+        if message_id in self._ends:
+            return ReplayEnd(message_id, "refused", reason="it is being replayed already")
+        return await self._carry(message_id, event, life, PATIENCE_S, elsewhere=True)
+
+    # --- a job over stored failures
 
     async def _work(
         self,
@@ -139,42 +208,62 @@ class Replayer:
             absent = f"its mapping {name!r} is not configured, disabled, or has failed; see `headrace status`"
             reason = absent if found and event else "its records are gone"
             return self._tasks.create_task(self._settle(ReplayEnd(failure_id, "refused", reason=reason)))
-        return self._tasks.create_task(self._carry(failure_id, event, life, patience_s))
+        return self._tasks.create_task(self._replay_stored(failure_id, event, life, patience_s))
 
-    async def _carry(self, failure_id: str, event: bytes, life: MappingLife, patience_s: float | None) -> ReplayEnd:
-        """Have a mapping run a failure, again by its next runner when one ends early, and write down the end."""
-        end = self._ends[failure_id] = asyncio.get_running_loop().create_future()
-        while not end.done():
-            try:
-                runner = await self._hand_over(failure_id, event, life, patience_s)
-            except TimeoutError:
-                self.refused(failure_id, f"its mapping {life.name} does not run; see `headrace status`")
-            except ValueError as error:
-                self.refused(failure_id, f"its stored event cannot be read: {error}")
-            else:
-                ended = asyncio.ensure_future(runner.ended.wait())
-                either: list[asyncio.Future[Any]] = [ended, end]
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                ended.cancel()
-        del self._ends[failure_id]
-        return await self._settle(end.result())
+    async def _replay_stored(
+        self, failure_id: str, event: bytes, life: MappingLife, patience_s: float | None
+    ) -> ReplayEnd:
+        return await self._settle(await self._carry(failure_id, event, life, patience_s))
 
-    async def _hand_over(self, failure_id: str, event: bytes, life: MappingLife, patience_s: float | None) -> Runner:
+    async def _carry(
+        self, failure_id: str, event: bytes, life: MappingLife, patience_s: float | None, *, elsewhere: bool = False
+    ) -> ReplayEnd:
+        """Have a mapping run a failure or message, again by its next runner when one ends early."""
+        end: asyncio.Future[ReplayEnd] = asyncio.get_running_loop().create_future()
+        self._ends[failure_id] = end
+        try:
+            while not end.done():
+                await self._hand_over(failure_id, event, life, patience_s, elsewhere=elsewhere)
+        finally:
+            del self._ends[failure_id]
+        return end.result()
+
+    async def _hand_over(
+        self, failure_id: str, event: bytes, life: MappingLife, patience_s: float | None, *, elsewhere: bool
+    ) -> None:
+        """Give a replay to the mapping's runner, and wait for the end of either."""
+        try:
+            runner = await self._running(life, patience_s)
+            runner.replay(failure_id, event, elsewhere=elsewhere)
+        except TimeoutError:
+            self.refused(failure_id, f"its mapping {life.name} does not run; see `headrace status`")
+        except ValueError as error:
+            self.refused(failure_id, f"its event cannot be read: {error}")
+        else:
+            ended = asyncio.ensure_future(runner.ended.wait())
+            either: list[asyncio.Future[Any]] = [ended, self._ends[failure_id]]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
+
+    async def _running(self, life: MappingLife, patience_s: float | None) -> Runner:
+        """Wait for the mapping to run. Raises TimeoutError."""
         runner = life.runner
         async with asyncio.timeout(patience_s):
             while runner is None or runner.ended.is_set():
                 await life.running.wait()
                 await asyncio.sleep(0)  # a run that has ended is still being put away
                 runner = life.runner
-        runner.replay(failure_id, event)
         return runner
 
     async def _settle(self, end: ReplayEnd) -> ReplayEnd:
         """Write down how a replay ended."""
         change = Unclaim(end.id) if end.outcome == "refused" else SetStatus(end.id, end.outcome)
         await self._insist(partial(self._store.apply, [change]))
+        self._note(end)
+        return end
+
+    def _note(self, end: ReplayEnd) -> None:
         if end.outcome == "refused":
             self._log.write("failure.replay_refused", failure=end.id, reason=end.reason)
         else:
-            self._log.write("failure.replayed", failure=end.id, outcome=end.outcome)
-        return end
+            self._log.write("failure.replayed", failure=end.id, outcome=end.outcome, reason=end.reason)

@@ -60,6 +60,22 @@ def selection(options: Options, statuses: Sequence[str], wall_s: float) -> Selec
     )
 
 
+def dead_letters(place: str, options: Options, *, every: bool) -> tuple[str, str]:
+    """Give the mapping and the queue of `replay --from`.
+
+    Raises:
+        ConfigError: it is no queue, there is no mapping, or something else is selected that a queue cannot tell apart.
+    """
+    carrier, _, queue = place.partition(":")
+    if carrier != "sqs" or not queue:
+        raise ConfigError(f"--from: found {place!r}, allowed sqs:QUEUE with the queue's name, URL or ARN")
+    if options.mapping is None:
+        raise ConfigError("--from needs --mapping NAME: the mapping that is to run the messages")
+    if every or not replace(options, mapping=None).select_nothing:
+        raise ConfigError("--from takes all messages of the queue: give no ID and no selector but --mapping")
+    return options.mapping, queue
+
+
 def moment(text: str, option: str, wall_s: float) -> float:
     """Read a time: ISO 8601 (UTC unless it has a zone), or so long ago. Raises ConfigError."""
     if match := _AGO.fullmatch(text):

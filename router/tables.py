@@ -180,12 +180,21 @@ def show_failure(failure: Mapping[str, Any], event: str | None) -> None:
         print(event)
 
 
+def show_messages(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Print messages that wait in a dead-letter queue."""
+    rows = [
+        (each["id"], each["sent_at"], each["size_bytes"], each["why_not"], each["preview"].replace("\n", " "))
+        for each in messages
+    ]
+    show_table(("ID", "SENT AT", "BYTES", "WOULD NOT RUN", "DATA"), rows)
+
+
 # --- replay
 
 
 @contextmanager
-def replay_progress(total: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Show how a replay goes; what is given must be called with each end."""
+def replay_progress(total: int | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Show how a replay of about so many goes (None = not known); what is given must be called with each end."""
     counts: Counter[str] = Counter()
     if not sys.stdout.isatty():
         yield show_end
@@ -204,7 +213,10 @@ def replay_progress(total: int) -> Iterator[Callable[[Mapping[str, Any]], None]]
             counts[end["outcome"]] += 1
             if end["outcome"] != "replayed":
                 progress.console.print(_end(end), markup=False, highlight=False)
-            progress.update(task, advance=1, counts=", ".join(f"{count} {name}" for name, count in counts.items()))
+            expected = None if total is None else max(total, counts.total())
+            progress.update(
+                task, advance=1, total=expected, counts=", ".join(f"{count} {name}" for name, count in counts.items())
+            )
 
         yield advance
 

@@ -63,6 +63,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "failure.not_delivered": ("warning", "A destination did not accept a failure record; it is sent again."),
     "failure.replayed": ("info", "A failed batch was replayed."),
     "failure.replay_refused": ("warning", "A replay could not run."),
+    "queue.replayed": ("info", "A job over a dead-letter queue is over; what it could not replay is still there."),
     "failure.expired": ("info", "Settled failures older than the retention were removed."),
     "store.failed": ("warning", "The failure store could not be read or written beside a batch; it is tried again."),
     "library.warned": (

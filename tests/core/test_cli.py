@@ -297,6 +297,34 @@ def test_replay_needs_a_daemon(headrace, stored):
     assert "headrace run" in err
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_replaying_a_queue_needs_a_daemon(headrace, project, more):
+    status, out, err = headrace("failures", "replay", "--from", "sqs:orders-dlq", "--mapping", "orders", *more)
+    assert (status, out) == (3, "")
+    assert is_one_line(err)
+    assert "headrace run" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--from", "sqs:orders-dlq"], "--mapping NAME"),
+        (["--from", "orders-dlq", "--mapping", "orders"], "allowed sqs:QUEUE"),
+        (["--from", "sqs:", "--mapping", "orders"], "allowed sqs:QUEUE"),
+        (["--from", "", "--mapping", "orders"], "allowed sqs:QUEUE"),
+        (["--from", "kafka:orders", "--mapping", "orders"], "allowed sqs:QUEUE"),
+        (["f1", "--from", "sqs:orders-dlq", "--mapping", "orders"], "no ID"),
+        (["--from", "sqs:orders-dlq", "--mapping", "orders", "--all"], "no ID"),
+        (["--from", "sqs:orders-dlq", "--mapping", "orders", "--key", "k"], "no selector"),
+    ],
+)
+def test_a_queue_is_replayed_whole_through_one_mapping(headrace, project, arguments, complaint):
+    status, out, err = headrace("failures", "replay", *arguments)
+    assert (status, out) == (2, "")
+    assert is_one_line(err)
+    assert complaint in err
+
+
 def test_a_dry_run_lists_what_would_be_replayed(headrace, stored):
     status, out, _ = headrace("failures", "replay", "--all", "--dry-run", "--json")
     assert status == 0

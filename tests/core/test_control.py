@@ -11,9 +11,10 @@ from router import control_client
 from router.board import Board
 from router.control import Control, bind
 from router.control_client import SOCKET_NAME
-from router.errors import CannotListen, NotRunning, StoreUnavailable
+from router.errors import CannotListen, NotFound, NotRunning, SourceUnavailable, StoreUnavailable
 from router.ports import KeepFailure
-from router.replay import ReplayEnd
+from router.queue_replay import QueueLook, WaitingMessage
+from router.replay_end import JobOver, ReplayEnd
 from router.supervisor import Supervisor
 from router.telemetry import Metrics
 from tests.fakes.failures import EVENT, entry
@@ -26,9 +27,24 @@ class ScriptedReplays:
     def __init__(self):
         self.asked = asyncio.Queue()
         self.ends = asyncio.Queue()
+        #: What is wrong with the mapping or the queue.
+        self.trouble = None
 
     def start(self, failure_ids, interval_s):
         self.asked.put_nowait((list(failure_ids), interval_s))
+        return self.ends
+
+    async def look(self, mapping, queue, messages):
+        self.asked.put_nowait((mapping, queue, messages))
+        if self.trouble:
+            raise self.trouble
+        waiting = [WaitingMessage("sqs:m1", "2026-01-01T00:00:00.000Z", 512, "{}", None)]
+        return QueueLook("orders-dlq", 3, waiting[:messages])
+
+    async def start_queue(self, mapping, queue, interval_s):
+        self.asked.put_nowait((mapping, queue, interval_s))
+        if self.trouble:
+            raise self.trouble
         return self.ends
 
 
@@ -162,6 +178,87 @@ async def test_a_daemon_that_ends_in_the_middle_is_told_from_a_job_that_is_over(
         daemon.replayer.ends.put_nowait(ReplayEnd("a", "replayed"))
     with pytest.raises(NotRunning, match="1 replays to come"):
         await asking
+
+
+async def replayed_queue(state_dir):
+    ends = []
+
+    def collect():
+        ends.extend(control_client.replay_queue(state_dir, "orders", "orders-dlq", 0.25))
+
+    try:
+        await call(collect)
+    except SourceUnavailable as error:
+        return ends, str(error)
+    return ends, None
+
+
+async def test_looking_at_a_queue_tells_what_waits(tmp_path):
+    async with controlled(tmp_path) as daemon:
+        found = await call(control_client.look, tmp_path, "orders", "orders-dlq", 10)
+        assert await daemon.replayer.asked.get() == ("orders", "orders-dlq", 10)
+    assert found == {
+        "queue": "orders-dlq",
+        "waiting": 3,
+        "messages": [
+            {
+                "id": "sqs:m1",
+                "sent_at": "2026-01-01T00:00:00.000Z",
+                "size_bytes": 512,
+                "preview": "{}",
+                "why_not": None,
+            }
+        ],
+    }
+
+
+async def test_replaying_a_queue_tells_each_end_as_it_comes(tmp_path):
+    async with controlled(tmp_path) as daemon:
+        asking = asyncio.create_task(replayed_queue(tmp_path))
+        assert await daemon.replayer.asked.get() == ("orders", "orders-dlq", 0.25)
+        for end in (ReplayEnd("sqs:m1", "replayed"), ReplayEnd("sqs:m2", "failed_again", reason="E: x"), JobOver(None)):
+            daemon.replayer.ends.put_nowait(end)
+        daemon.replayer.ends.put_nowait(None)
+        ends, stopped = await asking
+    assert [(end["id"], end["outcome"], end["reason"]) for end in ends] == [
+        ("sqs:m1", "replayed", None),
+        ("sqs:m2", "failed_again", "E: x"),
+    ]
+    assert stopped is None
+
+
+async def test_a_job_over_a_queue_that_stopped_early_says_why_after_the_ends(tmp_path):
+    async with controlled(tmp_path) as daemon:
+        for end in (ReplayEnd("sqs:m1", "replayed"), JobOver("the queue does not exist there"), None):
+            daemon.replayer.ends.put_nowait(end)
+        ends, stopped = await replayed_queue(tmp_path)
+    assert len(ends) == 1
+    assert stopped.startswith("the queue does not exist there; what is left")
+
+
+async def test_a_daemon_that_ends_in_the_middle_of_a_queue_is_told_from_a_job_that_is_over(tmp_path):
+    async with controlled(tmp_path) as daemon:
+        daemon.replayer.ends.put_nowait(ReplayEnd("sqs:m1", "replayed"))
+        asking = asyncio.create_task(replayed_queue(tmp_path))
+        await daemon.replayer.asked.get()
+    with pytest.raises(NotRunning, match="before the queue was empty"):
+        await asking
+
+
+@pytest.mark.parametrize("trouble", [NotFound("no mapping x"), SourceUnavailable("no such queue")])
+async def test_trouble_with_a_queue_is_the_same_error_at_the_other_end(tmp_path, trouble):
+    async with controlled(tmp_path) as daemon:
+        daemon.replayer.trouble = trouble
+        with pytest.raises(type(trouble), match=str(trouble)):
+            await call(control_client.look, tmp_path, "orders", "orders-dlq", 0)
+        with pytest.raises(type(trouble), match=str(trouble)):
+            await call(lambda: list(control_client.replay_queue(tmp_path, "orders", "orders-dlq", 0.0)))
+
+
+async def test_a_path_that_a_daemon_of_another_version_does_not_know(tmp_path):
+    async with controlled(tmp_path):
+        with pytest.raises(NotRunning, match="another version"):
+            await call(control_client._ask, tmp_path, "POST", "/queue/unheard-of", {})
 
 
 async def test_drop_gives_what_was_dropped(tmp_path):
