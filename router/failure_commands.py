@@ -60,7 +60,7 @@ def show_queue(found: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    print(f"{found['queue']}: {_about(found)} wait")
+    print(f"{found['queue']}: {_about(found)} waiting")
     if found["messages"]:
         show_messages(found["messages"])
 
@@ -91,7 +91,9 @@ def replay_queue(
 
 def _about(found: Mapping[str, Any]) -> str:
     waiting = found["waiting"]
-    return "an unknown number of messages" if waiting is None else f"about {waiting} messages"
+    if waiting is None:
+        return "an unknown number of messages"
+    return f"about {waiting} {'message' if waiting == 1 else 'messages'}"
 
 
 def _shown(ends: Iterable[dict[str, Any]], total: int | None, *, as_json: bool) -> Iterable[dict[str, Any]]:

@@ -55,7 +55,7 @@ def test_machines_get_a_line_a_message_and_a_summary(capsys):
 
 
 def test_an_empty_queue_is_no_failure(capsys):
-    assert replay_queue({**FOUND, "waiting": 0}, "orders", lambda: [], yes, as_json=False) == 0
+    assert replay_queue({**FOUND, "waiting": 0}, "orders", list, yes, as_json=False) == 0
     assert capsys.readouterr().out == "0 replayed, 0 failed again, 0 refused\n"
 
 
@@ -90,11 +90,13 @@ def test_what_came_before_a_daemon_ended_is_summed_up(capsys):
 def test_a_dry_run_shows_some_of_what_waits(capsys):
     show_queue(FOUND, as_json=False)
     first, head, one, two = capsys.readouterr().out.splitlines()
-    assert first == "orders-dlq: about 2 messages wait"
+    assert first == "orders-dlq: about 2 messages waiting"
     assert head.split() == ["ID", "SENT", "AT", "BYTES", "WOULD", "NOT", "RUN", "DATA"]
     assert one.split() == ["sqs:m1", "2026-01-01T00:00:00.000Z", "512", "-", '{"order":', "1}"]
     assert "the body is not JSON" in two
     show_queue(FOUND, as_json=True)
     assert json.loads(capsys.readouterr().out) == FOUND
+    show_queue({**FOUND, "waiting": 1, "messages": []}, as_json=False)
+    assert capsys.readouterr().out == "orders-dlq: about 1 message waiting\n"
     show_queue({**FOUND, "waiting": 0, "messages": []}, as_json=False)
-    assert capsys.readouterr().out == "orders-dlq: about 0 messages wait\n"
+    assert capsys.readouterr().out == "orders-dlq: about 0 messages waiting\n"
