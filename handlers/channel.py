@@ -14,7 +14,10 @@ from handlers import bootstrap
 
 _READ_BYTES: Final = 64 * 1024
 _SOCKET_BUFFER_BYTES: Final = 1024 * 1024
+#: Frames that are sent together, at most: the worker begins while the next ones are made.
+_TOGETHER: Final = 32
 _HEADER: Final = bootstrap.HEADER
+_HEADER_BYTES: Final = _HEADER.size
 
 
 class Receiver(Protocol):
@@ -75,13 +78,13 @@ class Channel:
         return True
 
     def post(self, kind: int, body: bytes, number: int = 0, request_id: bytes = b"", slot: int = 0) -> None:
-        """Send a frame together with all others of this turn of the loop."""
+        """Send a frame together with others of this turn of the loop."""
         if not self._frames:
             self._loop.call_soon(self._flush)
         head = _HEADER.pack(kind, len(request_id), slot, len(body), number)
-        self._frames += (head, request_id, body)
+        self._frames.append(head + request_id + body)
         self._waiting_bytes += len(body)
-        if self._waiting_bytes > _SOCKET_BUFFER_BYTES:
+        if len(self._frames) >= _TOGETHER or self._waiting_bytes >= _SOCKET_BUFFER_BYTES:
             self._flush()
 
     def _flush(self) -> None:
@@ -121,24 +124,21 @@ class Channel:
         data = self._receive()
         if not data:
             return data is not None
-        at, size = 0, len(data)
-        missing_bytes = _HEADER.size - size
-        while size - at >= _HEADER.size:
+        at, end, size = 0, _HEADER_BYTES, len(data)
+        while end <= size:
             kind, id_bytes, slot, body_bytes, number = _HEADER.unpack_from(data, at)
             if id_bytes or body_bytes > bootstrap.RESULT_LIMIT_BYTES:
                 self._break(is_over=False)
                 return False
-            body_at = at + _HEADER.size
-            end = body_at + body_bytes
-            missing_bytes = end - size
-            if missing_bytes > 0:
+            end += body_bytes
+            if end > size:
                 break
-            self._receiver.received(kind, slot, data[body_at:end], number)
+            self._receiver.received(kind, slot, data[end - body_bytes : end], number)
             at = end
-            missing_bytes = _HEADER.size - (size - at)
+            end += _HEADER_BYTES
         if at < size:
-            self._parts = [data[at:] if at else data]
-            self._missing_bytes = missing_bytes
+            self._parts = [data[at:]]
+            self._missing_bytes = end - size
         return True
 
     def drain(self) -> None:

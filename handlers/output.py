@@ -26,29 +26,25 @@ class Output:
         self._loop = asyncio.get_running_loop()
         self._poll = select.poll()
         self._clear()
-        self._is_paused = False
-        self._is_awaited = True
+        #: Does anything run whose output must flow?
+        self.is_awaited = True
+        #: Is it not read on? Whatever sets `is_awaited` resumes it then.
+        self.is_paused = False
         os.set_blocking(descriptor, False)
         self._poll.register(descriptor, select.POLLIN)
         self._loop.add_reader(descriptor, self._read)
 
-    @property
-    def is_awaited(self) -> bool:
-        """Does anything run whose output must flow?"""
-        return self._is_awaited
-
-    @is_awaited.setter
-    def is_awaited(self, awaited: bool) -> None:
-        self._is_awaited = awaited
-        if awaited and self._is_paused and self._descriptor >= 0:
-            self._is_paused = False
+    def resume(self) -> None:
+        """Read on."""
+        self.is_paused = False
+        if self._descriptor >= 0:
             self._loop.add_reader(self._descriptor, self._read)
 
     def take(self) -> str:
         """Give what was printed until now, as text that ends with a line, and begin anew."""
         if self._descriptor >= 0 and self._poll.poll(0):
             self._read()
-        return self.take_read()
+        return self.take_read() if self._parts else ""
 
     def take_read(self) -> str:
         """Like `take`, without looking whether there is more than the event loop has seen already."""
@@ -83,8 +79,8 @@ class Output:
 
     def _keep(self, piece: bytes) -> None:
         room = LIMIT_BYTES - self._kept_bytes
-        if room <= 0 and not self._is_awaited:
-            self._is_paused = True
+        if room <= 0 and not self.is_awaited:
+            self.is_paused = True
             self._loop.remove_reader(self._descriptor)
         if room > 0:
             self._parts.append(piece[:room])

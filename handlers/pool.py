@@ -71,6 +71,7 @@ class Pool:
         cgroups: CgroupHome | None = None,
     ) -> None:
         self._function = function
+        self._shares = function.concurrency_per_worker > 1
         self._state = state
         self._lock = lock
         self._sink = sink if function.logs else None
@@ -100,10 +101,8 @@ class Pool:
         if self._is_closed:
             self._end(invocation, Cancelled())
             return
-        if self._suspects.company(invocation.request_id) is None:
-            self._waiting.append(invocation)
-        else:
-            self._waiting_suspects.append(invocation)
+        is_suspect = invocation.request_id in self._suspects.companies
+        (self._waiting_suspects if is_suspect else self._waiting).append(invocation)
         self._assign()
 
     def cancel(self, request_id: str, *, waiting_only: bool) -> None:
@@ -145,15 +144,15 @@ class Pool:
         if self._waiting_suspects:
             self._assign_suspects()
         while self._waiting and self._open:
-            self._start(self._waiting.popleft(), self._pick())
+            self._start(self._waiting.popleft(), self._pick() if self._shares else self._open.pop())
         if (self._waiting or self._waiting_suspects) and not self._is_closed:
             self._grow()
 
     def _pick(self) -> Worker:
-        """Take the worker that has least to do: the last used one if they are all idle, because it is warm."""
-        if len(self._open) == 1 or self._function.concurrency_per_worker == 1:
+        """Take the worker that has least to do."""
+        if len(self._open) == 1:
             return self._open.pop()
-        worker = min(reversed(self._open), key=_load)
+        worker = min(self._open, key=_load)
         self._open.remove(worker)
         return worker
 
@@ -163,9 +162,9 @@ class Pool:
             self._kept = self._choose_kept()
         kept = self._kept
         while kept is not None and kept.has_room and self._waiting_suspects:
-            ids = (self._waiting_suspects[0].request_id, *(run.request_id for run in kept.running.values()))
-            companies = [company for company in map(self._suspects.company, ids) if company is not None]
-            if len(kept.running) >= min(companies, default=1):
+            ids = (self._waiting_suspects[0].request_id, *(running.request_id for running, _ in kept.running.values()))
+            companies = self._suspects.companies
+            if len(kept.running) >= min(companies[each] for each in ids if each in companies):
                 return
             self._start(self._waiting_suspects.popleft(), kept)
 
@@ -188,22 +187,26 @@ class Pool:
             event = invocation.event()
         except Exception:  # noqa: BLE001  a batch that cannot be encoded is split, like one that is too large
             self._end(invocation, TooLarge(0))
-        else:
-            if len(event) > EVENT_LIMIT_BYTES:
-                self._end(invocation, TooLarge(len(event)))
-            elif worker.begin(invocation, event):
+            self._reopen(worker)
+            return
+        if len(event) > EVENT_LIMIT_BYTES:
+            self._end(invocation, TooLarge(len(event)))
+        elif worker.begin(invocation, event):
+            if self._watching is None:
                 self._watch_soon()
-            else:
-                (self._waiting_suspects if worker is self._kept else self._waiting).appendleft(invocation)
+            if not self._shares:
+                return
+        else:
+            (self._waiting_suspects if worker is self._kept else self._waiting).appendleft(invocation)
         self._reopen(worker)
 
     def _reopen(self, worker: Worker) -> None:
-        """Put a worker that has room back into the line."""
+        """Put a worker that has room into the line."""
         if worker is self._kept:
             if self._waiting_suspects or worker.running:
                 return
             self._kept = None
-        if worker.has_room and (self._function.concurrency_per_worker == 1 or worker not in self._open):
+        if worker.has_room and worker not in self._open:
             self._open.append(worker)
 
     def _end(self, invocation: Invocation, outcome: Outcome) -> None:
@@ -223,9 +226,12 @@ class Pool:
         self._assign()
 
     def ended(self, worker: Worker, invocation: Invocation, outcome: Outcome) -> None:
-        if not isinstance(outcome, Cancelled):
-            self._suspects.clear(invocation.request_id)
-        self._reopen(worker)
+        if self._shares:
+            if not isinstance(outcome, Cancelled):
+                self._suspects.clear(invocation.request_id)
+            self._reopen(worker)
+        else:
+            self._open.append(worker)
         if self._waiting or self._waiting_suspects:
             self._assign()
         invocation.done(outcome)
@@ -240,7 +246,7 @@ class Pool:
             self._all_gone.set()
         if init_error is not None:
             self._refuse(init_error, initialising=init_error.error_type != faults.NOT_STARTED)
-        if self._function.concurrency_per_worker > 1:
+        if self._shares:
             self._note_suspects(ends)
         self._assign()
         for invocation, outcome, _ in ends:

@@ -27,11 +27,8 @@ class Suspects:
     """Request ids of suspects."""
 
     def __init__(self) -> None:
-        self._companies: dict[str, int] = {}
-
-    def company(self, request_id: str) -> int | None:
-        """Give how many may run together with it, itself included; None when it is no suspect."""
-        return self._companies.get(request_id)
+        #: How many may run together with each of them, itself included.
+        self.companies: dict[str, int] = {}
 
     def suspect(self, request_ids: Sequence[str]) -> None:
         """Learn that these ran together, and took their worker down."""
@@ -44,10 +41,10 @@ class Suspects:
 
     def clear(self, request_id: str) -> None:
         """Learn that this one ended by itself."""
-        self._companies.pop(request_id, None)
+        self.companies.pop(request_id, None)
 
     def _put(self, request_id: str, company: int) -> None:
-        self._companies.pop(request_id, None)
-        self._companies[request_id] = company
-        if len(self._companies) > _LIMIT:
-            del self._companies[next(iter(self._companies))]
+        self.companies.pop(request_id, None)
+        self.companies[request_id] = company
+        if len(self.companies) > _LIMIT:
+            del self.companies[next(iter(self.companies))]

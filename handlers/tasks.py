@@ -33,6 +33,8 @@ _CUT = b"[more output of this request was not kept]\n"
 #: A line is sent in pieces of about this size where it does not end.
 _LINE_BYTES = 8 * 1024
 _READ_BYTES = 64 * 1024
+#: Frames that are sent together, at most: the daemon works on them while the next ones are made.
+_TOGETHER = 32
 
 
 class Wire:
@@ -55,9 +57,11 @@ class Wire:
         return self._channel.socket.fileno() < 0
 
     def post(self, kind: int, slot: int, body: bytes, number: int = 0) -> None:
-        """Send a frame, together with all others of this turn of the loop."""
+        """Send a frame, together with others of this turn of the loop."""
         self._frames.append(bootstrap.HEADER.pack(kind, 0, slot, len(body), number) + body)
-        if not self._is_due:
+        if len(self._frames) >= _TOGETHER:
+            self.flush()
+        elif not self._is_due:
             self._is_due = True
             self._loop.call_soon(self.flush)
 
@@ -80,7 +84,9 @@ class Wire:
                 count = len(self._frames)  # other threads may add to them meanwhile
                 data = b"".join(self._frames[:count])
                 del self._frames[:count]
-                self._channel.send(data)
+                self._channel.socket.sendall(data)
+        except OSError:  # the daemon is gone
+            os._exit(1)
         finally:
             self._is_sending = False
 
@@ -101,21 +107,19 @@ class Wire:
     def _cut(self, data: bytes) -> List[Tuple[int, int, int, str, bytes]]:
         frames: List[Tuple[int, int, int, str, bytes]] = []
         head_bytes = bootstrap.HEADER.size
-        at, size = 0, len(data)
-        missing_bytes = head_bytes
-        while size - at >= head_bytes:
+        at, end, size = 0, head_bytes, len(data)
+        while end <= size:
             kind, id_bytes, slot, body_bytes, number = bootstrap.HEADER.unpack_from(data, at)
-            body_at = at + head_bytes + id_bytes
+            body_at = end + id_bytes
             end = body_at + body_bytes
-            missing_bytes = end - size
-            if missing_bytes > 0:
+            if end > size:
                 break
             frames.append((kind, slot, number, data[at + head_bytes : body_at].decode(), data[body_at:end]))
             at = end
-            missing_bytes = head_bytes - (size - at)
+            end += head_bytes
         if at < size:
-            self._parts = [data[at:] if at else data]
-            self._missing_bytes = missing_bytes
+            self._parts = [data[at:]]
+            self._missing_bytes = end - size
         return frames
 
 
@@ -246,7 +250,7 @@ class TaskWorker(bootstrap.Worker):
         _RUNNING.set(running)
         kind = bootstrap.RAISED
         try:
-            context = bootstrap.LambdaContext(request_id, bootstrap.deadline_s(number))
+            context = bootstrap.LambdaContext(request_id, number)
             result = await self._handler(bootstrap.decode(body), context)
             kind = bootstrap.BAD_RESULT
             answer = self._marshaller.encode(result)

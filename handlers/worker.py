@@ -39,6 +39,7 @@ INTERRUPTED: Final = "Headrace.Interrupted"
 #: Time to import the function's module (AWS Lambda developer guide, "Lambda execution environment lifecycle").
 INIT_LIMIT_S: Final = 10.0
 _FAILURES: Final = {bootstrap.RAISED: FailureKind.RAISED, bootstrap.BAD_RESULT: FailureKind.BAD_RESPONSE}
+_ERRORS: Final = (*_FAILURES, bootstrap.INIT_FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +54,8 @@ class Launch:
     cgroups: limits.CgroupHome | None
 
 
-class Run:
-    """One invocation that a worker runs."""
-
-    __slots__ = ("cancel_by_s", "invocation", "output", "started_s")
-
-    def __init__(self, invocation: Invocation, started_s: float) -> None:
-        self.invocation = invocation
-        self.started_s = started_s
-        #: What it has printed, where the worker tells invocations apart.
-        self.output: list[bytes] = []
-        #: Monotonic time by which a cancelled one must have ended; None = it is not cancelled.
-        self.cancel_by_s: float | None = None
-
-    @property
-    def request_id(self) -> str:
-        return self.invocation.request_id
+#: An invocation, and when it began (monotonic). A tuple, because one is made for each.
+Run = tuple[Invocation, float]
 
 
 class End(NamedTuple):
@@ -115,9 +102,12 @@ class Worker:
         self.is_ending = False
         self._last_slot = 0
         self._fate: FunctionError | Cancelled | None = None
-        #: Whose fault the fate is, where that is known.
-        self._blamed: Run | None = None
-        self._cancelled: dict[int, Run] = {}
+        #: Slot of the invocation whose fault that is, where it is known.
+        self._blamed: int | None = None
+        #: What each has printed, where the worker tells them apart.
+        self._outputs: dict[int, list[bytes]] = {}
+        #: Monotonic time by which each that was cancelled must have ended, oldest first.
+        self._cancelled: dict[int, float] = {}
         #: Monotonic time by which the event loop must show that it turns; None = it was not asked.
         self._turn_by_s: float | None = None
         self._started_s = time.monotonic()
@@ -181,7 +171,7 @@ class Worker:
             "root": str(launch.root),
             "arn": launch.function.arn,
             "concurrency": self._concurrency,
-            "logs": launch.function.logs,
+            "logs": launch.sink is not None,
         }
         self._channel.send(bootstrap.SETUP, json.dumps(setup).encode())
 
@@ -190,7 +180,8 @@ class Worker:
         self._init_ms = (time.monotonic() - self._started_s) * 1000
         self._used_bytes = limits.resident_bytes(self._pid)
         self._init_text = self._printed()
-        self._expect_output(awaited=False)
+        if self._output is not None:
+            self._output.is_awaited = False
         self._owner.ready(self)
 
     # --- invocations
@@ -205,73 +196,70 @@ class Worker:
         """Run it; False when the worker has died meanwhile, and the invocation was not started."""
         now_s = time.monotonic()
         number = int((now_s + self._timeout_s) * 1000) & 0xFFFFFFFF
-        slot = self._next_slot()
+        slot = (self._last_slot + 1) & 0xFFFF  # what ended lately may still print: its number is not taken at once
         request_id = invocation.request_id.encode()
         if self.running:
+            while slot in self.running:
+                slot = (slot + 1) & 0xFFFF
             self._channel.post(bootstrap.INVOKE, event, number, request_id, slot)
-        elif self._channel.send(bootstrap.INVOKE, event, number, request_id, slot):
-            self._expect_output(awaited=True)
-        else:
+        elif not self._channel.send(bootstrap.INVOKE, event, number, request_id, slot):
             self.kill(None)
             return False
-        self.running[slot] = Run(invocation, now_s)
-        return True
-
-    def _next_slot(self) -> int:
-        """Give a number that none of the running has, nor one that ended lately."""
-        slot = (self._last_slot + 1) & 0xFFFF
-        while slot in self.running:
-            slot = (slot + 1) & 0xFFFF
+        elif self._output is not None:
+            self._output.is_awaited = True
+            if self._output.is_paused:
+                self._output.resume()
         self._last_slot = slot
-        return slot
+        self.running[slot] = (invocation, now_s)
+        return True
 
     def cancel(self, request_id: str) -> None:
         """End it, if it runs here, as Cancelled: its task alone while there are others, else with the process."""
-        for slot, run in self.running.items():
-            if run.request_id == request_id:
+        for slot, (invocation, _) in self.running.items():
+            if invocation.request_id == request_id:
                 if len(self.running) == 1:
                     self.kill(Cancelled())
-                elif run.cancel_by_s is None:
-                    run.cancel_by_s = time.monotonic() + CANCEL_PATIENCE_S
-                    self._cancelled[slot] = run
+                elif slot not in self._cancelled:
+                    self._cancelled[slot] = time.monotonic() + CANCEL_PATIENCE_S
                     self._channel.post(bootstrap.CANCEL, b"", slot=slot)
                 return
 
     def received(self, kind: int, slot: int, body: bytes, number: int) -> None:
+        run = self.running.get(slot)
+        if run is not None and kind == bootstrap.RETURNED:
+            self._finish(slot, run[0], Returned(_parsed(body) if run[0].wants_body else NOT_READ, number / 1000))
+            return
         try:
-            self._take(kind, self.running.get(slot), slot, body, number)
+            error = faults.reported(body) if kind in _ERRORS else None
         except ValueError:
             self.broken(is_over=False)
-
-    def _take(self, kind: int, run: Run | None, slot: int, body: bytes, number: int) -> None:
-        """Act on a frame; ValueError when it makes no sense now."""
-        if run is not None and run is self._blamed:
-            return  # too late
-        if run is not None and kind == bootstrap.RETURNED:
-            body_wanted = run.invocation.wants_body
-            self._finish(slot, run, Returned(_parsed(body) if body_wanted else NOT_READ, number / 1000))
-        elif run is not None and kind in _FAILURES:
-            self._finish(slot, run, Failed(_FAILURES[kind], faults.reported(body), number / 1000))
-        elif self._concurrency > 1 and kind == bootstrap.OUTPUT:
-            if run is not None:
-                run.output.append(body)
-        elif self._concurrency > 1 and kind == bootstrap.PONG:
-            self._turns()
+            return
+        if run is not None and error is not None and kind in _FAILURES:
+            self._finish(slot, run[0], Failed(_FAILURES[kind], error, number / 1000))
         elif not self.is_ready and kind == bootstrap.READY:
             self._become_ready()
         elif not self.is_ready and kind == bootstrap.INIT_FAILED:
-            self.kill(faults.reported(body))
+            self.kill(error)
+        elif self._concurrency > 1 and kind == bootstrap.OUTPUT:
+            if run is not None:
+                self._outputs.setdefault(slot, []).append(body)
+        elif self._concurrency > 1 and kind == bootstrap.PONG:
+            self._turns()
         else:
-            raise ValueError(kind)
+            self.broken(is_over=False)
 
-    def _finish(self, slot: int, run: Run, outcome: Returned | Failed) -> None:
+    def _finish(self, slot: int, invocation: Invocation, outcome: Returned | Failed) -> None:
+        if slot == self._blamed:  # too late
+            return
         del self.running[slot]
-        if not self.running:
-            self._expect_output(awaited=False)
+        if not self.running and self._output is not None:
+            self._output.is_awaited = False
         if self._launch.sink is not None:
-            self._log(self._launch.sink, run, outcome.duration_ms)
-        is_cancelled = self._cancelled.pop(slot, None) is not None
-        self._owner.ended(self, run.invocation, Cancelled() if is_cancelled else outcome)
+            self._log(self._launch.sink, slot, invocation.request_id, outcome.duration_ms)
+        if self._cancelled and self._cancelled.pop(slot, 0.0):
+            self._owner.ended(self, invocation, Cancelled())
+        else:
+            self._owner.ended(self, invocation, outcome)
 
     def flowing(self) -> None:
         self._owner.flowing(self)
@@ -281,14 +269,16 @@ class Worker:
     def _log(
         self,
         sink: logs.LogSink,
-        run: Run,
+        slot: int,
+        request_id: str,
         duration_ms: float,
         error_type: str | None = None,
         interrupted_by: str = "",
     ) -> None:
+        printed = self._printed() if self._concurrency == 1 else self._printed_by(slot)
         text = logs.report(
-            run.request_id,
-            self._output_of(run),
+            request_id,
+            printed,
             duration_ms,
             memory_mb=self._launch.function.memory_mb,
             used_bytes=self._used_bytes,
@@ -298,25 +288,20 @@ class Worker:
             interrupted_by=interrupted_by,
         )
         self._init_text, self._init_ms = "", None
-        sink.write(run.request_id, text)
-
-    def _output_of(self, run: Run) -> str:
-        """Give what an invocation has printed; what cannot be attributed stands before the next that ends."""
-        if self._concurrency == 1:
-            return self._printed()
-        if self._output is not None:
-            self._init_text += self._output.take_read()
-        if not run.output:
-            return ""
-        text = b"".join(run.output).decode(errors="replace")
-        return text if text.endswith("\n") else text + "\n"
-
-    def _expect_output(self, *, awaited: bool) -> None:
-        if self._output is not None:
-            self._output.is_awaited = awaited
+        sink.write(request_id, text)
 
     def _printed(self) -> str:
         return self._output.take() if self._output is not None else ""
+
+    def _printed_by(self, slot: int) -> str:
+        """Give what one of several has printed; what cannot be attributed stands before the next that ends."""
+        if self._output is not None:
+            self._init_text += self._output.take_read()
+        pieces = self._outputs.pop(slot, None)
+        if pieces is None:
+            return ""
+        text = b"".join(pieces).decode(errors="replace")
+        return text if text.endswith("\n") else text + "\n"
 
     # --- end
 
@@ -330,18 +315,21 @@ class Worker:
         if not self.running:
             return None
         due_s = max(self._deadline_s(self._oldest), self._turn_by_s or 0.0)
-        return min(due_s, self._oldest_cancelled_s) if self._cancelled else due_s
+        return min(due_s, *self._cancelled.values()) if self._cancelled else due_s
 
     @property
-    def _oldest(self) -> Run:
-        return next(iter(self.running.values()))
+    def _oldest(self) -> int:
+        return next(iter(self.running))
 
     @property
-    def _oldest_cancelled_s(self) -> float:
-        return next(iter(self._cancelled.values())).cancel_by_s or 0.0
+    def _sole(self) -> int | None:
+        return self._oldest if len(self.running) == 1 else None
 
-    def _deadline_s(self, run: Run) -> float:
-        return run.started_s + self._timeout_s
+    def _request_id(self, slot: int | None) -> str:
+        return "" if slot is None else self.running[slot][0].request_id
+
+    def _deadline_s(self, slot: int) -> float:
+        return self.running[slot][1] + self._timeout_s
 
     def watch(self, now_s: float) -> None:
         """Hold a busy worker to its limits of time and memory."""
@@ -353,13 +341,12 @@ class Worker:
         used_bytes = limits.used_bytes(self._pid, limit_bytes)
         self._used_bytes = max(self._used_bytes, used_bytes)
         if used_bytes > limit_bytes:
-            sole = self._sole
-            self.kill(faults.over_memory(sole.request_id if sole else "", limit_bytes, used_bytes))
+            self.kill(faults.over_memory(self._request_id(self._sole), limit_bytes, used_bytes))
 
     def _overdue(self, now_s: float) -> None:
         if not self.is_ready:
             self.kill(faults.init_timed_out(INIT_LIMIT_S))
-        elif self._cancelled and now_s >= self._oldest_cancelled_s:
+        elif any(by_s <= now_s for by_s in self._cancelled.values()):
             self.kill(Cancelled())
         elif self._sole is not None:
             self._time_out(self._sole)
@@ -375,25 +362,21 @@ class Worker:
         if self.running and not self.is_ending and time.monotonic() >= self._deadline_s(self._oldest):
             self._time_out(self._oldest)
 
-    def _time_out(self, run: Run) -> None:
-        self.kill(faults.timed_out(run.request_id, self._timeout_s), blamed=run)
-
-    @property
-    def _sole(self) -> Run | None:
-        return self._oldest if len(self.running) == 1 else None
+    def _time_out(self, slot: int) -> None:
+        self.kill(faults.timed_out(self._request_id(slot), self._timeout_s), blamed=slot)
 
     def broken(self, *, is_over: bool) -> None:
-        sole = self._sole
-        self.kill(None if is_over else faults.unreadable(sole.request_id if sole else ""))
+        self.kill(None if is_over else faults.unreadable(self._request_id(self._sole)))
 
-    def kill(self, fate: FunctionError | Cancelled | None, *, blamed: Run | None = None) -> None:
+    def kill(self, fate: FunctionError | Cancelled | None, *, blamed: int | None = None) -> None:
         """End the process with everything it has started.
 
-        What is to blame, or runs alone, ends with this fate, or as a crash without one. Others end as Cancelled.
+        What is to blame (a slot), or runs alone, ends with this fate, or as a crash without one. All else ends as
+        Cancelled.
         """
         if self._fate is None and fate is not None:
             self._fate = fate
-            self._blamed = blamed or self._sole
+            self._blamed = self._sole if blamed is None else blamed
         self.is_ending = True
         self._channel.stop()
         if self._cgroup is not None:
@@ -415,24 +398,24 @@ class Worker:
             self._end_init(self._error(status, ""))
 
     def _end_runs(self, status: int) -> None:
-        blamed = self._sole if self._fate is None else self._blamed
-        error = self._error(status, blamed.request_id if blamed else "")
-        ends = [self._end(run, error, blamed) for run in self.running.values()]
+        if self._fate is None:
+            self._blamed = self._sole
+        error = self._error(status, self._request_id(self._blamed))
+        ends = [self._end(slot, invocation, began_s, error) for slot, (invocation, began_s) in self.running.items()]
         self._release()
         self._owner.gone(self, ends, None)
 
-    def _end(self, run: Run, error: FunctionError, blamed: Run | None) -> End:
-        duration_ms = (time.monotonic() - run.started_s) * 1000
-        is_cancelled = isinstance(self._fate, Cancelled) or run.cancel_by_s is not None
-        is_blamed = run is blamed
+    def _end(self, slot: int, invocation: Invocation, began_s: float, error: FunctionError) -> End:
+        duration_ms = (time.monotonic() - began_s) * 1000
+        is_cancelled = isinstance(self._fate, Cancelled) or slot in self._cancelled
+        is_interrupted = not is_cancelled and slot != self._blamed
         if self._launch.sink is not None:
-            is_interrupted = not is_blamed and not is_cancelled
-            error_type = INTERRUPTED if is_interrupted else error.error_type
-            self._log(self._launch.sink, run, duration_ms, error_type, error.message if is_interrupted else "")
-        if is_cancelled or not is_blamed:
-            return End(run.invocation, Cancelled(), is_suspect=not is_cancelled and blamed is None)
+            error_type, reason = (INTERRUPTED, error.message) if is_interrupted else (error.error_type, "")
+            self._log(self._launch.sink, slot, invocation.request_id, duration_ms, error_type, reason)
+        if is_cancelled or is_interrupted:
+            return End(invocation, Cancelled(), is_suspect=is_interrupted and self._blamed is None)
         kind = FailureKind.TIMED_OUT if error.error_type == faults.TIMED_OUT else FailureKind.CRASHED
-        return End(run.invocation, Failed(kind, error, duration_ms), is_suspect=False)
+        return End(invocation, Failed(kind, error, duration_ms), is_suspect=False)
 
     def _end_init(self, error: FunctionError) -> None:
         duration_ms = (time.monotonic() - self._started_s) * 1000
