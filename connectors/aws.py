@@ -6,14 +6,18 @@ The AWS libraries are imported when the first client is made, so that a daemon w
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from connectors.sigv4 import Keys
 from router.errors import DestinationUnavailable, SourceUnavailable
 
 if TYPE_CHECKING:
+    import aioboto3
     from botocore.exceptions import BotoCoreError, ClientError
+    from types_aiobotocore_s3 import S3Client
     from types_aiobotocore_sqs import SQSClient
 
 #: Where a stand-in is when nothing says otherwise; clients cannot be made without a region.
@@ -25,6 +29,11 @@ _CREDENTIALS: Final = "the credentials are not accepted; check AWS_ACCESS_KEY_ID
 _DENIED: Final = "the credentials do not allow this; give their owner the permission"
 _THROTTLED: Final = "it is throttled"
 _NO_QUEUE: Final = "the queue does not exist there; create it, or correct queue, region or account"
+_CLOCK: Final = "it takes our clock for wrong; set this machine's clock"
+_IN_FLIGHT: Final = "too many messages are in flight; let functions finish sooner, or lower the visibility timeout"
+#: What a refused or silent connection means.
+UNREACHABLE: Final = "it cannot be reached; check endpoint_url, region and network"
+HUNG_UP: Final = "it closed the connection"
 
 #: Error code of the service -> what it means for the operator.
 _CODES: Final = {
@@ -41,6 +50,10 @@ _CODES: Final = {
     "InvalidSecurity": _CREDENTIALS,
     "SignatureDoesNotMatch": _CREDENTIALS,
     "UnrecognizedClientException": _CREDENTIALS,
+    "AWS.SimpleQueueService.OverLimit": _IN_FLIGHT,
+    "OverLimit": _IN_FLIGHT,
+    "RequestExpired": _CLOCK,
+    "RequestTimeTooSkewed": _CLOCK,
     "RequestThrottled": _THROTTLED,
     "SlowDown": _THROTTLED,
     "Throttling": _THROTTLED,
@@ -53,31 +66,81 @@ _EXCEPTIONS: Final = {
     "NoCredentialsError": "there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile",
     "PartialCredentialsError": "the credentials are incomplete; set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "NoRegionError": "there is no region; set aws.region or AWS_DEFAULT_REGION",
-    "EndpointConnectionError": "it cannot be reached; check endpoint_url, region and network",
-    "ConnectTimeoutError": "it cannot be reached; check endpoint_url, region and network",
+    "EndpointConnectionError": UNREACHABLE,
+    "ConnectTimeoutError": UNREACHABLE,
     "ReadTimeoutError": f"it did not answer within {_READ_TIMEOUT_S} s",
-    "ConnectionClosedError": "it closed the connection",
+    "ConnectionClosedError": HUNG_UP,
 }
 
 
-@contextlib.asynccontextmanager
-async def sqs_client(endpoint_url: str | None, region: str | None) -> AsyncIterator[SQSClient]:
-    """Open a client for SQS, with the credentials of the usual AWS chain. It tries everything once."""
-    import aioboto3  # noqa: PLC0415 - see the module
-    from aiobotocore.config import AioConfig  # noqa: PLC0415
+class Credentials(Protocol):
+    """Credentials that renew themselves."""
 
-    config = AioConfig(
-        connect_timeout=_CONNECT_TIMEOUT_S,
-        read_timeout=_READ_TIMEOUT_S,
-        retries={"total_max_attempts": 1, "mode": "standard"},
+    async def get_frozen_credentials(self) -> Keys: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """All it takes to call a service without its client."""
+
+    endpoint_url: str
+    region: str
+    credentials: Credentials
+    #: PEM file of the authorities to trust.
+    ca: str
+    #: URL of the proxy that the environment names for this endpoint.
+    proxy: str | None
+
+
+def new_session() -> aioboto3.Session:
+    """Read the usual AWS environment and profile."""
+    import aioboto3  # noqa: PLC0415 - see the module
+
+    return aioboto3.Session()
+
+
+def sqs_client(
+    endpoint_url: str | None, region: str | None, session: aioboto3.Session | None = None
+) -> AbstractAsyncContextManager[SQSClient]:
+    """Open a client for SQS, with the credentials of the session or the usual AWS chain. It tries everything once."""
+    session = session or new_session()
+    return session.client("sqs", **_client_options(endpoint_url, region, session))
+
+
+def s3_client(endpoint_url: str | None, region: str | None) -> AbstractAsyncContextManager[S3Client]:
+    """Open a client for S3, with the credentials of the usual AWS chain. It tries everything once."""
+    session = new_session()
+    return session.client("s3", **_client_options(endpoint_url, region, session))
+
+
+def _client_options(endpoint_url: str | None, region: str | None, session: aioboto3.Session) -> dict[str, Any]:
+    from aiobotocore.config import AioConfig  # noqa: PLC0415 - see the module
+
+    return {
+        "endpoint_url": endpoint_url,
+        "region_name": region or session.region_name or (STAND_IN_REGION if endpoint_url else None),
+        "config": AioConfig(
+            connect_timeout=_CONNECT_TIMEOUT_S,
+            read_timeout=_READ_TIMEOUT_S,
+            retries={"total_max_attempts": 1, "mode": "standard"},
+        ),
+    }
+
+
+async def access(session: aioboto3.Session, client: SQSClient) -> Access:
+    """Give what a client of this session has found out about its service; the client has called it before."""
+    from botocore.httpsession import get_cert_path  # noqa: PLC0415 - see the module
+    from botocore.utils import get_environ_proxies  # noqa: PLC0415
+
+    endpoint_url = client.meta.endpoint_url
+    inner: Any = session._session  # noqa: SLF001 - what it knows of the profile is not to be had otherwise
+    return Access(
+        endpoint_url,
+        client.meta.region_name,
+        await inner.get_credentials(),
+        inner.get_config_variable("ca_bundle") or str(get_cert_path(True)),
+        get_environ_proxies(endpoint_url).get(endpoint_url.partition(":")[0]),
     )
-    session = aioboto3.Session()
-    region = region or session.region_name or (STAND_IN_REGION if endpoint_url else None)
-    made: AbstractAsyncContextManager[SQSClient] = session.client(
-        "sqs", endpoint_url=endpoint_url, region_name=region, config=config
-    )
-    async with made as client:
-        yield client
 
 
 @contextlib.contextmanager
@@ -95,11 +158,20 @@ def aws_errors(becomes: type[DestinationUnavailable | SourceUnavailable], what: 
         raise becomes(f"{what}: {error}; correct endpoint_url") from error
 
 
+def is_missing_queue(error: SourceUnavailable) -> bool:
+    """Say whether an error means that there is no such queue."""
+    return _NO_QUEUE in str(error)
+
+
+def refusal(code: str, text: str, operation: str) -> str:
+    """Say what an error that a service has answered with means."""
+    meaning = _CODES.get(code)
+    return f"{meaning} ({operation}: {code})" if meaning else f"{operation}: {code}: {text}"
+
+
 def _refusal(error: ClientError) -> str:
     answer = error.response["Error"]
-    code, text = answer.get("Code", "?"), answer.get("Message", "no reason given")
-    meaning = _CODES.get(code)
-    return f"{meaning} ({code})" if meaning else f"{code}: {text}"
+    return refusal(answer.get("Code", "?"), answer.get("Message", "no reason given"), error.operation_name)
 
 
 def _trouble(error: BotoCoreError) -> str:

@@ -1,0 +1,102 @@
+"""SQS as a QueueSource: one queue, standard or FIFO.
+
+The queue is found once through the AWS library; the calls that are made again and again go through a client of our own
+(`connectors.sqs_client`). What the queue's settings say is looked up again as part of a receive, at most once a minute
+and after each failure, since a queue that was made anew may have others.
+
+Nothing is received with a visibility timeout of ours: the queue's own holds, as with AWS Lambda.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from math import ceil
+from typing import Any, Final
+
+from connectors.settings import SqsSettings, queue_name
+from connectors.sqs_client import SqsClient
+from connectors.sqs_codec import MessageCodec, SqsCodec, message_of
+from connectors.sqs_queue import FoundQueue, describe, find_queue
+from router.core.model import Chunk
+from router.errors import SourceUnavailable
+from router.ports import Codec
+
+#: How long what the queue's settings say is believed.
+_LOOK_S: Final = 60.0
+#: Longest long poll, and most messages of one receive (Amazon SQS quotas).
+_WAIT_LIMIT_S: Final = 20
+_RECEIVE_LIMIT: Final = 10
+_VISIBILITY: Final = "VisibilityTimeout"
+_WAITING: Final = "ApproximateNumberOfMessages"
+
+
+class SqsSource:
+    """One queue. A closed source stays closed: make another."""
+
+    pinned = False
+
+    def __init__(self, settings: SqsSettings, codec: MessageCodec | None = None) -> None:
+        """Prepare without I/O; `codec` says what the messages are, if they are not the records themselves."""
+        self._codec: MessageCodec = codec or SqsCodec()
+        self.codec: Codec = self._codec
+        self.name = queue_name(settings.queue)
+        #: The queue's ARN, once it is open.
+        self.identity = ""
+        self.lease_s = 0.0
+        self._settings = settings
+        self._queue: FoundQueue | None = None
+        self._client: SqsClient | None = None
+        self._waiting: int | None = None
+        #: Monotonic time of the last look at the queue's settings.
+        self._looked_s = 0.0
+
+    async def open(self) -> None:
+        """Find the queue."""
+        queue = await find_queue(self._settings)
+        self._client = SqsClient(queue.access, queue.url, describe(self._settings))
+        self._queue = queue
+        self.identity = queue.arn
+        self._learn(queue.attributes)
+
+    async def receive(self, limit: int, wait_s: float) -> Chunk:
+        queue, client = self._open_queue()
+        try:
+            if time.monotonic() - self._looked_s >= _LOOK_S:
+                # Other receives need not look as well.
+                self._looked_s = time.monotonic()
+                self._learn(await client.attributes(_VISIBILITY, _WAITING))
+            received = await client.receive(min(limit, _RECEIVE_LIMIT), min(ceil(wait_s), _WAIT_LIMIT_S))
+        except SourceUnavailable:
+            self._looked_s = -_LOOK_S
+            raise
+        windowed = self._settings.windowed
+        return self._codec.chunk(
+            self.name,
+            [message_of(each, arn=queue.arn, region=queue.region, windowed=windowed) for each in received],
+        )
+
+    async def delete(self, rows: Sequence[Any]) -> Mapping[int, str]:
+        _, client = self._open_queue()
+        return await client.delete([self._codec.receipt(row) for row in rows])
+
+    async def extend(self, rows: Sequence[Any], lease_s: int) -> Mapping[int, str]:
+        _, client = self._open_queue()
+        return await client.extend([self._codec.receipt(row) for row in rows], lease_s)
+
+    def backlog(self) -> int | None:
+        return self._waiting
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    def _open_queue(self) -> tuple[FoundQueue, SqsClient]:
+        if self._queue is None or self._client is None:
+            raise SourceUnavailable(f"{describe(self._settings)}: it is not open yet")
+        return self._queue, self._client
+
+    def _learn(self, attributes: Mapping[str, str]) -> None:
+        self._looked_s = time.monotonic()
+        self.lease_s = float(attributes[_VISIBILITY])
+        self._waiting = int(attributes[_WAITING])

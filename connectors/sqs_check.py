@@ -1,0 +1,44 @@
+"""Looks at a queue without receiving anything: can we reach it, and do its settings fit the function?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from connectors.settings import SqsSettings, queue_name
+from connectors.sqs_queue import describe, find_queue
+from router.errors import SourceUnavailable
+
+#: Visibility timeout that AWS recommends, in timeouts of the function.
+_RECOMMENDED: Final = 6
+
+
+async def check_sqs(settings: SqsSettings, function_timeout_s: float) -> str:
+    """Reach the queue and say what was found.
+
+    Raises:
+        SourceUnavailable: it cannot be reached, or a message would be visible again while the function still runs;
+            the message says what to do.
+    """
+    attributes = (await find_queue(settings)).attributes
+    visibility_s = int(attributes["VisibilityTimeout"])
+    if visibility_s < function_timeout_s:
+        raise SourceUnavailable(
+            # The first half are AWS Lambda's own words.
+            f"{describe(settings)}: Queue visibility timeout: {visibility_s} seconds is less than Function timeout: "
+            f"{function_timeout_s:g} seconds; raise the first (AWS recommends {_RECOMMENDED} times the function's), or "
+            "lower the second"
+        )
+    waiting = attributes["ApproximateNumberOfMessages"]
+    return (
+        f"queue {queue_name(settings.queue)}: about {waiting} messages waiting; visibility timeout {visibility_s} s; "
+        f"{_redrive(attributes)}"
+    )
+
+
+def _redrive(attributes: Mapping[str, str]) -> str:
+    if "RedrivePolicy" not in attributes:
+        return "no redrive policy, so that what always fails comes back until its retention ends"
+    policy = json.loads(attributes["RedrivePolicy"])
+    return f"after {policy['maxReceiveCount']} receives to {queue_name(policy['deadLetterTargetArn'])}"

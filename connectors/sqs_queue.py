@@ -1,0 +1,91 @@
+"""Finding a queue: its URL, its ARN and its settings, through the AWS library, which is let go afterwards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from connectors.aws import Access, access, aws_errors, new_session, sqs_client
+from connectors.settings import SqsSettings, queue_name
+from router.errors import SourceUnavailable
+
+if TYPE_CHECKING:
+    from types_aiobotocore_sqs import SQSClient
+
+#: Region in the host of a queue's URL, at AWS and at stand-ins that follow it.
+_HOST_REGION: Final = re.compile(r"(?:^|\.)sqs(?:-fips)?\.([a-z0-9-]+)\.")
+_AWS_HOST: Final = re.compile(r"\.(?:amazonaws\.com(?:\.cn)?|api\.aws|amazonwebservices\.com\.cn)$")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundQueue:
+    """A queue that was reached."""
+
+    url: str
+    arn: str
+    #: All attributes of the queue as the service names them.
+    attributes: Mapping[str, str]
+    access: Access
+
+    @property
+    def region(self) -> str:
+        """The one in its ARN."""
+        return self.arn.split(":")[3]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a queue is, as far as its name says it."""
+
+    endpoint_url: str | None
+    region: str | None
+    name: str
+    url: str | None = None
+    owner: str | None = None
+
+
+def describe(settings: SqsSettings) -> str:
+    """Name the queue in errors."""
+    return f"SQS queue {settings.queue}"
+
+
+async def find_queue(settings: SqsSettings) -> FoundQueue:
+    """Reach a queue without receiving anything.
+
+    Raises:
+        SourceUnavailable: not reachable, refused, or missing; the message says what to do.
+    """
+    place = place_of(settings)
+    what = describe(settings)
+    with aws_errors(SourceUnavailable, what):
+        session = new_session()
+        async with sqs_client(place.endpoint_url, place.region, session) as client:
+            url = place.url or await _url(client, place)
+            answer = await client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+            attributes: Any = answer["Attributes"]
+            return FoundQueue(url, attributes["QueueArn"], attributes, await access(session, client))
+
+
+async def _url(client: SQSClient, place: Place) -> str:
+    if place.owner:
+        return (await client.get_queue_url(QueueName=place.name, QueueOwnerAWSAccountId=place.owner))["QueueUrl"]
+    return (await client.get_queue_url(QueueName=place.name))["QueueUrl"]
+
+
+def place_of(settings: SqsSettings) -> Place:
+    """Read the name of a queue, which may be its ARN or its URL."""
+    queue = settings.queue
+    if queue.startswith("arn:"):
+        _, _, _, region, owner, name = queue.split(":")
+        return Place(settings.endpoint_url, region, name, owner=owner)
+    if not queue.startswith(("http://", "https://")):
+        return Place(settings.endpoint_url, settings.region, queue)
+    parts = urlsplit(queue)
+    found = _HOST_REGION.search(parts.hostname or "")
+    endpoint_url = settings.endpoint_url
+    if endpoint_url is None and not _AWS_HOST.search(parts.hostname or ""):
+        endpoint_url = f"{parts.scheme}://{parts.netloc}"
+    return Place(endpoint_url, found[1] if found else settings.region, queue_name(queue), url=queue)
