@@ -120,7 +120,7 @@ class Channel:
             os._exit(1)
 
     def close(self) -> None:
-        self.socket.close()
+        os.close(self.socket.detach())  # close() leaves it open where an event loop watches it
         os.close(self._second)
 
 

@@ -16,6 +16,7 @@ import asyncio
 import inspect
 import io
 import os
+import select
 import sys
 import threading
 import time
@@ -84,11 +85,21 @@ class Wire:
                 count = len(self._frames)  # other threads may add to them meanwhile
                 data = b"".join(self._frames[:count])
                 del self._frames[:count]
-                self._channel.socket.sendall(data)
+                self._send_all(memoryview(data))
         except OSError:  # the daemon is gone
             os._exit(1)
         finally:
             self._is_sending = False
+
+    def _send_all(self, data: memoryview) -> None:
+        """Send, and wait where the socket is full: the daemon never stops reading."""
+        while data:
+            try:
+                data = data[self._channel.socket.send(data) :]
+            except BlockingIOError:  # uvloop takes the socket out of blocking mode
+                poll = select.poll()
+                poll.register(self._channel.socket, select.POLLOUT)
+                poll.poll()
 
     def receive(self) -> List[Tuple[int, int, int, str, bytes]]:
         """Read once, and give the frames that are whole: kind, slot, number, request id, body."""

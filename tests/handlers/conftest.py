@@ -12,7 +12,7 @@ import pytest
 
 from handlers.function import FunctionSpec
 from handlers.pool import Pool
-from router.core.model import Outcome
+from router.core.model import Cancelled, Outcome
 from router.ports import Invocation
 
 PATIENCE_S = 15
@@ -72,6 +72,13 @@ class Shop:
 
     async def invoke(self, pool: Pool, event: object = None, request_id: str | None = None) -> Outcome:
         return await asyncio.wait_for(self.start(pool, event, request_id), PATIENCE_S)
+
+    async def settle(self, pool: Pool, event: object, request_id: str) -> tuple[Outcome, int]:
+        """Invoke it as an engine does, at once again whenever it ends as Cancelled; give the outcome and the tries."""
+        tries = 1
+        while (outcome := await self.invoke(pool, event, request_id)) == Cancelled():
+            tries += 1
+        return outcome, tries
 
     async def run(self, source: str, event: object = None, **fields) -> Outcome:
         """Make a pool over this source and invoke it once."""
