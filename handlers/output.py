@@ -6,12 +6,16 @@ import asyncio
 import contextlib
 import os
 import select
+from collections.abc import Callable
 from typing import Final
 
 #: Output of one request that is kept.
 LIMIT_BYTES: Final = 1024 * 1024
 #: As much as a pipe holds: one read empties it, and holds up the loop for no longer.
 _READ_BYTES: Final = 64 * 1024
+
+#: Hears what workers print as it comes. Must not raise.
+Heard = Callable[[bytes], None]
 
 
 class Output:
@@ -21,8 +25,9 @@ class Output:
     beyond the limit then (a child that was left behind) has to wait.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, heard: Heard | None) -> None:
         self._descriptor = descriptor
+        self._heard = heard
         self._loop = asyncio.get_running_loop()
         self._poll = select.poll()
         self._clear()
@@ -74,6 +79,8 @@ class Output:
             piece = os.read(self._descriptor, _READ_BYTES)
             if piece:
                 self._keep(piece)
+                if self._heard is not None:
+                    self._heard(piece)
             else:
                 self.close()
 

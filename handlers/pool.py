@@ -29,6 +29,7 @@ from handlers.archive import prepare
 from handlers.function import FunctionSpec
 from handlers.limits import CgroupHome
 from handlers.logs import LogSink
+from handlers.output import Heard
 from handlers.predecessors import WorkerLock
 from handlers.suspects import Suspects
 from handlers.worker import End, Launch, Worker
@@ -69,6 +70,7 @@ class Pool:
         lock: WorkerLock | None = None,
         sink: LogSink | None = None,
         cgroups: CgroupHome | None = None,
+        heard: Heard | None = None,
     ) -> None:
         self._function = function
         self._shares = function.concurrency_per_worker > 1
@@ -76,6 +78,7 @@ class Pool:
         self._lock = lock
         self._sink = sink if function.logs else None
         self._cgroups = cgroups
+        self._heard = heard
         self._loop = asyncio.get_running_loop()
         self._launch: Launch | None = None
         self._preparing: asyncio.Future[Path] | None = None
@@ -305,7 +308,7 @@ class Pool:
         except HandlerUnavailable as error:
             self._fail_to_start(f"function {self._function.name}: {error}")
             return
-        self._launch = Launch(self._function, root, self._lock, self._sink, self._cgroups)
+        self._launch = Launch(self._function, root, self._lock, self._sink, self._cgroups, self._heard)
         self._assign()
 
     def _fail_to_start(self, message: str) -> None:

@@ -25,7 +25,7 @@ import orjson
 from handlers import bootstrap, faults, limits, logs
 from handlers.channel import Channel
 from handlers.function import FunctionSpec
-from handlers.output import Output
+from handlers.output import Heard, Output
 from handlers.predecessors import WorkerLock
 from router.core.model import NOT_JSON, NOT_READ, Cancelled, Failed, FailureKind, FunctionError, Outcome, Returned
 from router.ports import Invocation
@@ -52,6 +52,7 @@ class Launch:
     lock: WorkerLock | None
     sink: logs.LogSink | None
     cgroups: limits.CgroupHome | None
+    heard: Heard | None
 
 
 #: An invocation, and when it began (monotonic). A tuple, because one is made for each.
@@ -139,7 +140,7 @@ class Worker:
             self._exit = os.pidfd_open(self._pid)
             unless_started.pop_all()
         self._channel = Channel(ours, self)
-        self._output = Output(reading) if reading is not None else None
+        self._output = Output(reading, self._launch.heard) if reading is not None else None
         asyncio.get_running_loop().add_reader(self._exit, self._on_exit)
 
     def _start(self, function: FunctionSpec, channel: int, output: int) -> subprocess.Popen[bytes]:
@@ -227,7 +228,7 @@ class Worker:
     def received(self, kind: int, slot: int, body: bytes, number: int) -> None:
         run = self.running.get(slot)
         if run is not None and kind == bootstrap.RETURNED:
-            self._finish(slot, run[0], Returned(_parsed(body) if run[0].wants_body else NOT_READ, number / 1000))
+            self._finish(slot, run[0], Returned(_read(run[0], body) if run[0].wants_body else NOT_READ, number / 1000))
             return
         try:
             error = faults.reported(body) if kind in _ERRORS else None
@@ -243,6 +244,8 @@ class Worker:
         elif self._concurrency > 1 and kind == bootstrap.OUTPUT:
             if run is not None:
                 self._outputs.setdefault(slot, []).append(body)
+            if self._launch.heard is not None:
+                self._launch.heard(body)
         elif self._concurrency > 1 and kind == bootstrap.PONG:
             self._turns()
         else:
@@ -446,7 +449,9 @@ class Worker:
             self._launch.lock.forget(self._pid)
 
 
-def _parsed(result: bytes) -> object:
+def _read(invocation: Invocation, result: bytes) -> object:
+    if invocation.wants_raw:
+        return result
     try:
         return orjson.loads(result)
     except ValueError:

@@ -27,6 +27,7 @@ from connectors.store.sqlite import SqliteStore
 from handlers.function import FunctionSpec
 from handlers.limits import find_cgroup_home
 from handlers.logs import LogSink, RotatingFile
+from handlers.output import Heard
 from handlers.pool import Pool
 from handlers.predecessors import WorkerLock
 from router.board import Board
@@ -206,9 +207,13 @@ def _log_file(configuration: Configuration, function: str) -> RotatingFile:
 
 
 def make_pool(
-    configuration: Configuration, name: str, lock: WorkerLock | None = None, sink: LogSink | None = None
+    configuration: Configuration,
+    name: str,
+    lock: WorkerLock | None = None,
+    sink: LogSink | None = None,
+    heard: Heard | None = None,
 ) -> Pool:
-    """Make the workers of a function; none starts before it is invoked."""
+    """Make the workers of a function; none starts before it is invoked. `heard` hears them without `logs` too."""
     settings = configuration.functions[name]
     spec = FunctionSpec(
         name,
@@ -222,9 +227,9 @@ def make_pool(
         environment={variable: secret.reveal() for variable, secret in settings.environment.items()},
         aws=_aws_variables(configuration.aws),
         region=configuration.aws.region or "us-east-1",
-        logs=settings.logs,
+        logs=settings.logs or heard is not None,
     )
-    return Pool(spec, state=configuration.state_dir, lock=lock, sink=sink, cgroups=find_cgroup_home())
+    return Pool(spec, state=configuration.state_dir, lock=lock, sink=sink, cgroups=find_cgroup_home(), heard=heard)
 
 
 def _aws_variables(aws: AwsSettings) -> dict[str, str]:

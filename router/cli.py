@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from config.settings import Configuration
     from connectors.store.reader import SqliteReader
-    from router.ports import FailureEntry
+    from router.ports import FailureEntry, Invoker
     from router.selecting import Options
 
 T = TypeVar("T")
@@ -103,6 +103,9 @@ def make_parser() -> argparse.ArgumentParser:
     one = add_command(commands, "demo", demo, "show it all in a minute, on queues and a bucket that come with it")
     one.add_argument("--kafka", action="store_true", help="on a real Kafka instead; it is started if need be")
     one.add_argument("--keep", action="store_true", help="leave everything in place to look around, until Ctrl-C")
+    one = add_command(commands, "invoke", invoke, "run a function once; its result and its log")
+    one.add_argument("function", metavar="FUNCTION", help="its name in the file")
+    one.add_argument("--event", metavar="FILE", help="the event, JSON; - is standard input, and without it it is {}")
     one = add_command(commands, "event", event, "print a sample event, such as that of an SQS queue")
     one.add_argument("kind", nargs="?", metavar="KIND", help="which; without it, all kinds are listed")
     one.add_argument("--list", action="store_true", help="list all kinds")
@@ -233,6 +236,21 @@ def demo(given: argparse.Namespace) -> int:
     else:
         from router.demo import tell
     return _await(until_interrupted(tell(keep=given.keep, as_json=given.json)))
+
+
+def invoke(given: argparse.Namespace) -> int:
+    from router import invoke_command as command
+
+    configuration = _configuration(given)
+    name = command.known(configuration.functions, given.function)
+    content = command.read_event(given.event)
+    from router.assembly import make_pool
+
+    def make(sink: command.Sink, heard: command.Heard) -> Invoker:
+        return make_pool(configuration, name, sink=sink, heard=heard)
+
+    live = None if given.json else command.LiveLog(sys.stderr.buffer)
+    return command.show(_await(command.invoke(make, content, live)), as_json=given.json)
 
 
 def event(given: argparse.Namespace) -> int:

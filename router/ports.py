@@ -200,6 +200,8 @@ class Invocation:
     wants_body: bool
     #: Called once, on the event loop, never from inside `invoke`.
     done: Callable[[Outcome], None]
+    #: Is a result that is wanted given as it came: its bytes, JSON or not?
+    wants_raw: bool = False
 
 
 class Invoker(Protocol):

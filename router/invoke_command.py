@@ -1,0 +1,280 @@
+"""`headrace invoke`: one invocation as who writes the handler wants it. The workers are handed in.
+
+What the handler prints goes to standard error as it comes, between the lines that Lambda puts around it; its result
+goes to standard output, so that both can be redirected. For machines both are members of one document.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final, NoReturn, Protocol
+from uuid import uuid4
+
+import msgspec
+
+from router.core.model import EVENT_LIMIT_BYTES, Cancelled, Failed, FunctionError, Outcome, Refused, Returned, TooLarge
+from router.errors import ConfigError, HandlerUnavailable
+from router.ports import Invocation, Invoker
+
+#: What is given without `--event`.
+NOTHING: Final = b"{}"
+#: The event comes from standard input.
+STANDARD_INPUT: Final = "-"
+_BOM: Final = b"\xef\xbb\xbf"
+#: Errors that befall a function: their objects have neither request id nor trace (recorded on AWS).
+_WITHOUT_TRACE: Final = ("Sandbox.Timedout", "Runtime.ExitError", "Function.ResponseSizeTooLarge")
+_escape_wide: Final = re.compile(r"[^\x00-\x7f]").sub
+
+
+class Sink(Protocol):
+    """Takes the log of ended invocations, as a function's workers give it."""
+
+    def write(self, request_id: str, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+#: Hears what the worker prints as it comes.
+Heard = Callable[[bytes], None]
+#: Makes the workers of the function, which give their log to the one and what they print to the other.
+MakeInvoker = Callable[[Sink, Heard], Invoker]
+
+
+@dataclass(frozen=True, slots=True)
+class Invoked:
+    """How the invocation went."""
+
+    request_id: str
+    outcome: Returned | Failed | Refused
+    #: With the lines that Lambda puts around what the handler prints.
+    log: str
+
+
+# --- before
+
+
+def known(functions: Iterable[str], name: str) -> str:
+    """Give a function's name. Raises ConfigError: there is no such function."""
+    names = sorted(functions)
+    if name not in names:
+        there_are = f"there are {', '.join(names)}" if names else "the file has none"
+        raise ConfigError(f"there is no function {name!r}; {there_are}")
+    return name
+
+
+def read_event(source: str | None) -> bytes:
+    """Read the event out of a file, or standard input, as it stands there.
+
+    Raises:
+        ConfigError: it cannot be read, is no JSON, or larger than a function may be given.
+    """
+    if source is None:
+        return NOTHING
+    name = "standard input" if source == STANDARD_INPUT else source
+    try:
+        text = _read(source)
+    except OSError as error:
+        raise ConfigError(f"the event cannot be read: {name}: {error.strerror}") from error
+    event = text.removeprefix(_BOM)
+    if len(event) > EVENT_LIMIT_BYTES:
+        raise ConfigError(f"the event in {name} is larger than a function may be given: {EVENT_LIMIT_BYTES} bytes")
+    _require_json(name, event)
+    return event
+
+
+def _read(source: str) -> bytes:
+    """Read a little more than may be, whatever there is."""
+    most = EVENT_LIMIT_BYTES + len(_BOM) + 1
+    if source == STANDARD_INPUT:
+        return sys.stdin.buffer.read(most)
+    with Path(source).open("rb") as file:
+        return file.read(most)
+
+
+def _require_json(name: str, event: bytes) -> None:
+    if not event.strip():
+        raise ConfigError(f"the event in {name} is not JSON: there is nothing in it")
+    try:
+        json.loads(event.decode(), parse_int=float, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the event in {name} is not JSON: it is not UTF-8 at byte {error.start}") from error
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"the event in {name} is not JSON: line {error.lineno} column {error.colno}: {error.msg}"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"the event in {name} is not JSON: {error}") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON value")
+
+
+# --- the invocation
+
+
+class _Kept:
+    """A Sink that keeps the log."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, request_id: str, text: str) -> None:  # noqa: ARG002 - there is one request
+        self.text += text
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+class LiveLog:
+    """Writes the log as it comes: bytes, as the handler prints them."""
+
+    def __init__(self, to: BinaryIO) -> None:
+        self._to = to
+        self._at_line_start = True
+
+    def began(self, request_id: str) -> None:
+        self._line(f"START RequestId: {request_id}")
+
+    def heard(self, piece: bytes) -> None:
+        self._write(piece)
+        self._at_line_start = piece.endswith(b"\n")
+
+    def ended(self, log: str) -> None:
+        """Write what the whole log has behind what was printed."""
+        lines = log.splitlines()[-2:]
+        for line in lines[-1:] if lines[-1].startswith("INIT_REPORT ") else lines:
+            self._line(line)
+
+    def _line(self, line: str) -> None:
+        self._write(f"{'' if self._at_line_start else chr(10)}{line}\n".encode(errors="backslashreplace"))
+        self._at_line_start = True
+
+    def _write(self, piece: bytes) -> None:
+        self._to.write(piece)
+        self._to.flush()
+
+
+async def invoke(make: MakeInvoker, event: bytes, live: LiveLog | None) -> Invoked:
+    """Run the event once; whatever happens, no worker is left.
+
+    Raises:
+        BrokenPipeError: who reads the log has seen enough.
+        HandlerUnavailable: no worker can be started.
+    """
+    request_id = str(uuid4())
+    ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    def tell(what: Callable[[LiveLog], None]) -> None:
+        """Tell the log something. Its reader may be gone, and this is called from inside the workers' machinery."""
+        if live is not None and not ended.done():
+            try:
+                what(live)
+            except BrokenPipeError as error:
+                ended.set_exception(error)
+
+    def begin() -> bytes:
+        tell(lambda log: log.began(request_id))
+        return event
+
+    def done(outcome: Outcome) -> None:
+        if not ended.done():
+            ended.set_result(outcome)
+
+    kept = _Kept()
+    invoker = make(kept, lambda piece: tell(lambda log: log.heard(piece)))
+    invoker.invoke(Invocation(request_id, event=begin, wants_body=True, done=done, wants_raw=True))
+    try:
+        outcome = await ended
+    finally:
+        await invoker.close()
+    match outcome:
+        case Refused(error, initialising=False):
+            raise HandlerUnavailable(error.message)
+        case Cancelled() | TooLarge():
+            raise AssertionError(f"nobody cancels it, and its size was looked at: {outcome}")
+    if live is not None:
+        live.ended(kept.text)
+    return Invoked(request_id, outcome, kept.text)
+
+
+# --- after
+
+
+def show(invoked: Invoked, *, as_json: bool) -> int:
+    """Print how it went; 1 when the function failed."""
+    outcome = invoked.outcome
+    if as_json:
+        print(_ascii(msgspec.json.encode(_document(invoked)).decode()), flush=True)
+    elif isinstance(outcome, Returned):
+        _show_result(outcome)
+    else:
+        _show_error(outcome.error)
+    return int(not isinstance(outcome, Returned))
+
+
+def _document(invoked: Invoked) -> dict[str, object]:
+    outcome = invoked.outcome
+    payload: object
+    if isinstance(outcome, Returned):
+        result = _result(outcome)
+        payload = result.decode(errors="replace") if _laid_out(result) is None else msgspec.Raw(result)
+    else:
+        payload = _error_object(invoked.request_id, outcome)
+    return {
+        "status_code": 200,
+        "function_error": None if isinstance(outcome, Returned) else "Unhandled",
+        "payload": payload,
+        "log": invoked.log,
+        "duration_ms": 0.0 if isinstance(outcome, Refused) else outcome.duration_ms,
+    }
+
+
+def _error_object(request_id: str, outcome: Failed | Refused) -> dict[str, object]:
+    """Give the error as Lambda does."""
+    error = outcome.error
+    described: dict[str, object] = {"errorMessage": error.message, "errorType": error.error_type}
+    if error.error_type in _WITHOUT_TRACE:
+        return described
+    was_asked = isinstance(outcome, Failed)
+    return {**described, "requestId": request_id if was_asked else "", "stackTrace": list(error.trace)}
+
+
+def _show_result(outcome: Returned) -> None:
+    result = _result(outcome)
+    text = _laid_out(result)
+    shown = result.decode(errors="replace") if text is None else text
+    shows_all = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+    print(shown if shows_all else _ascii(shown), flush=True)
+    if text is None:
+        print("headrace: the result is not valid JSON: it has NaN, Infinity or half a character in it", file=sys.stderr)
+
+
+def _show_error(error: FunctionError) -> None:
+    print(f"{error.error_type}: {error.message}", file=sys.stderr)
+    for line in error.trace:
+        print(line.rstrip("\n"), file=sys.stderr)
+
+
+def _result(outcome: Returned) -> bytes:
+    assert isinstance(outcome.body, bytes), "it was wanted raw"
+    return outcome.body
+
+
+def _laid_out(result: bytes) -> str | None:
+    """Give a result on lines, every number and text as it is; None when it is not JSON."""
+    try:
+        return msgspec.json.format(result, indent=2).decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _ascii(text: str) -> str:
+    """Spell JSON in ASCII."""
+    return _escape_wide(lambda wide: json.dumps(wide[0])[1:-1], text)
