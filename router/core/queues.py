@@ -472,7 +472,7 @@ class QueueEngine:
             for piece in plan.again:  # the queue says when it comes again
                 piece.not_before_s, piece.backoff_s = now.mono_s, 0.0
         followers += again
-        if plan.durable and self._remembers:
+        if plan.again and plan.durable and self._remembers:
             self._gated.update(again)
             self._commands.append(self._memory.note(plan.again, again, now))
         if plan.discard:
