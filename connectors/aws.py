@@ -29,6 +29,8 @@ _CREDENTIALS: Final = "the credentials are not accepted; check AWS_ACCESS_KEY_ID
 _DENIED: Final = "the credentials do not allow this; give their owner the permission"
 _THROTTLED: Final = "it is throttled"
 _NO_QUEUE: Final = "the queue does not exist there; create it, or correct queue, region or account"
+_NO_BUCKET: Final = "the bucket does not exist there; create it, or correct bucket, region or account"
+_OTHER_REGION: Final = "the bucket is in another region; correct region"
 _CLOCK: Final = "it takes our clock for wrong; set this machine's clock"
 _IN_FLIGHT: Final = "too many messages are in flight; let functions finish sooner, or lower the visibility timeout"
 #: What a refused or silent connection means.
@@ -39,6 +41,11 @@ HUNG_UP: Final = "it closed the connection"
 _CODES: Final = {
     "AWS.SimpleQueueService.NonExistentQueue": _NO_QUEUE,
     "QueueDoesNotExist": _NO_QUEUE,
+    "NoSuchBucket": _NO_BUCKET,
+    # Questions that are answered without a body have the HTTP status for a code.
+    "301": _OTHER_REGION,
+    "403": _DENIED,
+    "404": _NO_BUCKET,
     "AccessDenied": _DENIED,
     "AccessDeniedException": _DENIED,
     "AuthorizationError": _DENIED,
@@ -110,10 +117,14 @@ def sqs_client(
 def s3_client(endpoint_url: str | None, region: str | None) -> AbstractAsyncContextManager[S3Client]:
     """Open a client for S3, with the credentials of the usual AWS chain. It tries everything once."""
     session = new_session()
-    return session.client("s3", **_client_options(endpoint_url, region, session))
+    # A bucket's name before the host of a stand-in seldom resolves.
+    addressing = {"s3": {"addressing_style": "path"}} if endpoint_url else {}
+    return session.client("s3", **_client_options(endpoint_url, region, session, **addressing))
 
 
-def _client_options(endpoint_url: str | None, region: str | None, session: aioboto3.Session) -> dict[str, Any]:
+def _client_options(
+    endpoint_url: str | None, region: str | None, session: aioboto3.Session, **more: Any
+) -> dict[str, Any]:
     from aiobotocore.config import AioConfig  # noqa: PLC0415 - see the module
 
     return {
@@ -123,6 +134,7 @@ def _client_options(endpoint_url: str | None, region: str | None, session: aiobo
             connect_timeout=_CONNECT_TIMEOUT_S,
             read_timeout=_READ_TIMEOUT_S,
             retries={"total_max_attempts": 1, "mode": "standard"},
+            **more,
         ),
     }
 

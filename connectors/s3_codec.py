@@ -36,6 +36,8 @@ from router.failure_record import iso_ms
 
 _TEST_EVENT: Final = "s3:TestEvent"
 _SQS: Final = "aws:sqs"
+#: Characters of a bucket's name, at most.
+_NAME_LENGTH: Final = 63
 _is_hexadecimal: Final = re.compile("[0-9A-Fa-f]+").fullmatch
 
 
@@ -270,8 +272,8 @@ class S3Codec:
         bucket, sent = record.s3.bucket.name, record.s3.object
         if bucket != self._settings.bucket:
             raise ValueError(
-                f"the notification is of bucket {bucket!r}, and this mapping is for {self._settings.bucket!r}: correct "
-                "the mapping, or let that bucket send to another queue"
+                f"the notification is of bucket {bucket[:_NAME_LENGTH]!r}, and this mapping is for "
+                f"{self._settings.bucket!r}: correct the mapping, or let that bucket send to another queue"
             )
         key, spelled = read_key(sent.key, is_raw=sent.sequencer == "0" and _encodes_no_keys(text))
         name = record.eventName.removeprefix("s3:")

@@ -63,6 +63,10 @@ class Rule:
         filters = (("prefix", self.prefix), ("suffix", self.suffix))
         return ", ".join([*self.events, *(f"{name} {value!r}" for name, value in filters if value)])
 
+    @property
+    def is_topic(self) -> bool:
+        return ":sns:" in self.target
+
     def overlaps(self, other: Rule) -> bool:
         """Say whether some event could fit both."""
         return (

@@ -292,6 +292,7 @@ class TestUnfit:
             (body(record(bucket="other")), "is of bucket 'other', and this mapping is for 'uploads'"),
             (in_sns(body(record(bucket="other"))), "is of bucket 'other'"),
             (body(record(), record(bucket="other")), "is of bucket 'other'"),
+            (body(record(bucket="o" * 9999)), "is of bucket 'ooo"),
             (body(record(), {}), "in a record"),
         ],
     )
@@ -301,6 +302,7 @@ class TestUnfit:
         assert list(chunk.unfit) == [1]
         assert why in chunk.unfit[1]
         assert "\n" not in chunk.unfit[1]
+        assert len(chunk.unfit[1]) < 300
 
     def test_its_event_is_that_of_sqs_and_is_read_back(self) -> None:
         chunk = read("hello")
