@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from bench.figures import keep, ratios, spread, table
-from bench.queues import Endpoint, Peer, Run, headrace, observe, sqs
+from bench.queues import DRAINED, Endpoint, Peer, Run, headrace, observe, sqs
 
 CONTENDERS = ("loop", "headrace-1", "headrace-10")
 GROUPS = 64
@@ -53,7 +53,7 @@ async def run(name: str, seconds: float) -> Run:
             await asyncio.sleep(_WARM_S)
             one = await observe(endpoint, lambda: [daemon.pid, *daemon.workers()], seconds)
         left = await endpoint.report()
-        assert left["received"] == left["deleted"], "a drained daemon has deleted all that it received"
+        assert left["in_flight"] <= DRAINED, f"a drained daemon left {left['in_flight']} messages undeleted"
         return one
 
 

@@ -22,6 +22,8 @@ from bench.daemon import NOOP, Headrace
 _ROOT = Path(__file__).parents[1]
 _PATIENCE_S = 60
 _LOOK_S = 0.1
+#: Messages that the queue may have handed out to receives which a drain ended before they were answered.
+DRAINED = 100
 #: Any signature will do.
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "bench",

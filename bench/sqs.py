@@ -19,7 +19,7 @@ from dataclasses import asdict
 
 from bench.figures import keep, ratios, spread, table
 from bench.peers import npm
-from bench.queues import Endpoint, Peer, Run, headrace, observe, sqs
+from bench.queues import DRAINED, Endpoint, Peer, Run, headrace, observe, sqs
 
 CONTENDERS = ("aioboto3", "headrace", "sqs-consumer", "s3-raw", "s3")
 #: As AWS's own.
@@ -55,7 +55,7 @@ async def run(name: str, seconds: float, size_bytes: int) -> Run:
                 await asyncio.sleep(_WARM_S)
                 one = await observe(endpoint, lambda: [daemon.pid, *daemon.workers()], seconds)
             left = await endpoint.report()
-            assert left["received"] == left["deleted"], "a drained daemon has deleted all that it received"
+            assert left["in_flight"] <= DRAINED, f"a drained daemon left {left['in_flight']} messages undeleted"
             return one
         async with peer(name, endpoint) as other:
             await endpoint.deleted(_WARM_MESSAGES)
