@@ -17,7 +17,7 @@ from config.document import Node
 from config.kinds import Choice, Text
 from config.mistakes import LATER, Unfit
 from config.names import GROUP, SERVERS, TOPIC, VARIABLES
-from config.reading import Found, Kind
+from config.reading import Found, Kind, Schema, schema_of_text
 from config.spelling import Form, Piece, unfit
 
 
@@ -90,6 +90,10 @@ class Reference:
     #: Form of the beginning of the text -> what to say.
     refused: Mapping[str, str]
 
+    @property
+    def schema(self) -> Schema:
+        return schema_of_text("|".join(self.ways))
+
     def read(self, found: Found) -> tuple[Piece, ...]:
         text = found.value
         if not isinstance(text, str):
@@ -151,14 +155,14 @@ _ACCESS: Final[Mapping[str, str]] = {
     "SERVER_ROOT_CA_CERTIFICATE": f"{_ASKS} ca",
 }
 #: Types that say where in AWS's network a function is.
-_NETWORK: Final = ("VPC_SUBNET", "VPC_SECURITY_GROUP")
+NETWORK: Final = ("VPC_SUBNET", "VPC_SECURITY_GROUP")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessConfiguration(Block):
     """One secret, or one piece of a network, of AWS's."""
 
-    type: str = takes(Choice((*_NETWORK, *_ACCESS)), "What it is.", source="AWS", aws=True)
+    type: str = takes(Choice((*NETWORK, *_ACCESS)), "What it is.", source="AWS", aws=True)
     uri: str = takes(Text(), "Which one.", source="AWS", aws=("URI",))
 
 
@@ -226,6 +230,7 @@ MAPPING_FORMS: Final[Mapping[str, Form]] = {
             Inside(BlockOf(KafkaConfig), ("consumer_group_id",), "source.kafka.consumer_group"),
             "Group that holds the offsets.",
             ("source.kafka.consumer_group",),
+            always=False,
         )
         for name in ("SelfManagedKafkaEventSourceConfig", "AmazonManagedKafkaEventSourceConfig")
     },
@@ -274,6 +279,9 @@ class Environment(Block):
 #: Of a function.
 FUNCTION_FORMS: Final[Mapping[str, Form]] = {
     "Environment": Form(
-        Inside(BlockOf(Environment), ("variables",), "environment"), "Variables of the worker.", ("environment",)
+        Inside(BlockOf(Environment), ("variables",), "environment"),
+        "Variables of the worker.",
+        ("environment",),
+        always=False,
     )
 }

@@ -7,7 +7,7 @@ it is when it is absent, what it means and whose rule that is. Reading, messages
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from enum import Enum
@@ -77,6 +77,8 @@ def takes(
 class Block:
     """What was read from one block of the file."""
 
+    #: Exactly one of the keys must be there.
+    ONE: ClassVar[bool] = False
     #: Keys that are known but not taken, in snake_case, with what to say.
     REFUSED: ClassVar[Mapping[str, str]] = {}
     #: Keys as AWS writes them that are taken and change nothing here, with what to say.
@@ -232,13 +234,13 @@ class Names:
 
     allowed: str
     form: re.Pattern[str]
-    #: Say why a name of the right form is not taken all the same; None = it is, or all are.
-    refusal: Callable[[str], str | None] | None = None
+    #: Names of the right form that are not taken all the same, with what to say.
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     def mistake(self, name: str) -> str | None:
         if not self.form.fullmatch(name):
             return f"found the name {quoted(name)}, allowed {self.allowed}"
-        return self.refusal(name) if self.refusal else None
+        return self.refused.get(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,14 +303,3 @@ class ListOf(Generic[T]):
             parts = [part.strip() for part in node.value.split(",")]
             return tuple(replace(node, value=part, text=node.text if node.secret else part) for part in parts)
         raise found.mismatch(self.allowed)
-
-
-def nested(kind: Kind[Any], path: str) -> Iterator[tuple[str, type[Block]]]:
-    """Give the blocks that a kind holds, each with the path at which it stands."""
-    match kind:
-        case BlockOf():
-            yield path, kind.block
-        case MapOf():
-            yield from nested(kind.kind, f"{path}.NAME")
-        case ListOf():
-            yield from nested(kind.kind, f"{path}[]")

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from config.aws_forms import DESTINATION_FORMS
 from config.blocks import Block, BlockOf, takes
-from config.kinds import FilePath
+from config.locations import FilePath
 from config.mistakes import LATER
 from config.names import QUEUE, REGION, SERVERS, TOPIC, URL
 from config.sources import Security
@@ -55,6 +55,7 @@ class ToFile(Block):
 class OnFailure(Block):
     """Where failure records go, beside the failure store: exactly one key."""
 
+    ONE: ClassVar[bool] = True
     REFUSED: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("sns", "s3", "http"), f"{LATER}, only sqs, kafka and file are"
     )

@@ -1,20 +1,17 @@
-"""The kinds of single values: texts, numbers, choices, durations, sizes, paths, addresses, patterns."""
+"""The kinds of single values: texts, choices, numbers, durations, sizes, points in time, filter patterns."""
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Final
 
 from config.document import Node
 from config.mistakes import Unfit
-from config.paths import require_code, require_file
-from config.reading import Found, Reader
+from config.reading import REFERRING, Found, Reader, Schema, schema_of_text
 from connectors.settings import Secret
 from router.core.filter import KAFKA, compile_filters
 
@@ -25,7 +22,11 @@ class Text:
 
     allowed: str = "text"
     #: What the whole text must look like.
-    form: re.Pattern[str] = re.compile(r"(?s).+")
+    form: re.Pattern[str] = re.compile(r"[\s\S]+")
+
+    @property
+    def schema(self) -> Schema:
+        return schema_of_text(self.form.pattern)
 
     def read(self, found: Found) -> str:
         if not isinstance(found.value, str) or not self.form.fullmatch(found.value):
@@ -38,6 +39,10 @@ class SecretText:
     """A text that is never shown, wherever it comes from."""
 
     allowed: str = "text, best as ${env:NAME} or ${file:PATH}"
+
+    @property
+    def schema(self) -> Schema:
+        return {"type": "string"}
 
     def read(self, found: Found) -> Secret:
         if not isinstance(found.value, str):
@@ -52,6 +57,10 @@ class VariableText:
 
     allowed: str = "text, a number, true or false"
 
+    @property
+    def schema(self) -> Schema:
+        return {"type": ["string", "number", "boolean"]}
+
     def read(self, found: Found) -> Secret:
         if found.value is None or isinstance(found.value, (tuple, dict)):
             raise found.mismatch(self.allowed)
@@ -63,6 +72,10 @@ class Flag:
     """True or false."""
 
     allowed: str = "true or false"
+
+    @property
+    def schema(self) -> Schema:
+        return {"type": "boolean"}
 
     def read(self, found: Found) -> bool:
         if not isinstance(found.value, bool):
@@ -80,6 +93,10 @@ class Choice:
     def allowed(self) -> str:
         *rest, last = self.words
         return f"{', '.join(rest)} or {last}" if rest else last
+
+    @property
+    def schema(self) -> Schema:
+        return {"anyOf": [{"enum": list(self.words)}, {"type": "string", "pattern": REFERRING}]}
 
     def read(self, found: Found) -> str:
         if found.value not in self.words or not isinstance(found.value, str):
@@ -126,6 +143,10 @@ class EventType:
     words: tuple[str, ...] = EVENT_TYPES
     allowed: str = "an event type of S3 such as s3:ObjectCreated:*"
 
+    @property
+    def schema(self) -> Schema:
+        return {"anyOf": [{"enum": list(self.words)}, {"type": "string", "pattern": REFERRING}]}
+
     def read(self, found: Found) -> str:
         value = found.value
         if isinstance(value, str) and value in self.words:
@@ -147,6 +168,12 @@ class Number:
     @property
     def allowed(self) -> str:
         return f"{'-1 or ' if self.unlimited else ''}{self.low} to {self.high}"
+
+    @property
+    def schema(self) -> Schema:
+        kind = "number" if self.fractions else "integer"
+        bounds: Schema = {"type": kind, "minimum": self.low, "maximum": self.high}
+        return {"anyOf": [{"const": -1}, bounds]} if self.unlimited else bounds
 
     def read(self, found: Found) -> float:
         value = found.value
@@ -174,6 +201,11 @@ class Duration:
     @property
     def allowed(self) -> str:
         return f"{show_duration(self.low_s)} to {show_duration(self.high_s)}"
+
+    @property
+    def schema(self) -> Schema:
+        seconds = {"type": "number", "minimum": self.low_s, "maximum": self.high_s}
+        return {"anyOf": [seconds, schema_of_text(_DURATION.pattern)]}
 
     def read(self, found: Found) -> float:
         value = found.value
@@ -209,6 +241,11 @@ class Size:
     low_bytes: int
     allowed: str
 
+    @property
+    def schema(self) -> Schema:
+        count = {"type": "integer", "minimum": self.low_bytes}
+        return {"anyOf": [count, schema_of_text(_SIZE.pattern)]}
+
     def read(self, found: Found) -> int:
         value = found.value
         if isinstance(value, str) and (match := _SIZE.fullmatch(value)) and match[2] in _SIZES:
@@ -223,6 +260,10 @@ class Moment:
     """A point in time, in epoch seconds."""
 
     allowed: str = "ISO 8601 with a zone (2024-05-01T00:00:00Z) or epoch seconds, not in the future"
+
+    @property
+    def schema(self) -> Schema:
+        return {"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}]}
 
     def read(self, found: Found) -> float:
         value = found.value
@@ -241,108 +282,14 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class FilePath:
-    """A path, relative to the file; it need not exist."""
-
-    allowed: str = "a path"
-
-    def read(self, found: Found) -> Path:
-        if not isinstance(found.value, str) or not found.value:
-            raise found.mismatch(self.allowed)
-        if "://" in found.value:
-            raise Unfit(f"found {found.node.shown()}, not supported yet, only {self.allowed}")
-        return found.reader.base / found.value
-
-
-@dataclass(frozen=True, slots=True)
-class ReadableFile:
-    """A path to a file that exists."""
-
-    allowed: str = "path of a PEM file"
-
-    def read(self, found: Found) -> Path:
-        path = FilePath(self.allowed).read(found)
-        require_file(path, found.node.shown())
-        return path
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """A function's code, which exists."""
-
-    allowed: str = "path of a folder or .zip file"
-
-    def read(self, found: Found) -> Path:
-        path = FilePath(self.allowed).read(found)
-        require_code(path, found.node.shown())
-        return path
-
-
-@dataclass(frozen=True, slots=True)
-class Interpreter:
-    """A command on PATH, or a path."""
-
-    allowed: str = "command or path of a Python interpreter"
-
-    def read(self, found: Found) -> str:
-        text = Text(self.allowed).read(found)
-        if "/" not in text:
-            return text
-        path = found.reader.base / text
-        require_file(path, found.node.shown())
-        return str(path)
-
-
-_HOST_PORT: Final = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.%]{2,60}\]):([0-9]{1,5})")
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """`host:port` of a broker."""
-
-    allowed: str = "host:port"
-
-    def read(self, found: Found) -> str:
-        if not isinstance(found.value, str) or not 1 <= _port(found.value) <= 65535:
-            raise found.mismatch(self.allowed)
-        return found.value
-
-
-@dataclass(frozen=True, slots=True)
-class Listen:
-    """Loopback address and port to listen on."""
-
-    allowed: str = "host:port with a loopback host (127.0.0.1, [::1], localhost)"
-
-    def read(self, found: Found) -> tuple[str, int]:
-        if not isinstance(found.value, str) or not 0 <= (port := _port(found.value)) <= 65535:
-            raise found.mismatch(self.allowed)
-        host = found.value.rpartition(":")[0].strip("[]")
-        if not _is_loopback(host):
-            raise Unfit(
-                f"found {found.node.shown()}, allowed {self.allowed}: "
-                "listening elsewhere needs credentials, which are not supported yet"
-            )
-        return host, port
-
-
-def _port(text: str) -> int:
-    match = _HOST_PORT.fullmatch(text)
-    return int(match[2]) if match else -1
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-@dataclass(frozen=True, slots=True)
 class Pattern:
     """A filter pattern, as a block or as JSON text; gives JSON text."""
 
     allowed: str = "a pattern, as a block or JSON text"
+
+    @property
+    def schema(self) -> Schema:
+        return {"type": ["string", "object"]}
 
     def read(self, found: Found) -> str:
         if not isinstance(found.value, (str, dict)):

@@ -6,10 +6,11 @@ import re
 from typing import Final, NamedTuple
 
 from config.blocks import ListOf, MapOf, Names
-from config.kinds import Server, Text, VariableText
+from config.kinds import Text, VariableText
+from config.locations import Server
 
 TOPIC: Final = Text(
-    "a topic name of 1 to 249 letters, digits, ., - and _", re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}")
+    "a topic name of 1 to 249 letters, digits, ., - and _", re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 )
 GROUP: Final = Text("1 to 200 letters, digits and -/*:_+=.@", re.compile(r"[A-Za-z0-9/*:_+=.@-]{1,200}"))
 SERVERS: Final = ListOf(Server(), 1, 10, commas=True)
@@ -28,36 +29,34 @@ _AWS_HOST: Final = re.compile(r"https?://(?:sqs\.([a-z0-9-]+)|([a-z0-9-]+)\.queu
 
 #: Variables that the runtime sets itself (AWS Lambda developer guide, "Defined runtime environment variables"). PATH,
 #: PYTHONPATH, LD_LIBRARY_PATH, LANG and TZ are the user's to set, as there.
-_RESERVED: Final = frozenset(
-    {
-        "AWS_ACCESS_KEY",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_DEFAULT_REGION",
-        "AWS_EXECUTION_ENV",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-        "AWS_LAMBDA_FUNCTION_NAME",
-        "AWS_LAMBDA_FUNCTION_VERSION",
-        "AWS_LAMBDA_INITIALIZATION_TYPE",
-        "AWS_LAMBDA_LOG_GROUP_NAME",
-        "AWS_LAMBDA_LOG_STREAM_NAME",
-        "AWS_LAMBDA_RUNTIME_API",
-        "AWS_REGION",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "LAMBDA_RUNTIME_DIR",
-        "LAMBDA_TASK_ROOT",
-        "_HANDLER",
-        "_X_AMZN_TRACE_ID",
-    }
+_RESERVED: Final = (
+    "AWS_ACCESS_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_DEFAULT_REGION",
+    "AWS_EXECUTION_ENV",
+    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+    "AWS_LAMBDA_FUNCTION_NAME",
+    "AWS_LAMBDA_FUNCTION_VERSION",
+    "AWS_LAMBDA_INITIALIZATION_TYPE",
+    "AWS_LAMBDA_LOG_GROUP_NAME",
+    "AWS_LAMBDA_LOG_STREAM_NAME",
+    "AWS_LAMBDA_RUNTIME_API",
+    "AWS_REGION",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "LAMBDA_RUNTIME_DIR",
+    "LAMBDA_TASK_ROOT",
+    "_HANDLER",
+    "_X_AMZN_TRACE_ID",
 )
 
 
-def _refuse_reserved(name: str) -> str | None:
-    return "set by the runtime, allowed any other variable" if name in _RESERVED else None
-
-
 VARIABLES: Final = MapOf(
-    Names("letters, digits and _, not beginning with a digit", re.compile(r"[A-Za-z_][A-Za-z0-9_]*"), _refuse_reserved),
+    Names(
+        "letters, digits and _, not beginning with a digit",
+        re.compile(r"[A-Za-z_][A-Za-z0-9_]*"),
+        dict.fromkeys(_RESERVED, "set by the runtime, allowed any other variable"),
+    ),
     VariableText(),
     "a block of variables",
 )

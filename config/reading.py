@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from config.document import Node, Value
 from config.mistakes import Place, Report, Unfit, quoted
@@ -21,6 +21,11 @@ _FILE_LIMIT_BYTES: Final = 64 * 1024
 _REFERENCE: Final = re.compile(r"\$\$\{|\$\{([^{}]*)\}?")
 #: What no path, environment variable or broker takes.
 _UNUSABLE: Final = re.compile("[\0\ud800-\udfff]")
+
+#: JSON Schema of a value.
+Schema: TypeAlias = dict[str, Any]
+#: In a JSON Schema, a text that may come to any text.
+REFERRING: Final = r"\$\{(?:env|file):"
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -41,6 +46,21 @@ class Kind(Protocol[T_co]):
             Unfit: it has none.
         """
         ...
+
+
+@runtime_checkable
+class Scalar(Kind[T_co], Protocol[T_co]):
+    """A kind of single values."""
+
+    @property
+    def schema(self) -> Schema:
+        """What it takes, as JSON Schema: at least all that `read` takes."""
+        ...
+
+
+def schema_of_text(form: str) -> Schema:
+    """Give the JSON Schema of a text that as a whole has a form, or refers to one."""
+    return {"type": "string", "pattern": f"^(?:{form})$|{REFERRING}"}
 
 
 @dataclass(frozen=True, slots=True)

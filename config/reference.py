@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from config.blocks import EMPTY, REQUIRED, Block, nested
+from config.aws_forms import AccessConfigurations, Inside
+from config.blocks import EMPTY, REQUIRED, Block, BlockOf, ListOf, MapOf
+from config.reading import Kind
 from config.schema import Root
+from config.spelling import names_of
 
 
 def reference() -> str:
@@ -15,9 +19,26 @@ def reference() -> str:
 
 def _blocks(block: type[Block], path: str) -> Iterator[tuple[str, type[Block]]]:
     yield path, block
-    for name, declared in block.keys().items():
-        for inside, other in nested(declared.kind, f"{path}.{name}".lstrip(".")):
+    kinds = {name: declared.kind for name, declared in block.keys().items()}
+    kinds |= {name: form.kind for name, form in block.FORMS.items()}
+    for name, kind in kinds.items():
+        for inside, other in _nested(kind, f"{path}.{name}".lstrip(".")):
             yield from _blocks(other, inside)
+
+
+def _nested(kind: Kind[Any], path: str) -> Iterator[tuple[str, type[Block]]]:
+    """Give the blocks that a kind holds, each with the path at which it stands."""
+    match kind:
+        case BlockOf():
+            yield path, kind.block
+        case MapOf():
+            yield from _nested(kind.kind, f"{path}.NAME")
+        case ListOf():
+            yield from _nested(kind.kind, f"{path}[]")
+        case Inside():
+            yield from _nested(kind.block, path)
+        case AccessConfigurations():
+            yield from _nested(kind.items, path)
 
 
 def _section(path: str, block: type[Block]) -> str:
@@ -25,11 +46,30 @@ def _section(path: str, block: type[Block]) -> str:
     lines += ["| key | takes | default | meaning | rule of |", "|---|---|---|---|---|"]
     for name, declared in block.keys().items():
         default = declared.shown or _default(declared.default)
-        cells = (f"`{name}`", declared.kind.allowed, default, declared.meaning, declared.source)
-        lines.append(f"| {' | '.join(cells)} |")
+        meaning = declared.meaning
+        if declared.only:
+            meaning += f" With {' and '.join(declared.only.sources)} only."
+        lines.append(_row(f"`{name}`", declared.kind.allowed, default, meaning, declared.source))
+    if spellings := [each for name, key in block.keys().items() for each in names_of(name, key.aws)]:
+        lines += ["", f"AWS's spellings: {_list(spellings)}."]
+    if block.FORMS:
+        lines += ["", "| AWS's form | takes | is | meaning |", "|---|---|---|---|"]
+        lines += [
+            _row(f"`{name}`", form.kind.allowed, _list(form.paths), form.meaning) for name, form in block.FORMS.items()
+        ]
+    if block.IDLE:
+        lines += ["", f"Taken, and without effect: {_list(block.IDLE)}."]
     if block.REFUSED:
-        lines += ["", f"Refused: {', '.join(f'`{name}`' for name in block.REFUSED)}."]
+        lines += ["", f"Refused: {_list(block.REFUSED)}."]
     return "\n".join([*lines, ""])
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _default(value: object) -> str:

@@ -19,18 +19,15 @@ from config.blocks import EMPTY, Block, BlockOf, ListOf, MapOf, Names, Only, tak
 from config.destinations import DestinationConfig
 from config.kinds import (
     Choice,
-    Code,
     Duration,
-    FilePath,
     Flag,
-    Interpreter,
-    Listen,
     Moment,
     Number,
     Pattern,
     Size,
     Text,
 )
+from config.locations import Code, FilePath, Interpreter, Listen
 from config.mistakes import LATER
 from config.names import REGION, URL, VARIABLES
 from config.sources import DEFAULTS, QUEUES, Defaults, Source

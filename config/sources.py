@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import ClassVar, Final, NamedTuple
 
 from config.blocks import EMPTY, Block, BlockOf, ListOf, takes
-from config.kinds import Choice, Duration, EventType, Flag, ReadableFile, SecretText, Text
+from config.kinds import Choice, Duration, EventType, Flag, SecretText, Text
+from config.locations import ReadableFile
 from config.mistakes import LATER
 from config.names import BUCKET, GROUP, QUEUE, REGION, SERVERS, TOPIC, URL
 from connectors.settings import Secret
@@ -148,14 +149,14 @@ class KeyFilter(Block):
     """Which objects; compared with the decoded key."""
 
     prefix: str = takes(
-        Text("1 to 1024 characters", re.compile(r"(?s).{1,1024}")),
+        Text("1 to 1024 characters", re.compile(r"[\s\S]{1,1024}")),
         "Beginning of the key.",
         source="S3",
         default="",
         shown="any",
     )
     suffix: str = takes(
-        Text("1 to 1024 characters", re.compile(r"(?s).{1,1024}")),
+        Text("1 to 1024 characters", re.compile(r"[\s\S]{1,1024}")),
         "End of the key.",
         source="S3",
         default="",
@@ -184,6 +185,7 @@ class S3(Carrier):
 class Source(Block):
     """Where records come from: exactly one key."""
 
+    ONE: ClassVar[bool] = True
     REFUSED: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("kinesis", "dynamodb", "http", "schedule", "sns", "eventbridge"), f"{LATER}, only kafka, sqs and s3 are"
     )

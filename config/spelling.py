@@ -51,6 +51,8 @@ class Form:
     paths: tuple[str, ...]
     #: What is as good as read when the form itself is unfit; None = its paths.
     covers: str | None = None
+    #: Does it bring a value wherever it is there?
+    always: bool = True
 
     def lost(self, place: Place) -> tuple[Piece, ...]:
         """Stand in for the pieces of a form that is unfit."""

@@ -109,6 +109,7 @@ def make_parser() -> argparse.ArgumentParser:
     one = add_command(commands, "event", event, "print a sample event, such as that of an SQS queue")
     one.add_argument("kind", nargs="?", metavar="KIND", help="which; without it, all kinds are listed")
     one.add_argument("--list", action="store_true", help="list all kinds")
+    add_command(commands, "schema", schema, "print the JSON Schema of the configuration, for editors")
     add_command(commands, "status", status, "show how every mapping is, and why it does not move")
     _add_failures(add_group(commands, "failures", "look at failed batches, replay them, drop them"))
     backing_up = add_command(
@@ -226,6 +227,15 @@ def check(given: argparse.Namespace) -> int:
 
         checks = _await(connect_checks(configuration, setup=given.setup))
     return checked(configuration.path, configuration.notices, checks, as_json=given.json)
+
+
+def schema(_: argparse.Namespace) -> int:
+    import json
+
+    from config.json_schema import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+    return 0
 
 
 def demo(given: argparse.Namespace) -> int:

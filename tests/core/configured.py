@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from config.document import Node, parse
 from config.load import load
-from config.mistakes import InvalidConfiguration
+from config.mistakes import InvalidConfiguration, Report
 from config.settings import Configuration
 
 NOW_S = 1_700_000_000.0
@@ -41,3 +42,20 @@ def mistakes(folder: Path, text: str | bytes, **environment: str) -> list[str]:
 def with_source(keys: str) -> str:
     """The right configuration with more keys of the Kafka source, in line 6."""
     return RIGHT.replace("topic: orders", f"topic: orders, {keys}")
+
+
+def plain(text: str) -> object:
+    """Give what a document holds as JSON would have it."""
+    node = parse(text, Report("headrace.yaml"))
+    assert node is not None
+    return _plain(node)
+
+
+def _plain(node: Node) -> object:
+    match node.value:
+        case dict():
+            return {name: _plain(entry.node) for name, entry in node.value.items()}
+        case tuple():
+            return [_plain(item) for item in node.value]
+        case _:
+            return node.value

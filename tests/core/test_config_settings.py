@@ -1,9 +1,5 @@
-import re
-from pathlib import Path
-
 import pytest
 
-from config.load import load
 from config.settings import Configuration, FunctionSettings, MappingSettings, Retention
 from connectors.settings import (
     AwsSettings,
@@ -15,9 +11,7 @@ from connectors.settings import (
     SqsDestination,
 )
 from router.core.model import KAFKA_RULES, Backoff, EventSourceMapping
-from tests.core.configured import NOW_S, RIGHT, configuration, mistakes, with_source
-
-EXAMPLE = Path(__file__).parents[2] / "config/examples/kafka.yaml"
+from tests.core.configured import RIGHT, configuration, mistakes, with_source
 
 
 def only(settings):
@@ -275,20 +269,3 @@ def test_a_pattern_takes_no_secret(tmp_path):
             "found a reference, allowed patterns without ${env:} and ${file:}"
         )
     ]
-
-
-def test_the_example_is_right():
-    settings = load(EXAMPLE, {}, NOW_S)
-    assert only(settings).mapping.name == "orders-stream"
-    assert (settings.functions["orders"].code / "orders.py").is_file()
-
-
-def test_the_example_is_right_with_its_comments_taken_in(tmp_path):
-    (tmp_path / "orders").mkdir()
-    (tmp_path / "ca.pem").touch()
-    text = re.sub(r"^( +)# ", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
-    settings = configuration(tmp_path, text, API_KEY="key", KAFKA_PASSWORD="word")
-    assert settings.functions["orders"].environment["API_KEY"] == Secret("key")
-    assert only(settings).source.security == Security(
-        "SASL_SSL", "SCRAM-SHA-512", "orders", Secret("word"), ca=tmp_path / "ca.pem"
-    )

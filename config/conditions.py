@@ -1,0 +1,205 @@
+"""Which keys need and exclude each other, as JSON Schema: what is declared with the keys, and some contradictions.
+
+A key that a form may bring from outside its block (`Topics` brings `source.kafka.topic`) is not demanded in that block
+but by the one that has the form, which takes either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations
+from typing import Final
+
+from config.blocks import REQUIRED, Block, BlockOf
+from config.destinations import ToSqs
+from config.reading import REFERRING, Schema
+from config.schema import RECEIVED_COUNT, EventSource
+from config.sources import QUEUES, S3, Security
+from config.spelling import Form, named, names_of
+
+
+def conditions(block: type[Block], *, lifted: bool) -> Iterator[Schema]:
+    """Give what the keys of a block, and of the blocks into which its forms bring keys, say of each other.
+
+    Args:
+        block: the block.
+        lifted: an outer block demands what this one needs.
+    """
+    forms = [name for name, form in block.FORMS.items() if form.always and form.paths]
+    for name in (*block.keys(), *forms):
+        for pair in combinations(_spellings(block, name), 2):
+            yield _not({"type": "object", "required": list(pair)})
+    for name in forms:
+        for path in _sure_path(block.FORMS[name]):
+            yield _not(_all_of([_given(block, name), _in_place(block, path)]))
+    if not lifted:
+        yield from _demands(block, "", block)
+    for path, inner in reached(block).items():
+        if demands := list(_demands(block, f"{path}.", inner)):
+            yield {"if": _brought(block, path), "then": _all_of(demands)}
+    yield from _belonging(block)
+    yield from _CONTRADICTIONS.get(block, ())
+
+
+def may_be_empty(block: type[Block]) -> bool:
+    """Say whether a block without any key is right."""
+    return not block.ONE and all(key.default is not REQUIRED for key in block.keys().values())
+
+
+def reached(block: type[Block]) -> dict[str, type[Block]]:
+    """Give the blocks into which the forms of a block bring keys, by their paths from it."""
+    found: dict[str, type[Block]] = {}
+    for form in block.FORMS.values():
+        for path in form.paths:
+            inner, way = block, ""
+            for name in path.split(".")[:-1]:
+                inner = _inner(inner, name)
+                way = f"{way}.{name}".lstrip(".")
+                found[way] = inner
+    return found
+
+
+def _demands(holder: type[Block], prefix: str, block: type[Block]) -> Iterator[Schema]:
+    """What a block must have, whose keys have a prefix in the holder."""
+    for name, key in block.keys().items():
+        if key.default is REQUIRED:
+            yield _brought(holder, f"{prefix}{name}")
+    if block.ONE:
+        each = [_brought(holder, f"{prefix}{name}") for name in block.keys()]  # noqa: SIM118 - a block is no dict
+        yield _any_of(each)
+        sure = [_brought(holder, f"{prefix}{name}", sure=True) for name in block.keys()]  # noqa: SIM118 - as above
+        yield from (_not(_all_of(pair)) for pair in combinations(sure, 2))
+
+
+def _belonging(block: type[Block]) -> Iterator[Schema]:
+    """Keys that have a meaning with some sources only."""
+    limited = {name: key.only for name, key in block.keys().items() if key.only}
+    for source in sorted({source for only in limited.values() for source in only.sources}):
+        foreign = [name for name, only in limited.items() if source not in only.sources]
+        spellings = [each for name in foreign for each in _spellings(block, name)]
+        yield {"if": _brought(block, f"source.{source}"), "then": {"properties": dict.fromkeys(spellings, False)}}
+
+
+# --- what is there
+
+
+def _spellings(block: type[Block], name: str) -> list[str]:
+    keys = block.keys()
+    if name in keys:
+        return [name, *names_of(name, keys[name].aws)]
+    return [each for each, form in named(block.FORMS).items() if form == name and each not in keys]
+
+
+def _given(block: type[Block], name: str) -> Schema:
+    """A key or form is there, in some spelling."""
+    return _any_of({"required": [each]} for each in _spellings(block, name))
+
+
+def _is(block: type[Block], name: str, schema: Schema) -> Schema:
+    """A key is there, in some spelling, and is like that."""
+    return _any_of({"required": [each], "properties": {each: schema}} for each in _spellings(block, name))
+
+
+def _in_place(block: type[Block], path: str) -> Schema:
+    """What a path leads to is there, written in its place."""
+    name, _, rest = path.partition(".")
+    if not rest:
+        return _given(block, name)
+    return _is(block, name, {"type": "object", **_in_place(_inner(block, name), rest)})
+
+
+def _sure_path(form: Form) -> tuple[str, ...]:
+    """Give the path to which a form brings its value, if there is but one."""
+    return form.paths if len(form.paths) == 1 else ()
+
+
+def _brought(block: type[Block], path: str, *, sure: bool = False) -> Schema:
+    """What a path leads to is there, written in its place or brought by a form; `sure`: which brings nothing else."""
+    forms = [
+        name
+        for name, form in block.FORMS.items()
+        if form.always and any(f"{each}.".startswith(f"{path}.") for each in (_sure_path(form) if sure else form.paths))
+    ]
+    return _any_of([_in_place(block, path), *(_given(block, name) for name in forms)])
+
+
+def _inner(block: type[Block], name: str) -> type[Block]:
+    kind = block.keys()[name].kind
+    assert isinstance(kind, BlockOf)
+    inner: type[Block] = kind.block
+    return inner
+
+
+def _any_of(schemas: Iterable[Schema]) -> Schema:
+    each = list(schemas)
+    return each[0] if len(each) == 1 else {"anyOf": each}
+
+
+def _all_of(schemas: Iterable[Schema]) -> Schema:
+    each = list(schemas)
+    return each[0] if len(each) == 1 else {"allOf": each}
+
+
+def _not(schema: Schema) -> Schema:
+    return {"not": schema}
+
+
+# --- contradictions that a schema can say
+
+
+def _queue_is(schema: Schema) -> Schema:
+    """The queue that a mapping reads is like that."""
+    queue = {"required": ["queue"], "properties": {"queue": schema}}
+    at_source = _any_of({"required": [kind], "properties": {kind: queue}} for kind in QUEUES)
+    return _any_of(
+        [
+            {"required": ["source"], "properties": {"source": at_source}},
+            *({"required": [each], "properties": {each: schema}} for each in _spellings(EventSource, "EventSourceArn")),
+        ]
+    )
+
+
+def _protocol(*protocols: str) -> Schema:
+    """The protocol is one of these, of which the default is the first of all."""
+    named_so = {"required": ["protocol"], "properties": {"protocol": {"enum": list(protocols)}}}
+    return {"anyOf": [named_so, _not({"required": ["protocol"]})]} if protocols[0] == "PLAINTEXT" else named_so
+
+
+_FIFO: Final[Schema] = {"type": "string", "pattern": r"\.fifo$"}
+_STANDARD: Final[Schema] = {"type": "string", "not": {"pattern": rf"\.fifo$|{REFERRING}"}}
+_REFERENCE: Final[Schema] = {"type": "string", "pattern": REFERRING}
+_ABOVE_RECEIVED: Final[Schema] = {"type": "number", "exclusiveMinimum": RECEIVED_COUNT}
+_ABOVE_ZERO: Final[Schema] = {"type": "number", "exclusiveMinimum": 0}
+
+_WINDOW: Final = _is(EventSource, "maximum_batching_window_in_seconds", _ABOVE_ZERO)
+_LARGE_BATCH: Final = _is(EventSource, "batch_size", _ABOVE_RECEIVED)
+_AT_TIME: Final[Schema] = {"const": "AT_TIMESTAMP"}
+
+_CONTRADICTIONS: Final[Mapping[type[Block], tuple[Schema, ...]]] = {
+    EventSource: (
+        {
+            "if": _is(EventSource, "starting_position", _AT_TIME),
+            "then": _given(EventSource, "starting_position_timestamp"),
+        },
+        {
+            "if": _given(EventSource, "starting_position_timestamp"),
+            "then": _is(EventSource, "starting_position", {"anyOf": [_AT_TIME, _REFERENCE]}),
+        },
+        {"if": _queue_is(_FIFO), "then": _not(_any_of([_WINDOW, _LARGE_BATCH]))},
+        {"if": _all_of([_queue_is(_STANDARD), _LARGE_BATCH]), "then": _WINDOW},
+    ),
+    S3: (_not(_is(S3, "queue", _FIFO)),),
+    ToSqs: (_not(_is(ToSqs, "queue", _FIFO)),),
+    Security: (
+        {"if": _protocol("SASL_PLAINTEXT", "SASL_SSL"), "then": {"required": ["mechanism", "username", "password"]}},
+        {
+            "if": _protocol("PLAINTEXT", "SSL"),
+            "then": {"properties": dict.fromkeys(("mechanism", "username", "password"), False)},
+        },
+        {
+            "if": _protocol("PLAINTEXT", "SASL_PLAINTEXT"),
+            "then": {"properties": dict.fromkeys(("ca", "certificate", "key", "key_password"), False)},
+        },
+        {"dependentRequired": {"certificate": ["key"], "key": ["certificate"], "key_password": ["key"]}},
+    ),
+}

@@ -1,0 +1,136 @@
+"""The kinds of values that say where something is: paths, interpreters, servers, addresses to listen on."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from config.kinds import Text
+from config.mistakes import Unfit
+from config.paths import require_code, require_file
+from config.reading import Found, Schema, schema_of_text
+
+
+@dataclass(frozen=True, slots=True)
+class FilePath:
+    """A path, relative to the file; it need not exist."""
+
+    allowed: str = "a path"
+
+    @property
+    def schema(self) -> Schema:
+        return {"type": "string", "minLength": 1, "not": {"pattern": "://"}}
+
+    def read(self, found: Found) -> Path:
+        if not isinstance(found.value, str) or not found.value:
+            raise found.mismatch(self.allowed)
+        if "://" in found.value:
+            raise Unfit(f"found {found.node.shown()}, not supported yet, only {self.allowed}")
+        return found.reader.base / found.value
+
+
+@dataclass(frozen=True, slots=True)
+class ReadableFile:
+    """A path to a file that exists."""
+
+    allowed: str = "path of a PEM file"
+
+    @property
+    def schema(self) -> Schema:
+        return FilePath().schema
+
+    def read(self, found: Found) -> Path:
+        path = FilePath(self.allowed).read(found)
+        require_file(path, found.node.shown())
+        return path
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A function's code, which exists."""
+
+    allowed: str = "path of a folder or .zip file"
+
+    @property
+    def schema(self) -> Schema:
+        return FilePath().schema
+
+    def read(self, found: Found) -> Path:
+        path = FilePath(self.allowed).read(found)
+        require_code(path, found.node.shown())
+        return path
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """A command on PATH, or a path."""
+
+    allowed: str = "command or path of a Python interpreter"
+
+    @property
+    def schema(self) -> Schema:
+        return {"type": "string", "minLength": 1}
+
+    def read(self, found: Found) -> str:
+        text = Text(self.allowed).read(found)
+        if "/" not in text:
+            return text
+        path = found.reader.base / text
+        require_file(path, found.node.shown())
+        return str(path)
+
+
+_HOST_PORT: Final = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.%]{2,60}\]):([0-9]{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """`host:port` of a broker."""
+
+    allowed: str = "host:port"
+
+    @property
+    def schema(self) -> Schema:
+        return schema_of_text(_HOST_PORT.pattern)
+
+    def read(self, found: Found) -> str:
+        if not isinstance(found.value, str) or not 1 <= _port(found.value) <= 65535:
+            raise found.mismatch(self.allowed)
+        return found.value
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Loopback address and port to listen on."""
+
+    allowed: str = "host:port with a loopback host (127.0.0.1, [::1], localhost)"
+
+    @property
+    def schema(self) -> Schema:
+        return schema_of_text(_HOST_PORT.pattern)
+
+    def read(self, found: Found) -> tuple[str, int]:
+        if not isinstance(found.value, str) or not 0 <= (port := _port(found.value)) <= 65535:
+            raise found.mismatch(self.allowed)
+        host = found.value.rpartition(":")[0].strip("[]")
+        if not _is_loopback(host):
+            raise Unfit(
+                f"found {found.node.shown()}, allowed {self.allowed}: "
+                "listening elsewhere needs credentials, which are not supported yet"
+            )
+        return host, port
+
+
+def _port(text: str) -> int:
+    match = _HOST_PORT.fullmatch(text)
+    return int(match[2]) if match else -1
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,153 @@
+"""The files under `config/examples` are right as they are and with their comments taken in, and their handlers run."""
+
+import base64
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from config.json_schema import json_schema
+from config.load import load
+from connectors.settings import S3Settings, Secret, Security, SqsSettings
+from tests.core.configured import NOW_S, plain
+
+FOLDER = Path(__file__).parents[2] / "config/examples"
+EXAMPLES = sorted(FOLDER.glob("*.yaml"))
+SECRETS = {"API_KEY": "key", "KAFKA_PASSWORD": "word"}
+CONTEXT = SimpleNamespace(aws_request_id="r-1")
+
+VALIDATOR = Draft202012Validator(json_schema())
+
+
+def loaded(name):
+    return load(FOLDER / name, {}, NOW_S)
+
+
+def with_comments(name):
+    """Give an example with the keys that its comments hold."""
+    return re.sub(r"^( +)# ( *[A-Za-z_]+:.*)$", r"\1\2", (FOLDER / name).read_text(), flags=re.MULTILINE)
+
+
+def taken_in(folder, name):
+    (folder / name).write_text(with_comments(name))
+    for handlers in FOLDER.iterdir():
+        if handlers.is_dir():
+            (folder / handlers.name).mkdir()
+    (folder / "ca.pem").touch()
+    return load(folder / name, SECRETS, NOW_S)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_is_right(tmp_path, example):
+    settings = load(example, {}, NOW_S)
+    for function in settings.functions.values():
+        module = function.handler.partition(".")[0]
+        assert (function.code / f"{module}.py").is_file()
+    full = taken_in(tmp_path, example.name)
+    assert full.mappings != settings.mappings
+    for text in (example.read_text(), with_comments(example.name)):
+        VALIDATOR.validate(plain(text))
+
+
+def test_there_is_one_of_each_source():
+    kinds = {type(mapping.source) for path in EXAMPLES for mapping in load(path, {}, NOW_S).mappings}
+    assert {kind.__name__ for kind in kinds} == {"KafkaSettings", "SqsSettings", "S3Settings"}
+
+
+def test_kafka(tmp_path):
+    (mapping,) = loaded("kafka.yaml").mappings
+    assert mapping.mapping.name == "orders-stream"
+    full = taken_in(tmp_path, "kafka.yaml")
+    assert full.functions["orders"].environment["API_KEY"] == Secret("key")
+    assert full.mappings[0].source.security == Security(
+        "SASL_SSL", "SCRAM-SHA-512", "orders", Secret("word"), ca=tmp_path / "ca.pem"
+    )
+
+
+def test_queues(tmp_path):
+    (mapping,) = loaded("sqs.yaml").mappings
+    assert mapping.source == SqsSettings("invoices", "invoices", None, "us-east-1", windowed=True)
+    (mapping,) = taken_in(tmp_path, "sqs.yaml").mappings
+    assert mapping.source.endpoint_url == "http://127.0.0.1:4566"
+    assert (mapping.mapping.polling.heartbeat, mapping.mapping.polling.needed_lease_s) == (True, 30.0)
+    assert mapping.mapping.polling.function_concurrency == 200
+    (mapping,) = loaded("sqs-fifo.yaml").mappings
+    assert mapping.mapping.polling.hold_group
+    assert mapping.mapping.polling.fifo
+
+
+def test_notifications():
+    (mapping,) = loaded("s3.yaml").mappings
+    assert mapping.source == S3Settings(
+        SqsSettings("uploads", "upload-events", None, "us-east-1", windowed=False),
+        "uploads",
+        ("s3:ObjectCreated:*",),
+        "in/",
+        ".csv",
+        by_sequencer=True,
+    )
+
+
+def test_the_spelling_of_aws():
+    ours, theirs = loaded("sqs.yaml").mappings[0], loaded("cloudformation.yaml").mappings[0]
+    assert theirs.filters == ours.filters
+    assert theirs.mapping.batch_size == ours.mapping.batch_size
+    assert theirs.mapping.polling == ours.mapping.polling
+
+
+# --- the handlers
+
+
+def handler(name):
+    (function,) = loaded(name).functions.values()
+    module, _, attribute = function.handler.partition(".")
+    spec = importlib.util.spec_from_file_location(f"example_{module}", function.code / f"{module}.py")
+    loaded_module = importlib.util.module_from_spec(spec)
+    sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+    try:
+        spec.loader.exec_module(loaded_module)
+    finally:
+        sys.dont_write_bytecode = before
+    return getattr(loaded_module, attribute)
+
+
+def message(number, body, group=None):
+    return {"messageId": f"m-{number}", "body": body, "attributes": {"MessageGroupId": group} if group else {}}
+
+
+def failures(*numbers):
+    return {"batchItemFailures": [{"itemIdentifier": f"m-{number}"} for number in numbers]}
+
+
+def test_the_handler_of_kafka_runs(capsys):
+    records = [{"offset": 5, "value": base64.b64encode(text).decode()} for text in (b'{"n": 1}', b"no")]
+    assert handler("kafka.yaml")({"records": {"orders-0": records[:1], "orders-1": records[1:]}}, CONTEXT) == {
+        "batchItemFailures": [{"itemIdentifier": {"partition": "orders-1", "offset": 5}}]
+    }
+    assert capsys.readouterr().out == "r-1 {'n': 1}\n"
+
+
+def test_the_handler_of_a_queue_runs(capsys):
+    good = json.dumps({"number": 7, "amount": 12})
+    event = {"Records": [message(1, good), message(2, "no"), message(3, "{}"), message(4, "5")]}
+    assert handler("sqs.yaml")(event, CONTEXT) == failures(2, 3, 4)
+    assert capsys.readouterr().out.startswith("r-1 7 12\n")
+
+
+def test_the_handler_of_a_fifo_queue_keeps_the_order_of_what_it_reports():
+    good = json.dumps({"amount": 12})
+    bodies = [("a", good), ("b", "no"), ("a", good), ("b", good), ("a", "no"), ("a", good)]
+    event = {"Records": [message(number, body, group) for number, (group, body) in enumerate(bodies)]}
+    assert handler("sqs-fifo.yaml")(event, CONTEXT) == failures(1, 3, 4, 5)
+
+
+def test_the_handler_of_notifications_runs(capsys):
+    stored = {"bucket": {"name": "uploads"}, "object": {"key": "in/a+b%C3%BC.csv", "size": 3}}
+    event = {"Records": [{"eventName": "ObjectCreated:Put", "s3": stored}]}
+    assert handler("s3.yaml")(event, CONTEXT) is None
+    assert capsys.readouterr().out == "r-1 ObjectCreated:Put s3://uploads/in/a bü.csv 3\n"

@@ -1,0 +1,205 @@
+"""The JSON Schema takes all that the file may hold, and refuses what a schema can."""
+
+import json
+import re
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from config.json_schema import json_schema
+from router.cli import main
+from tests.core.configured import RIGHT, mistakes, plain
+from tests.core.test_config_aws import KAFKA, QUEUE, SQS, START
+from tests.core.test_config_hostile import AWS, flow, values
+from tests.core.test_config_queues import queued
+
+SCHEMA = json_schema()
+VALIDATOR = Draft202012Validator(SCHEMA)
+
+
+def refused(text):
+    return not VALIDATOR.is_valid(plain(text))
+
+
+def test_it_is_a_schema_and_is_printed(capsys):
+    Draft202012Validator.check_schema(SCHEMA)
+    assert main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == SCHEMA
+
+
+def test_editors_are_told_what_a_key_means_takes_and_is_without_it():
+    keys = SCHEMA["$defs"]["Function"]["properties"]
+    assert keys["memory_size"] == {
+        "type": "integer",
+        "minimum": 128,
+        "maximum": 10240,
+        "description": "MB that a worker may use. Takes 128 to 10240.",
+        "default": 128,
+    }
+    assert SCHEMA["$defs"]["Function"]["properties"]["MemorySize"] == {
+        "$ref": "#/$defs/Function/properties/memory_size"
+    }
+
+
+def test_every_default_is_what_the_key_takes():
+    checked = 0
+    for block in SCHEMA["$defs"].values():
+        for declared in block["properties"].values():
+            if "default" in declared:
+                Draft202012Validator({**declared, "$defs": SCHEMA["$defs"]}).validate(declared["default"])
+                checked += 1
+    assert checked > 30
+
+
+def test_the_patterns_are_those_that_editors_know():
+    """Inline flags, `\\Z` and named groups are of Python only."""
+    patterns = re.findall(r'"pattern": "((?:[^"\\]|\\.)*)"', json.dumps(SCHEMA))
+    assert len(patterns) > 20
+    assert [pattern for pattern in patterns if re.search(r"\(\?[a-zA-Z]|\\\\[AZ]", pattern)] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        RIGHT,
+        SQS,
+        KAFKA,
+        f"{RIGHT}listen: ${{env:LISTEN}}\nlog_level: ${{file:level}}\ndrain_timeout: ${{env:TIME}}\n",
+        RIGHT.replace("app.handle", "${env:HANDLER}"),
+        f"{RIGHT}aws:\nfailures:\n",
+        f"{SQS}    source: {{sqs: {{visibility_heartbeat: true}}}}\n",
+        f"{SQS}    source:\n      sqs:\n",
+        f"{KAFKA}    source: {{kafka: {{security: {{protocol: SSL}}}}}}\n",
+        f"{KAFKA}    DestinationConfig: {{OnFailure: {{Destination: 'kafka://t', kafka: }}}}\n",
+        SQS.replace(QUEUE, f"{QUEUE}.fifo"),
+        f"{SQS}    Tags: {{a: b}}\n    KMSKeyArn: k\n    MetricsConfig:\n    logging_config: 5\n",
+        queued("sqs: {queue: '${env:QUEUE}'}") + "    batch_size: 20\n    maximum_batching_window_in_seconds: 1\n",
+        queued("s3: {bucket: uploads, queue: q, filter: }"),
+        START.replace("FunctionName", "function") + "    source: {kafka: {bootstrap_servers: 'a:1, b:2', topic: t}}\n",
+    ],
+)
+def test_what_is_right_is_taken(tmp_path, text):
+    (tmp_path / "level").write_text("debug")
+    environment = {"LISTEN": "127.0.0.1:1", "TIME": "5s", "HANDLER": "a.b", "QUEUE": "q"}
+    assert mistakes(tmp_path, text, **environment) == []
+    VALIDATOR.validate(plain(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (RIGHT, "batch_size: 0"),
+        (RIGHT, "batch_size: '5'"),
+        (RIGHT, "batch_size: true"),
+        (RIGHT, "batch_size:"),
+        (RIGHT, "batchsize: 5"),
+        (RIGHT, "Batchsize: 5"),
+        (RIGHT, "BatchSize: 10001"),
+        (RIGHT, "CommitInterval: 5s"),
+        (RIGHT, "commit_interval: 5 s"),
+        (RIGHT, "maximum_retry_attempts: -2"),
+        (RIGHT, "enabled: yes"),
+        (RIGHT, "starting_position: EARLIEST"),
+        (RIGHT, "starting_position: AT_TIMESTAMP"),
+        (RIGHT, "starting_position_timestamp: 5"),
+        (RIGHT, "tumbling_window_in_seconds: 5"),
+        (RIGHT, "ProvisionedPollerConfig: {}"),
+        (RIGHT, "renamed_from: x"),
+        (RIGHT, "scaling_config: {maximum_concurrency: 5}"),
+        (RIGHT, "ScalingConfig: {MaximumConcurrency: 5}"),
+        (RIGHT, "function_response_types: [Report]"),
+        (RIGHT, "filter_criteria: {filters: [{pattern: 3}]}"),
+        (RIGHT, "filter_criteria: {filters: [{}]}"),
+        (RIGHT, "destination_config: {on_failure: {}}"),
+        (RIGHT, "destination_config: {on_failure: {sqs: {queue: q.fifo}}}"),
+        (RIGHT, "destination_config: {on_failure: {sqs: {queue: q}, file: {path: f}}}"),
+        (RIGHT, "destination_config: {on_failure: {sqs: {}}}"),
+        (RIGHT, "destination_config: {on_success: {}}"),
+        (RIGHT, "FunctionName: f"),
+        (RIGHT, "Topics: [orders]"),
+        (RIGHT, f"EventSourceArn: {QUEUE}"),
+        (RIGHT, "batch_size: 5\n    BatchSize: 5"),
+        (SQS, "batch_size: 11"),
+        (SQS, "ParallelizationFactor: 2"),
+        (SQS, "starting_position: LATEST"),
+        (SQS, "commit_interval: 5s"),
+        (SQS, "event_source_arn: x"),
+        (SQS, "Topics: [orders]"),
+        (SQS, "source: {sqs: {queue: q}}"),
+        (SQS, "source: {kafka: {client_id: q}}"),
+        (SQS, "Queues: [q]"),
+        (SQS.replace(QUEUE, f"{QUEUE}.fifo"), "BatchSize: 11"),
+        (SQS.replace(QUEUE, f"{QUEUE}.fifo"), "MaximumBatchingWindowInSeconds: 1"),
+        (KAFKA, "SourceAccessConfigurations: [{Type: BASIC_AUTH, URI: a}]"),
+        (KAFKA, "SourceAccessConfigurations: [{Type: VPC_SUBNET}]"),
+        (KAFKA, "SelfManagedKafkaEventSourceConfig: {ConsumptionMode: Queue}"),
+        (KAFKA, "topics: [x]"),
+        (KAFKA, "DestinationConfig: {OnFailure: {Destination: 'arn:aws:sns:a:1:b'}}"),
+        (START, "EventSourceArn: arn:aws:kinesis:eu-west-1:123456789012:stream/s"),
+        (START, "Topics: [orders]"),
+        (START, "source: {sqs: {}}"),
+        (START, "source: {}"),
+        (START, "source: {kafka: {topic: a}}"),
+        (START, "source: {kinesis: {stream: a}}"),
+        (START, "source: {sqs: {queue: q, bucket: b}}"),
+        (START, "source: {s3: {bucket: uploads, queue: q.fifo}}"),
+        (START, "source: {s3: {bucket: uploads, queue: q, events: ['s3:ObjectCreate:*']}}"),
+        (START, "source: {s3: {bucket: uploads}}"),
+        (START, "enabled: true"),
+        (START.replace("FunctionName: f", "enabled: true"), f"EventSourceArn: {QUEUE}"),
+        (START.replace("FunctionName: f", "FunctionName: f:prod"), f"EventSourceArn: {QUEUE}"),
+    ],
+)
+def test_what_is_wrong_with_a_mapping_is_refused(tmp_path, text, line):
+    text = f"{text}    {line}\n"
+    assert mistakes(tmp_path, text)
+    assert refused(text)
+
+
+SASL = "protocol: SASL_SSL, mechanism: PLAIN, username: u, password: p"
+
+
+@pytest.mark.parametrize(
+    ("written", "changed"),
+    [
+        ("handler: app.handle", "handler: app"),
+        ("handler: app.handle, ", ""),
+        ("handler: app.handle", "handler: a.b, Handler: a.b"),
+        ("handler: app.handle", "handler: a.b, timeout: 1 minute"),
+        ("handler: app.handle", "handler: a.b, Timeout: 901"),
+        ("handler: app.handle", "handler: a.b, logs: true"),
+        ("handler: app.handle", "handler: a.b, url: x"),
+        ("handler: app.handle", "handler: a.b, environment: {AWS_REGION: x}"),
+        ("handler: app.handle", "handler: a.b, environment: {A: [x]}"),
+        ("handler: app.handle", "handler: a.b, Environment: {A: x}"),
+        ("handler: app.handle", "handler: a.b, concurrency_per_worker: 0"),
+        ("code: .", "code: s3://b/k"),
+        ("  m:\n", "  'a b':\n"),
+        ("topic: orders", "topic: .."),
+        ("topic: orders", "topic: orders, session_timeout: 5"),
+        ("topic: orders", "topic: orders, security: {mechanism: PLAIN}"),
+        ("topic: orders", "topic: orders, security: {protocol: SASL_SSL, mechanism: PLAIN, username: u}"),
+        ("topic: orders", f"topic: orders, security: {{{SASL}, certificate: headrace.yaml}}"),
+        ("topic: orders", "topic: orders, security: {protocol: PLAINTEXT, ca: headrace.yaml}"),
+        ("functions:", "state: redis://host:6379/0\nfunctions:"),
+        ("functions:", "listen: 9301\nfunctions:"),
+        ("functions:", "failures: {keep_bytes: 1 Giga}\nfunctions:"),
+        ("functions:", "aws: {profile: me}\nfunctions:"),
+        ("functions:", "aws: 5\nfunctions:"),
+        ("functions:", "lease: 5s\nfunctions:"),
+    ],
+)
+def test_what_is_wrong_elsewhere_is_refused(tmp_path, written, changed):
+    text = RIGHT.replace(written, changed)
+    assert mistakes(tmp_path, text)
+    assert refused(text)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from([RIGHT, SQS, KAFKA]), st.dictionaries(st.sampled_from(sorted(AWS)), values, max_size=2))
+def test_nothing_is_refused_that_is_right(tmp_path, text, keys):
+    text += "".join(f"    {name}: {flow(value)}\n" for name, value in keys.items())
+    if not mistakes(tmp_path, text.encode(errors="surrogatepass"), A="1"):
+        assert not refused(text)
