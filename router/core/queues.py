@@ -725,14 +725,15 @@ class QueueEngine:
         self._commands += self._leases.give_back(waiting)
         self._hand.let_go(waiting)
         self._refused.clear()
+        unstarted = [batch for batch in self._live.values() if self._is_unstarted(batch)]
+        for batch in unstarted:
+            if not batch.durable:
+                self._commands += self._leases.give_back(batch.positions())
+        self._leave(unstarted, now)
         for batch in [each for each in self._live.values() if each.id not in self._running]:
             if batch.replays and batch not in self._gated:
                 self._succeed(batch, (), now)
                 self._refuse_replay(batch.replays, "the daemon is stopping")
-            elif self._is_unstarted(batch):
-                if not batch.durable:
-                    self._commands += self._leases.give_back(batch.positions())
-                self._leave([batch], now)
         self._commands += [f.Cancel(batch_id, waiting_only=True) for batch_id in self._running]
         self._agenda.at(now.mono_s + within_s, self._force)
 
