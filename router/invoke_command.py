@@ -140,7 +140,7 @@ class LiveLog:
         self._at_line_start = True
 
     def began(self, request_id: str) -> None:
-        self._line(f"START RequestId: {request_id}")
+        self._line(f"START RequestId: {request_id} Version: $LATEST")
 
     def heard(self, piece: bytes) -> None:
         self._write(piece)
@@ -215,7 +215,7 @@ def show(invoked: Invoked, *, as_json: bool) -> int:
     elif isinstance(outcome, Returned):
         _show_result(outcome)
     else:
-        _show_error(outcome.error)
+        _show_error(outcome.error, invoked.log)
     return int(not isinstance(outcome, Returned))
 
 
@@ -232,7 +232,7 @@ def _document(invoked: Invoked) -> dict[str, object]:
         "function_error": None if isinstance(outcome, Returned) else "Unhandled",
         "payload": payload,
         "log": invoked.log,
-        "duration_ms": 0.0 if isinstance(outcome, Refused) else outcome.duration_ms,
+        "duration_ms": 0.0 if isinstance(outcome, Refused) else round(outcome.duration_ms, 3),
     }
 
 
@@ -256,10 +256,13 @@ def _show_result(outcome: Returned) -> None:
         print("headrace: the result is not valid JSON: it has NaN, Infinity or half a character in it", file=sys.stderr)
 
 
-def _show_error(error: FunctionError) -> None:
-    print(f"{error.error_type}: {error.message}", file=sys.stderr)
-    for line in error.trace:
-        print(line.rstrip("\n"), file=sys.stderr)
+def _show_error(error: FunctionError, log: str) -> None:
+    """Print an error, and its trace unless the log has shown it."""
+    what = f"{error.error_type}: {error.message}"
+    if f"[ERROR] {what}\n" not in log:
+        for line in error.trace:
+            print(line.rstrip("\n"), file=sys.stderr)
+    print(f"headrace: the function failed: {what}", file=sys.stderr)
 
 
 def _result(outcome: Returned) -> bytes:

@@ -110,7 +110,7 @@ def test_version(headrace):
 def test_without_a_command_the_help_is_shown(headrace):
     status, out, _ = headrace()
     assert status == 2
-    for command in ("run", "check", "demo", "status", "failures", "state"):
+    for command in ("run", "check", "demo", "invoke", "event", "status", "failures", "state"):
         assert command in out
 
 
@@ -121,7 +121,7 @@ def test_wrong_usage_is_one_line_and_exit_status_2(headrace, arguments):
     assert is_one_line(err)
 
 
-@pytest.mark.parametrize("command", ["schema", "invoke", "mapping", "logs", "test", "import"])
+@pytest.mark.parametrize("command", ["schema", "mapping", "logs", "test", "import"])
 def test_what_does_not_exist_yet_is_refused(headrace, command):
     assert headrace(command)[0] == 2
 
