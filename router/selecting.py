@@ -19,6 +19,12 @@ REPLAYABLE: Final = ("stored", "delivered")
 DROPPABLE: Final = ("stored", "delivered", "failed_again")
 STATUSES: Final = ("stored", "delivered", "replaying", "replayed", "failed_again", "dropped")
 
+#: A queue by its name, its ARN or its URL.
+_QUEUE: Final = re.compile(
+    r"[A-Za-z0-9_-]{1,75}(?:[A-Za-z0-9_-]{0,5}|\.fifo)"
+    r"|arn:[^:\s]+:sqs:[^:\s]+:[^:\s]+:[^:\s]+"
+    r"|https?://[^/\s]+/[^\s]*[^/\s]"
+)
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _AGO: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd])")
 
@@ -67,7 +73,7 @@ def dead_letters(place: str, options: Options, *, every: bool) -> tuple[str, str
         ConfigError: it is no queue, there is no mapping, or something else is selected that a queue cannot tell apart.
     """
     carrier, _, queue = place.partition(":")
-    if carrier != "sqs" or not queue:
+    if carrier != "sqs" or not _QUEUE.fullmatch(queue):
         raise ConfigError(f"--from: found {place!r}, allowed sqs:QUEUE with the queue's name, URL or ARN")
     if options.mapping is None:
         raise ConfigError("--from needs --mapping NAME: the mapping that is to run the messages")

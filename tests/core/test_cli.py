@@ -121,7 +121,7 @@ def test_wrong_usage_is_one_line_and_exit_status_2(headrace, arguments):
     assert is_one_line(err)
 
 
-@pytest.mark.parametrize("command", ["schema", "mapping", "logs", "test", "import"])
+@pytest.mark.parametrize("command", ["mapping", "logs", "test", "import"])
 def test_what_does_not_exist_yet_is_refused(headrace, command):
     assert headrace(command)[0] == 2
 
@@ -297,9 +297,19 @@ def test_replay_needs_a_daemon(headrace, stored):
     assert "headrace run" in err
 
 
-@pytest.mark.parametrize("more", [[], ["--dry-run"]])
-def test_replaying_a_queue_needs_a_daemon(headrace, project, more):
-    status, out, err = headrace("failures", "replay", "--from", "sqs:orders-dlq", "--mapping", "orders", *more)
+@pytest.mark.parametrize(
+    ("queue", "more"),
+    [
+        ("orders-dlq", []),
+        ("orders_dlq.fifo", []),
+        ("x" * 80, []),
+        ("arn:aws:sqs:us-east-1:000000000000:orders-dlq", []),
+        ("https://sqs.us-east-1.amazonaws.com/000000000000/orders-dlq", []),
+        ("orders-dlq", ["--dry-run"]),
+    ],
+)
+def test_replaying_a_queue_needs_a_daemon(headrace, project, queue, more):
+    status, out, err = headrace("failures", "replay", "--from", f"sqs:{queue}", "--mapping", "orders", *more)
     assert (status, out) == (3, "")
     assert is_one_line(err)
     assert "headrace run" in err
@@ -312,6 +322,11 @@ def test_replaying_a_queue_needs_a_daemon(headrace, project, more):
         (["--from", "orders-dlq", "--mapping", "orders"], "allowed sqs:QUEUE"),
         (["--from", "sqs:", "--mapping", "orders"], "allowed sqs:QUEUE"),
         (["--from", "", "--mapping", "orders"], "allowed sqs:QUEUE"),
+        (["--from", "sqs:arn:aws:sns:us-east-1:000000000000:x", "--mapping", "orders"], "allowed sqs:QUEUE"),
+        (["--from", "sqs:arn:aws:sqs:orders", "--mapping", "orders"], "allowed sqs:QUEUE"),
+        (["--from", "sqs:http://localhost", "--mapping", "orders"], "allowed sqs:QUEUE"),
+        (["--from", "sqs:two words", "--mapping", "orders"], "allowed sqs:QUEUE"),
+        (["--from", f"sqs:{'x' * 81}", "--mapping", "orders"], "allowed sqs:QUEUE"),
         (["--from", "kafka:orders", "--mapping", "orders"], "allowed sqs:QUEUE"),
         (["f1", "--from", "sqs:orders-dlq", "--mapping", "orders"], "no ID"),
         (["--from", "sqs:orders-dlq", "--mapping", "orders", "--all"], "no ID"),
