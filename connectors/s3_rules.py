@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import count
 from typing import Any, Final
 
 from connectors.s3_key import encode_key
@@ -50,7 +51,7 @@ class Rule:
     #: ARN of a queue, a topic or a function.
     target: str
     #: Event types as S3 names them, such as `s3:ObjectCreated:*`.
-    events: tuple[str, ...]
+    events: frozenset[str]
     #: As they are compared with keys by the store; empty = every key.
     prefix: str
     suffix: str
@@ -61,7 +62,7 @@ class Rule:
     def what(self) -> str:
         """Say which events of which keys it sends."""
         filters = (("prefix", self.prefix), ("suffix", self.suffix))
-        return ", ".join([*self.events, *(f"{name} {value!r}" for name, value in filters if value)])
+        return ", ".join([*sorted(self.events), *(f"{name} {value!r}" for name, value in filters if value)])
 
     @property
     def is_topic(self) -> bool:
@@ -85,7 +86,7 @@ class Rule:
         return {
             "Id": self.id,
             "QueueArn": self.target,
-            "Events": list(self.events),
+            "Events": sorted(self.events),
             **({"Filter": {"Key": {"FilterRules": filters}}} if filters else {}),
         }
 
@@ -119,7 +120,7 @@ class Wanted:
 
     def rule(self, name: str, queue_arn: str, events: tuple[str, ...]) -> Rule:
         """Make the rule of a mapping."""
-        return Rule(rule_id(name, queue_arn), queue_arn, events, self.prefixes[0], self.suffixes[0])
+        return Rule(rule_id(name, queue_arn), queue_arn, frozenset(events), self.prefixes[0], self.suffixes[0])
 
     def _is_within(self, rule: Rule) -> bool:
         return any(prefix.startswith(rule.prefix) for prefix in self.prefixes) and any(
@@ -157,9 +158,10 @@ def lets_s3_send(policy: str | None, queue_arn: str, bucket: str) -> bool:
 
 def with_s3_sending(policy: str | None, queue_arn: str, bucket: str) -> str:
     """Add a statement to a queue's policy that lets S3 send for this bucket; all others stay."""
-    name = "Headrace" + re.sub("[^A-Za-z0-9]", lambda match: f"x{ord(match[0]):x}", bucket)
+    others = _statements(policy)
+    taken = {each.get("Sid") for each in others}
     statement = {
-        "Sid": name,
+        "Sid": next(name for number in count(1) if (name := f"Headrace{number}") not in taken),
         "Effect": "Allow",
         "Principal": {"Service": "s3.amazonaws.com"},
         "Action": "sqs:SendMessage",
@@ -167,7 +169,6 @@ def with_s3_sending(policy: str | None, queue_arn: str, bucket: str) -> str:
         "Condition": {"ArnEquals": {"aws:SourceArn": bucket_arn(bucket, queue_arn)}},
     }
     document: dict[str, Any] = json.loads(policy) if policy else {"Version": "2012-10-17"}
-    others = [each for each in _statements(policy) if each.get("Sid") != name]
     return json.dumps({**document, "Statement": [*others, statement]})
 
 
@@ -220,7 +221,7 @@ def _rule(configuration: Mapping[str, Any], target: str) -> Rule:
     return Rule(
         configuration.get("Id", ""),
         target,
-        tuple(configuration["Events"]),
+        frozenset(configuration["Events"]),
         filters.get("prefix", ""),
         filters.get("suffix", ""),
     )

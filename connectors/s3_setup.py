@@ -83,7 +83,7 @@ def _lacking(settings: S3Settings, queue_arn: str, bucket: Bucket) -> Rule | Non
         return None
     for other in others:
         if rule.overlaps(other):
-            hint = "; if its topic sends on to the queue, nothing lacks" if other.is_topic else ""
+            hint = "; if its topic sends on to the queue, nothing is lacking" if other.is_topic else ""
             raise SourceUnavailable(
                 f"S3 bucket {settings.bucket}: rule {rule} would overlap with rule {other}, which S3 refuses "
                 f"({AMBIGUOUS}); narrow or remove one of them{hint}"

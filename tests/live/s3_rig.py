@@ -32,11 +32,13 @@ class S3Rig:
         self.sqs = sqs
         self.sns = sns
         self.buckets: list[str] = []
-        self.queues: list[str] = []
+        #: All that were given out, whatever was made under them.
+        self.names: list[str] = []
         self.topics: list[str] = []
 
     def name(self) -> str:
-        return f"headrace-test-{uuid.uuid4().hex[:12]}"
+        self.names.append(f"headrace-test-{uuid.uuid4().hex[:12]}")
+        return self.names[-1]
 
     async def bucket(self) -> str:
         name = self.name()
@@ -58,8 +60,11 @@ class S3Rig:
         await self.sns.subscribe(TopicArn=arn, Protocol="sqs", Endpoint=queue_arn, Attributes=attributes)
         return arn
 
+    async def remove_queue(self, name: str) -> None:
+        for url in (await self.sqs.list_queues(QueueNamePrefix=name)).get("QueueUrls", ()):
+            await self.sqs.delete_queue(QueueUrl=url)
+
     async def url(self, queue: str) -> str:
-        self.queues.append(queue)
         return str((await self.sqs.get_queue_url(QueueName=queue))["QueueUrl"])
 
     async def attributes(self, queue: str) -> dict[str, str]:
@@ -90,8 +95,8 @@ class S3Rig:
             await source.close()
 
     async def close(self) -> None:
-        for queue in dict.fromkeys(self.queues):
-            await self.sqs.delete_queue(QueueUrl=await self.url(queue))
+        for name in self.names:
+            await self.remove_queue(name)
         for topic in self.topics:
             await self.sns.delete_topic(TopicArn=topic)
         for bucket in self.buckets:

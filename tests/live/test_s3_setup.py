@@ -153,7 +153,7 @@ class TestRefusals:
         topic = await rig.topic(arn, raw=False)
         await rig.notify(bucket, TopicConfigurations=[{"Id": "topic", "TopicArn": topic, "Events": [CREATED]}])
         reason = await refused(rig.settings(bucket, queue))
-        assert reason.endswith("; if its topic sends on to the queue, nothing lacks")
+        assert reason.endswith("; if its topic sends on to the queue, nothing is lacking")
 
     async def test_no_bucket_is_made(self, rig: S3Rig, lacking: S3Settings) -> None:
         settings = replace(lacking, bucket=rig.name())
@@ -166,6 +166,16 @@ class TestRefusals:
         queue = form.format(lacking.sqs.queue, endpoint=rig.endpoint_url)
         reason = await refused(replace(lacking, sqs=replace(lacking.sqs, queue=queue)))
         assert "the queue does not exist there" in reason
+
+    async def test_notifications_that_the_store_does_not_take(self, rig: S3Rig, lacking: S3Settings) -> None:
+        gone, arn = await rig.queue()
+        await rig.notify(lacking.bucket, QueueConfigurations=[a_rule(arn, "theirs", CREATED, prefix="out/")])
+        await rig.remove_queue(gone)
+        before = await rig.rules(lacking.bucket)
+        first, second = await refused(lacking), await refused(lacking)
+        assert f"S3 bucket {lacking.bucket}: PutBucketNotificationConfiguration: InvalidArgument: " in second
+        assert first == f"{second}; the queue's policy is new and takes effect within a minute: run it again"
+        assert await rig.rules(lacking.bucket) == before
 
     async def test_a_server_that_is_away(self, lacking: S3Settings) -> None:
         settings = replace(lacking, sqs=replace(lacking.sqs, endpoint_url="http://127.0.0.1:1"))
