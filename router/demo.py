@@ -16,7 +16,18 @@ from textwrap import indent
 from typing import Any, Final
 
 from router.demo_acts import PATIENCE_S, Acts, order
-from router.demo_aws import BUCKET, DEAD_LETTERS, FAILURES, ORDERS, UPLOAD_EVENTS, Aws, environment, require_emulator
+from router.demo_aws import (
+    BUCKET,
+    DEAD_LETTERS,
+    FAILURES,
+    KEYS,
+    ORDERS,
+    REGION,
+    UPLOAD_EVENTS,
+    Aws,
+    environment,
+    require_emulator,
+)
 from router.demo_show import Narrator, narrator
 from router.demo_stage import DemoFailed, Project, Service
 
@@ -84,7 +95,7 @@ async def tell(*, keep: bool, as_json: bool) -> None:
             service = Service(project)
             try:
                 await Story(told, aws, project, service).play()
-                told.tell("next", _next(project, keep=keep), folder=str(project.folder))
+                told.tell("next", _next(project, aws, keep=keep), folder=str(project.folder))
                 if keep:
                     with suppress(asyncio.CancelledError):
                         await asyncio.Event().wait()
@@ -131,8 +142,8 @@ class Story(Acts):
         await self._aws.set_up()
         self._told.tell(
             "aws",
-            f"1. An AWS of its own, the emulator ministack, at {self._aws.url}. There are a bucket {BUCKET}, a queue\n"
-            f"   {ORDERS} with the dead-letter queue {DEAD_LETTERS}, and a queue {FAILURES}. What the file lacks:",
+            f"1. An AWS of its own, the emulator ministack, at {self._aws.url}: a bucket {BUCKET}, a queue\n"
+            f"   {ORDERS} with the dead-letter queue {DEAD_LETTERS}, a queue {FAILURES}. The rest is set up:",
             url=self._aws.url,
         )
         await self._show("setup", "check", "--connect", "--setup")
@@ -155,9 +166,9 @@ class Story(Acts):
 
     async def _kept(self) -> dict[str, Any]:
         failure = await self._delivered()
-        self._told.tell("kept", "4. It stands alone and is kept whole.", failure=failure)
+        self._told.tell("kept", "4. It stands alone, is tried again, and is kept whole.", failure=failure)
         await self._show("list", "failures", "list")
-        await self._show("show", "failures", "show", failure["id"], lines=24)
+        await self._show("show", "failures", "show", failure["id"], lines=18)
         return failure
 
     async def _failure_record(self, failure: dict[str, Any]) -> None:
@@ -166,7 +177,9 @@ class Story(Acts):
         if record["requestContext"]["approximateInvokeCount"] != failure["attempts"]:
             raise DemoFailed(f"the failure record is about something else: {record}")
         self._told.tell(
-            "failure_record", f"5. Its failure record is in the queue {FAILURES}: {condition}", condition=condition
+            "failure_record",
+            f"5. Its failure record is in the queue {FAILURES}: {condition} after {failure['attempts']} attempts",
+            record=record,
         )
 
     async def _replay(self, failure: dict[str, Any]) -> None:
@@ -201,7 +214,7 @@ class Story(Acts):
             status, output = await self._project.run(*arguments, "--json")
             self._told.tell(step, line, output=[json.loads(each) for each in output.splitlines()])
         else:
-            self._told.tell(step, f"\n$ {line}")
+            self._told.tell(step, f"$ {line}")
             if lines is None:
                 status = await self._project.run_shown(*arguments)
             else:
@@ -239,11 +252,11 @@ def _repeated(what: str, sent: Iterable[str], processed: Iterable[str]) -> int:
 
 def _first(count: int, output: str) -> str:
     lines = output.rstrip().splitlines()
-    more = [f"... and {len(lines) - count} lines more"] if len(lines) > count else []
+    more = [f"... and {len(lines) - count} lines more: every try, and the event"] if len(lines) > count else []
     return "\n".join([*lines[:count], *more])
 
 
-def _next(project: Project, *, keep: bool) -> str:
+def _next(project: Project, aws: Aws, *, keep: bool) -> str:
     if not keep:
         return (
             "\nNext:\n"
@@ -251,13 +264,13 @@ def _next(project: Project, *, keep: bool) -> str:
             "  headrace demo --kafka    the same on a real Kafka\n"
             "  docs/getting-started.md  a mapping of your own"
         )
-    own = project.folder / "aws"
     return (
         "\nAll of it still runs, until Ctrl-C. In another terminal:\n"
         f"  export HEADRACE_CONFIG={project.file}\n"
-        f"  export AWS_CONFIG_FILE={own} AWS_SHARED_CREDENTIALS_FILE={own}\n"
+        f"  export AWS_ENDPOINT_URL={aws.url} AWS_DEFAULT_REGION={REGION} {' '.join(map('='.join, KEYS.items()))}\n"
         "  headrace status\n"
         "  headrace failures list --status all\n"
-        f"  aws s3 cp a.csv s3://{BUCKET}/in/a.csv; cat {project.folder / PROCESSED_UPLOADS}\n"
-        f"The folder stays: change headrace.yaml or functions/ there."
+        f"  aws s3 cp my.csv s3://{BUCKET}/in/my.csv\n"
+        f"  cat {project.folder / PROCESSED_UPLOADS}\n"
+        "The folder stays: change headrace.yaml or functions/ there."
     )

@@ -65,7 +65,7 @@ class Acts(ABC):
             f"   It is halved until the poison record stands alone: {' > '.join([*sizes, '1'])} records",
             sizes=[split["records"] for split in splits],
         )
-        await self._wait(self._count, "all other orders are processed")
+        await self._wait(self._count, "all else is processed")
 
     async def _delivered(self) -> dict[str, Any]:
         """Wait until the failure is stored and its destination has its record; gives it."""

@@ -1,7 +1,7 @@
-"""The program between the demo and what it runs: `python -I demo_leash.py COMMAND...`.
+"""The program between the demo and its service: `python -I demo_leash.py COMMAND...`.
 
-It runs the command until that ends, or until standard input does: then it asks the command to stop. So the service
-ends with the demo however that ends, and never polls on for nobody.
+It runs the command until that ends, or until standard input does: if something was written there, the command is asked
+to stop, as the demo does in the end; if not, the demo is gone, and the command is killed, as nobody waits for it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from typing import Final
 
 #: Longest time that the command may take to stop.
@@ -24,12 +25,11 @@ def main() -> int:
 
 
 def _stop_with_input(process: subprocess.Popen[bytes]) -> None:
-    sys.stdin.buffer.read()
-    process.terminate()
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
+    if sys.stdin.buffer.read():
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
+    process.kill()
 
 
 if __name__ == "__main__":

@@ -4,10 +4,9 @@ Run as `python -I demo_ministack.py`. It is a process of its own because the emu
 starts threads, and does all its work on one loop. It prints its URL once it takes connections, and ends when its
 standard input does, so that it goes with the demo however that ends.
 
-Two ways of the emulator that the demo has to do with:
-- It does not notice that a poller has gone: the poll goes on until its time is up, and what it takes then is back after
-  the visibility timeout. So the demo sends nothing once it has stopped the service.
-- At its own start it looks for start scripts, removes containers and opens more ports. It is only handed requests.
+Two ways of the emulator are put right here, as the demo depends on both:
+- It does not notice that a poller has gone: its poll would go on, and what it takes be away for a visibility timeout.
+- At its start it looks for start scripts, removes containers and opens more ports. It is only handed requests.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ async def serve(descriptor: int, url: str) -> None:
 
     async def requests(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "lifespan":
-            await app(scope, receive, send)
+            await _while_somebody_waits(app, scope, receive, send)
 
     asyncio.get_running_loop().add_reader(sys.stdin, _end_with_input)
     config = Config()
@@ -48,6 +47,23 @@ async def serve(descriptor: int, url: str) -> None:
     config.loglevel = "ERROR"
     print(url, flush=True)
     await hypercorn.serve(requests, config)
+
+
+async def _while_somebody_waits(app: Any, scope: Any, receive: Any, send: Any) -> None:
+    """Let the application answer a request, until its client goes."""
+    body: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def pass_on() -> None:
+        while (message := await receive())["type"] == "http.request":
+            body.put_nowait(message)
+        answering.cancel()
+
+    answering = asyncio.create_task(app(scope, body.get, send))
+    passing = asyncio.create_task(pass_on())
+    await asyncio.wait([answering])
+    passing.cancel()
+    if not answering.cancelled():
+        answering.result()
 
 
 def _end_with_input() -> None:

@@ -84,6 +84,7 @@ class Live:
 
     def count(self, counts: Mapping[str, int], /) -> None:
         if not self._bars:
+            self._progress.start()
             self._bars = {name: self._progress.add_task(name, total=total) for name, total in self._totals.items()}
         for name, bar in self._bars.items():
             self._progress.update(bar, completed=counts[name])
@@ -101,5 +102,8 @@ def narrator(totals: Mapping[str, int], *, as_json: bool) -> Iterator[Narrator]:
         yield Lines(totals)
     else:
         columns = (TextColumn("{task.description:>17}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, transient=True) as progress:
-            yield Live(progress, totals)
+        told = Live(Progress(*columns, transient=True), totals)
+        try:
+            yield told
+        finally:
+            told.give_way()

@@ -122,6 +122,7 @@ class Service:
             return None
         process, self._process = self._process, None
         assert process.stdin is not None, "asked for at its start"
+        process.stdin.write(b"stop")
         process.stdin.close()
         return await process.wait()
 

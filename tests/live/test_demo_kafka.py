@@ -102,7 +102,7 @@ def test_a_kafka_that_does_not_answer_is_one_line_and_exit_status_1(stage, tmp_p
         # The handler never fails: there is nothing to show.
         (demo_acts.BUG, demo_acts.REPAIR, "the poison record is given up"),
         # The handler loses what it should have written down.
-        ("write(", "str(", "all other orders are processed"),
+        ("write(", "str(", "all else is processed"),
     ],
 )
 async def test_the_story_ends_where_it_is_not_true(kafka_bootstrap, bug, repair, complaint):
