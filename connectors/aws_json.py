@@ -127,19 +127,22 @@ class JsonClient:
             keys = await self._credentials.get_frozen_credentials()
         headers = self._signer.headers(keys, f"{self._target}.{operation}", request, time.time())
         async with self._session.post(
-            self._url, data=request, headers=headers, proxy=self._proxy, allow_redirects=False
+            self._url, data=aiohttp.BytesPayload(request), headers=headers, proxy=self._proxy, allow_redirects=False
         ) as response:
-            return response.status, await _read(response)
+            return response.status, await _read(response.content)
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    blocks: list[bytes] = []
-    size = 0
-    async for block in response.content.iter_any():
-        size += len(block)
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    answer = await content.readany()
+    if content.at_eof():
+        return answer
+    blocks = [answer]
+    size = len(answer)
+    while not content.at_eof():
+        blocks.append(await content.readany())
+        size += len(blocks[-1])
         if size > _ANSWER_LIMIT_BYTES:
             raise _TooLarge
-        blocks.append(block)
     return b"".join(blocks)
 
 

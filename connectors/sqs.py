@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from math import ceil
+from math import ceil, inf
 from typing import Any, Final
 
 from connectors.settings import SqsSettings, queue_name
@@ -22,8 +22,6 @@ from router.core.model import Chunk
 from router.errors import SourceUnavailable
 from router.ports import Codec
 
-#: How long what the queue's settings say is believed.
-_LOOK_S: Final = 60.0
 #: Longest long poll, and most messages of one receive (Amazon SQS quotas).
 _WAIT_LIMIT_S: Final = 20
 _RECEIVE_LIMIT: Final = 10
@@ -36,8 +34,17 @@ class SqsSource:
 
     pinned = False
 
-    def __init__(self, settings: SqsSettings, codec: MessageCodec | None = None) -> None:
-        """Prepare without I/O; `codec` says what the messages are, if they are not the records themselves."""
+    def __init__(
+        self, settings: SqsSettings, codec: MessageCodec | None = None, *, call_s: float = 10.0, look_s: float = 60.0
+    ) -> None:
+        """Prepare without I/O.
+
+        Args:
+            settings: which queue.
+            codec: what the messages are, if they are not the records themselves.
+            call_s: longest time a call may take, beyond what the queue was asked to wait.
+            look_s: how long what the queue's settings say is believed.
+        """
         self._codec: MessageCodec = codec or SqsCodec()
         self.codec: Codec = self._codec
         self.name = queue_name(settings.queue)
@@ -45,6 +52,8 @@ class SqsSource:
         self.identity = ""
         self.lease_s = 0.0
         self._settings = settings
+        self._call_s = call_s
+        self._look_s = look_s
         self._queue: FoundQueue | None = None
         self._client: SqsClient | None = None
         self._waiting: int | None = None
@@ -54,7 +63,7 @@ class SqsSource:
     async def open(self) -> None:
         """Find the queue."""
         queue = await find_queue(self._settings)
-        self._client = SqsClient(queue.access, queue.url, describe(self._settings))
+        self._client = SqsClient(queue.access, queue.url, describe(self._settings), call_s=self._call_s)
         self._queue = queue
         self.identity = queue.arn
         self._learn(queue.attributes)
@@ -62,13 +71,13 @@ class SqsSource:
     async def receive(self, limit: int, wait_s: float) -> Chunk:
         queue, client = self._open_queue()
         try:
-            if time.monotonic() - self._looked_s >= _LOOK_S:
+            if time.monotonic() - self._looked_s >= self._look_s:
                 # Other receives need not look as well.
                 self._looked_s = time.monotonic()
                 self._learn(await client.attributes(_VISIBILITY, _WAITING))
             received = await client.receive(min(limit, _RECEIVE_LIMIT), min(ceil(wait_s), _WAIT_LIMIT_S))
         except SourceUnavailable:
-            self._looked_s = -_LOOK_S
+            self._looked_s = -inf
             raise
         windowed = self._settings.windowed
         return self._codec.chunk(

@@ -13,9 +13,6 @@ from connectors.aws_json import JsonClient
 from connectors.sqs_codec import ReceivedMessage
 from router.errors import SourceUnavailable
 
-#: Longest time a call may take, beyond what the queue was asked to wait.
-_CALL_S: Final = 10.0
-
 
 class _Received(msgspec.Struct, gc=False):
     Messages: list[ReceivedMessage] | None = None
@@ -51,8 +48,16 @@ _decode_described: Final = msgspec.json.Decoder(_Described).decode
 class SqsClient:
     """Calls one queue. Every call but `close` may raise SourceUnavailable."""
 
-    def __init__(self, access: Access, queue_url: str, what: str) -> None:
-        """Prepare without I/O; `what` is the queue in errors."""
+    def __init__(self, access: Access, queue_url: str, what: str, *, call_s: float) -> None:
+        """Prepare without I/O.
+
+        Args:
+            access: where SQS is.
+            queue_url: names the queue there.
+            what: names the queue in errors.
+            call_s: longest time a call may take, beyond what the queue was asked to wait.
+        """
+        self._call_s = call_s
         self._queue_url = queue_url
         self._what = what
         self._service = JsonClient(access, service="sqs", target="AmazonSQS", version="1.0", what=what)
@@ -67,7 +72,7 @@ class SqsClient:
             "AttributeNames": ["All"],
             "MessageAttributeNames": ["All"],
         }
-        answer = await self._service.call("ReceiveMessage", _encode(request), wait_s + _CALL_S, _decode_received)
+        answer = await self._service.call("ReceiveMessage", _encode(request), wait_s + self._call_s, _decode_received)
         messages = answer.Messages or ()
         for message in messages:
             if hashlib.md5(message.body.encode(), usedforsecurity=False).hexdigest() != message.md5_of_body:
@@ -93,7 +98,7 @@ class SqsClient:
     async def attributes(self, *names: str) -> Mapping[str, str]:
         """Look up attributes of the queue."""
         request = {"QueueUrl": self._queue_url, "AttributeNames": names}
-        answer = await self._service.call("GetQueueAttributes", _encode(request), _CALL_S, _decode_described)
+        answer = await self._service.call("GetQueueAttributes", _encode(request), self._call_s, _decode_described)
         return answer.Attributes
 
     async def close(self) -> None:
@@ -102,7 +107,7 @@ class SqsClient:
 
     async def _each(self, operation: str, entries: Sequence[Mapping[str, Any]]) -> Mapping[int, str]:
         request = {"QueueUrl": self._queue_url, "Entries": entries}
-        results = await self._service.call(operation, _encode(request), _CALL_S, _decode_results)
+        results = await self._service.call(operation, _encode(request), self._call_s, _decode_results)
         done = {result.Id for result in results.Successful or ()}
         if len(done) == len(entries):
             return {}
