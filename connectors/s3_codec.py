@@ -217,15 +217,15 @@ class S3Codec:
     def view(self, row: S3Row) -> tuple[Mapping[str, object], bytes | None]:
         """Give a record's members as metadata and its `s3` as data; of several records, lists of them."""
         records = _decode_each_members(b"[%b]" % row.records)
+        things = [record.pop("s3") for record in records if "s3" in record]
         if len(records) == 1:
-            data = bytes(records[0].pop("s3"))
+            data = bytes(things[0]) if things else None
             return {name: msgspec.json.decode(value) for name, value in records[0].items()}, data
-        data = b"[%b]" % b",".join(record.pop("s3") for record in records)
         members: dict[str, list[object]] = {}
         for record in records:
             for name, value in record.items():
                 members.setdefault(name, []).append(msgspec.json.decode(value))
-        return members, data
+        return members, b"[%b]" % b",".join(things)
 
     def batch_info(self, failure: FailedBatch, event: bytes) -> Mapping[str, object]:
         """Describe a failed batch, an unfit one as messages. AWS has no such record for S3, so this shape is ours."""

@@ -488,6 +488,11 @@ class TestFilters:
     def test_patterns_see_the_record_as_the_function_does(self, pattern: dict[str, Any], *, expected: bool) -> None:
         assert self.passes(pattern, record("a b.csv")) is expected
 
+    def test_an_unfit_message_is_seen_as_a_message(self) -> None:
+        [row] = read("hello").rows
+        metadata, data = CODEC.view(row)
+        assert (metadata["body"], data) == ("hello", None)
+
     def test_of_several_records_one_is_enough(self) -> None:
         records = record("a", "ObjectCreated:Put"), record("b", "ObjectRemoved:Delete") | {"extra": 1}
         assert self.passes({"eventName": ["ObjectRemoved:Delete"]}, *records)
