@@ -133,7 +133,9 @@ class _Composer:
         if event.anchor:
             self._anchors[event.anchor] = None
         if event.tag is not None:
-            raise _Refused(place, "found a tag, allowed plain values")
+            raise _Refused(
+                place, f"found the tag {quoted(event.tag)}, allowed plain values: references are written out"
+            )
         node = self._value(event, place, depth)
         if event.anchor:
             self._anchors[event.anchor] = node

@@ -197,9 +197,68 @@ def test_what_is_wrong_elsewhere_is_refused(tmp_path, written, changed):
     assert refused(text)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+#: Each right with some source.
+LINES = [
+    "enabled: false",
+    "batch_size: 10",
+    "batch_size: 11",
+    "BatchSize: 5",
+    "maximum_batching_window_in_seconds: 0",
+    "MaximumBatchingWindowInSeconds: 0.5",
+    "ParallelizationFactor: 2",
+    "starting_position: AT_TIMESTAMP",
+    "StartingPosition: ${env:POSITION}",
+    "StartingPositionTimestamp: 5",
+    "scaling_config:",
+    "ScalingConfig: {maximum_concurrency: 2}",
+    "MaximumRetryAttempts: -1",
+    "FunctionResponseTypes: []",
+    "function_response_types: [ReportBatchItemFailures]",
+    "filter_criteria:",
+    "FilterCriteria: {Filters: []}",
+    "destination_config:",
+    "DestinationConfig: {OnFailure: {Destination: 'kafka://dead'}}",
+    "DestinationConfig: {OnFailure: {Destination: 'arn:aws:sqs:a:1:dead', sqs: {endpoint_url: 'http://h'}}}",
+    "destination_config: {on_failure: {kafka: {topic: dead, bootstrap_servers: 'h:1'}}}",
+    "commit_interval: 500ms",
+    "retry_backoff: {cap: 1h}",
+    "EventSourceArn: arn:aws:sqs:a:1:b",
+    "event_source_arn: arn:aws:sqs:a:1:b.fifo",
+    "Topics: [t]",
+    "SelfManagedEventSource: {Endpoints: {KAFKA_BOOTSTRAP_SERVERS: 'h:1'}}",
+    "self_managed_event_source: {endpoints: {KafkaBootstrapServers: ['h:1']}}",
+    "SelfManagedKafkaEventSourceConfig:",
+    "SelfManagedKafkaEventSourceConfig: {ConsumerGroupId: g}",
+    "AmazonManagedKafkaEventSourceConfig: {consumer_group_id: g}",
+    "SourceAccessConfigurations: []",
+    "SourceAccessConfigurations: [{Type: VPC_SUBNET, uri: a}]",
+    "Tags: [a]",
+    "source: {}",
+    "source: {sqs: {queue: q}}",
+    "source: {sqs: {queue: q.fifo, hold_message_group: true}}",
+    "source: {sqs: }",
+    "source: {s3: {bucket: uploads, queue: q}}",
+    "source: {kafka: {client_id: c}}",
+    "source: {kafka: {bootstrap_servers: 'h:1', topic: t}}",
+    "source: {kafka: {bootstrap_servers: 'h:1', consumer_group: g}}",
+]
+quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def is_refused_in_vain(folder, text):
+    right = not mistakes(folder, text.encode(errors="surrogatepass"), A="1", POSITION="AT_TIMESTAMP")
+    return right and refused(text)
+
+
+@quick
+@given(st.sampled_from([START, SQS, KAFKA]), st.lists(st.sampled_from(LINES), max_size=6, unique=True))
+def test_no_keys_are_refused_that_are_right_together(tmp_path, text, lines):
+    assert not is_refused_in_vain(tmp_path, text + "".join(f"    {line}\n" for line in lines))
+
+
+@quick
 @given(st.sampled_from([RIGHT, SQS, KAFKA]), st.dictionaries(st.sampled_from(sorted(AWS)), values, max_size=2))
 def test_nothing_is_refused_that_is_right(tmp_path, text, keys):
-    text += "".join(f"    {name}: {flow(value)}\n" for name, value in keys.items())
-    if not mistakes(tmp_path, text.encode(errors="surrogatepass"), A="1"):
-        assert not refused(text)
+    assert not is_refused_in_vain(
+        tmp_path, text + "".join(f"    {name}: {flow(value)}\n" for name, value in keys.items())
+    )

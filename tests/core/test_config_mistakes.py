@@ -123,7 +123,14 @@ def test_the_right_one_is_right(tmp_path):
             "destination_config: {on_failure: {kafka: {topic: t, security: {protocol: SSL}}}}",
             "destination_config.on_failure.kafka.bootstrap_servers: found nothing, needed with security",
         ),
-        ("batch_size: !!int 5", "batch_size: found a tag, allowed plain values"),
+        (
+            "batch_size: !!int 5",
+            'batch_size: found the tag "tag:yaml.org,2002:int", allowed plain values: references are written out',
+        ),
+        (
+            "EventSourceArn: !GetAtt Queue.Arn",
+            'EventSourceArn: found the tag "!GetAtt", allowed plain values: references are written out',
+        ),
         ("batch_size: *five", "batch_size: found an alias of nothing that is complete above it"),
         ("function: f", "function: found a second time, first in line 5"),
     ],
