@@ -62,6 +62,7 @@ functions:
     handler: demo_uploads.handler
     code: ./functions
     timeout: 10
+    reserved_concurrency: 1
     environment: {{OUTPUT: {uploads}, AWS_CONFIG_FILE: {aws}, AWS_SHARED_CREDENTIALS_FILE: {aws}}}
 
 """
