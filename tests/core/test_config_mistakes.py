@@ -192,6 +192,8 @@ def test_a_wrong_key_of_the_source(tmp_path, keys, expected):
          "functions.f.url: not supported yet, only functions with handler and code are"),
         ("{handler: a.b, code: ., environment: {AWS_REGION: x}}",
          "functions.f.environment.AWS_REGION: set by the runtime, allowed any other variable"),
+        ("{handler: a.b, code: ., environment: 5}",
+         "functions.f.environment: found 5, allowed a block of variables"),
         ("{handler: a.b, code: ., environment: {A: [x]}}",
          "functions.f.environment.A: found a list, allowed text, a number, true or false"),
         ("{handler: a.b, code: ., environment: {A: " + "x" * 4096 + "}}",
@@ -215,10 +217,16 @@ def test_a_wrong_function(tmp_path, function, expected):
             "listening elsewhere needs credentials, which are not supported yet"),
         ),
         (
+            "listen: example.org:9301",
+            ('listen: found "example.org:9301", allowed host:port with a loopback host (127.0.0.1, [::1], localhost): '
+            "listening elsewhere needs credentials, which are not supported yet"),
+        ),
+        (
             "failures: {keep_bytes: 1GB!}",
             'failures.keep_bytes: found "1GB!", allowed at least 1MiB: bytes as a number, or 500MB, 1GiB',
         ),
         ("failures: {keep_for: 30s}", 'failures.keep_for: found "30s", allowed 1m to 3650d'),
+        ("state: 5", "state: found 5, allowed a directory"),
         ("log_level: trace", 'log_level: found "trace", allowed debug, info, warning or error'),
         (
             "aws: {profile: me}",
@@ -236,6 +244,14 @@ def test_a_wrong_function(tmp_path, function, expected):
 )  # fmt: skip
 def test_a_wrong_key_at_the_top(tmp_path, line, expected):
     assert mistakes(tmp_path, f"{RIGHT}{line}\n") == [f"headrace.yaml:7: {expected}"]
+
+
+@pytest.mark.parametrize("name", ["functions", "event_source_mappings"])
+def test_functions_and_mappings_there_must_be(tmp_path, name):
+    what = "function" if name == "functions" else "mapping"
+    lines = mistakes(tmp_path, RIGHT.replace(f"{name}:\n", f"{name}: {{}}\nlog_level:\n"))
+    number = 1 if name == "functions" else 3
+    assert f"headrace.yaml:{number}: {name}: found nothing, allowed a block with at least one {what}" in lines
 
 
 def test_a_missing_key_is_told_at_the_line_of_its_block(tmp_path):
