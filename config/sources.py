@@ -168,6 +168,7 @@ class KeyFilter(Block):
 class S3(Carrier):
     """Notifications of a bucket, which come through a standard queue."""
 
+    queue: str = takes(QUEUE, "The queue that the bucket notifies; a FIFO queue is refused.", source="AWS")
     bucket: str = takes(BUCKET, "The bucket.", source="S3")
     events: tuple[str, ...] = takes(
         ListOf(EventType(), 1, 30), "Event types.", source="S3", default=("s3:ObjectCreated:*",)
