@@ -36,7 +36,7 @@ WAIT_S: Final = 2.0
 #: Receives in a row that brought only what the job has left in the queue before it takes that for all there is.
 BARREN_RECEIVES: Final = 10
 #: A shorter lease of the queue's own is extended to this as soon as a message comes.
-SHORTEST_LEASE_S: Final = 30
+SHORTEST_LEASE_S: Final = 15
 #: The queue may refuse to answer for so long before the job stops.
 OUTAGE_S: Final = 60.0
 _RETRY_CAP_S: Final = 10.0
