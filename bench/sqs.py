@@ -3,7 +3,8 @@
 The queue is `bench.sqs_endpoint`: so cheap that what is measured is the reader. Beside `headrace run` with one isolated
 worker and batches of ten run the cycle of receiving ten and deleting ten with plain aioboto3 (no handler, no event),
 and npm's sqs-consumer with batches of ten (its handler in its own process), both with as many pollers as headrace
-starts with. They take turns, so that what else the machine does hits all alike. Start-up is not measured.
+starts with; `sqs-consumer-1` is one consumer, as its documentation shows it. They take turns, so that what else the
+machine does hits all alike. Start-up is not measured.
 
 `s3` is a mapping of a bucket's notifications; `s3-raw` is an SQS mapping that hands over the same messages as they are.
 """
@@ -21,23 +22,23 @@ from bench.figures import keep, ratios, spread, table
 from bench.peers import npm
 from bench.queues import DRAINED, Endpoint, Peer, Run, headrace, observe, sqs
 
-CONTENDERS = ("aioboto3", "headrace", "sqs-consumer", "s3-raw", "s3")
+CONTENDERS = ("aioboto3", "headrace", "sqs-consumer", "sqs-consumer-1", "s3-raw", "s3")
 #: As AWS's own.
 POLLERS = 5
 BUCKET = "uploads"
 
 #: What everybody must have done before it counts, and after which headrace no longer takes up speed.
 _WARM_MESSAGES = 2_000
-_WARM_S = 3.0
+_WARM_S = 2.0
 
 
 def peer(name: str, endpoint: Endpoint) -> Peer:
     """Give what headrace is compared with."""
-    if name == "sqs-consumer":
+    if name.startswith("sqs-consumer"):
         folder = npm.home()
         assert folder, "it is left out where there is no node"
-        script = "sqs_consumer.mjs"
-        return Peer(["node", script, endpoint.url, endpoint.queue_url, str(POLLERS)], folder)
+        pollers = 1 if name == "sqs-consumer-1" else POLLERS
+        return Peer(["node", "sqs_consumer.mjs", endpoint.url, endpoint.queue_url, str(pollers)], folder)
     attributes = [] if name == "aioboto3-bare" else ["All"]
     cycle = ("-m", "bench.peers.sqs_cycle", endpoint.url, endpoint.name, str(POLLERS))
     return Peer([sys.executable, *cycle, *attributes])
@@ -65,9 +66,9 @@ async def run(name: str, seconds: float, size_bytes: int) -> Run:
 
 async def measure(options: argparse.Namespace) -> dict[str, list[Run]]:
     names = list(options.only)
-    if "sqs-consumer" in names and npm.home() is None:
+    if any(name.startswith("sqs-consumer") for name in names) and npm.home() is None:
         print("sqs-consumer is left out: no node and npm here", file=sys.stderr)
-        names.remove("sqs-consumer")
+        names = [name for name in names if not name.startswith("sqs-consumer")]
     runs: dict[str, list[Run]] = {name: [] for name in names}
     for repeat in range(options.repeats):
         for name in names:
@@ -84,7 +85,7 @@ async def measure(options: argparse.Namespace) -> dict[str, list[Run]]:
 
 
 def summary(runs: Mapping[str, Sequence[Run]]) -> str:
-    bases = [name for name in ("aioboto3", "sqs-consumer", "s3-raw") if name in runs]
+    bases = [name for name in ("aioboto3", "sqs-consumer", "sqs-consumer-1", "s3-raw") if name in runs]
     head = ["contender", "CPU us/message", "of it workers", "messages/s (1000s)", "peak RSS MB"]
     rows = []
     for name, mine in runs.items():
@@ -102,7 +103,7 @@ def summary(runs: Mapping[str, Sequence[Run]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--size", type=int, default=1024, help="bytes of a body")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(

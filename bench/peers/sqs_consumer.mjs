@@ -2,6 +2,9 @@
 import { SQSClient } from "@aws-sdk/client-sqs";
 import { Consumer } from "sqs-consumer";
 
+// it warns of this version of node
+process.removeAllListeners("warning");
+
 const [endpoint, queueUrl, pollers] = process.argv.slice(2);
 const sqs = new SQSClient({ endpoint });
 for (let number = 0; number < Number(pollers); number += 1) {
