@@ -3,11 +3,15 @@
 import base64
 import hashlib
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from connectors.kafka_codec import KafkaCodec
+from connectors.s3_codec import S3Codec
+from connectors.settings import S3Settings, SqsSettings
+from connectors.sqs_codec import ReceivedAttribute, ReceivedMessage, SqsCodec, message_of
 from router.cli import main
 from router.event_command import KINDS
 
@@ -39,6 +43,13 @@ def shape(value):
 
 def test_every_kind_has_its_file_and_every_file_its_kind():
     assert sorted(path.name for path in FOLDER.iterdir()) == sorted(f"{kind}.json" for kind in KINDS)
+
+
+def test_all_files_are_shipped():
+    project = tomllib.loads((FOLDER.parents[1] / "pyproject.toml").read_text("utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["router"]
+    shipped = {path for pattern in patterns for path in FOLDER.parent.glob(pattern)}
+    assert shipped >= set(FOLDER.iterdir())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,6 +100,48 @@ def test_a_kind_and_the_list_of_kinds_are_not_both_to_be_had(headrace):
 def test_checksums_of_messages_are_those_of_their_bodies(kind):
     for record in sample(kind)["Records"]:
         assert hashlib.md5(record["body"].encode()).hexdigest() == record["md5OfBody"]
+
+
+@pytest.mark.parametrize("kind", ["sqs", "sqs-fifo"])
+def test_messages_have_the_shape_that_we_deliver(kind):
+    """What a queue answers, made into an event by our codec, is the sample to the order of its members."""
+    event = sample(kind)
+    rows = [
+        message_of(as_received(record), arn=record["eventSourceARN"], region=record["awsRegion"], windowed=False)
+        for record in event["Records"]
+    ]
+    made = json.loads(SqsCodec().event(rows))
+    assert made == event
+    assert [list(record) for record in made["Records"]] == [list(record) for record in event["Records"]]
+
+
+def as_received(record):
+    """Give a record of the event as ReceiveMessage answers it."""
+    attributes = {
+        name: ReceivedAttribute(value["dataType"], value.get("stringValue"), value.get("binaryValue"))
+        for name, value in record["messageAttributes"].items()
+    }
+    return ReceivedMessage(
+        record["messageId"],
+        record["receiptHandle"],
+        record["body"],
+        record["md5OfBody"],
+        record["attributes"],
+        attributes,
+        record.get("md5OfMessageAttributes"),
+    )
+
+
+def test_notifications_have_the_shape_that_we_deliver():
+    """A notification that comes in a message reaches the function as the sample."""
+    event = sample("s3-put")
+    message = sample("sqs")["Records"][1] | {"body": json.dumps(event)}
+    row = message_of(as_received(message), arn=message["eventSourceARN"], region="eu-west-1", windowed=False)
+    bucket = event["Records"][0]["s3"]["bucket"]["name"]
+    carrier = SqsSettings("uploads", "upload-events", None, None, windowed=False)
+    codec = S3Codec(S3Settings(carrier, bucket, ("s3:ObjectCreated:*",), "", "", by_sequencer=False))
+    chunk = codec.chunk("upload-events", [row])
+    assert (chunk.unfit, json.loads(codec.event(chunk.rows))) == ({}, event)
 
 
 def test_kafka_records_have_the_shape_that_we_deliver():
