@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -50,6 +51,9 @@ def replay(
     try:
         for end in _shown(run() if entries else (), len(entries), as_json=as_json):
             counts[end["outcome"]] += 1
+    except KeyboardInterrupt:
+        print("headrace: the daemon goes on with it; its log tells how each ends", file=sys.stderr)
+        raise
     finally:
         _sum_up(counts, as_json=as_json)
     return int(counts["replayed"] < len(entries))
@@ -81,6 +85,9 @@ def replay_queue(
     try:
         for end in _shown(run(), found["waiting"], as_json=as_json):
             counts[end["outcome"]] += 1
+    except KeyboardInterrupt:
+        print("headrace: the daemon goes on with it; its log tells how each ends", file=sys.stderr)
+        raise
     finally:
         _sum_up(counts, as_json=as_json)
         left = counts.total() - counts["replayed"]

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from router.errors import NotRunning
-from router.failure_commands import replay_queue, show_queue
+from router.failure_commands import replay, replay_queue, show_queue
+from tests.fakes.failures import entry
 
 FOUND = {
     "queue": "orders-dlq",
@@ -85,6 +86,22 @@ def test_what_came_before_a_daemon_ended_is_summed_up(capsys):
     with pytest.raises(NotRunning):
         replay_queue(FOUND, "orders", cut_off, yes, as_json=False)
     assert capsys.readouterr().out.endswith("1 replayed, 0 failed again, 0 refused\n")
+
+
+def test_an_interrupt_says_that_the_job_goes_on(capsys):
+    def interrupted():
+        yield GOOD
+        raise KeyboardInterrupt
+
+    for replaying in (
+        lambda: replay_queue(FOUND, "orders", interrupted, yes, as_json=False),
+        lambda: replay([entry()], interrupted, yes, as_json=False),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            replaying()
+        printed = capsys.readouterr()
+        assert printed.err == "headrace: the daemon goes on with it; its log tells how each ends\n"
+        assert "1 replayed" in printed.out
 
 
 def test_a_dry_run_shows_some_of_what_waits(capsys):
