@@ -685,13 +685,7 @@ class QueueEngine:
     def _settle_replay(self, batch: Batch, failure_id: str, verdict: Verdict, plan: Plan, now: Instant) -> None:
         """Follow a try of a stored failure, which has no queue to go back to."""
         self._tell(batch, verdict, plan, returns=False)
-        if isinstance(verdict, Stopped) and self._draining:
-            self._succeed(batch, (), now)
-            self._refuse_replay(failure_id, "the daemon is stopping")
-        elif isinstance(verdict, NotAccepted):
-            self._refused[batch.id] = batch
-            self._await_refused(batch, now)
-        elif isinstance(verdict, FailedWhole) and len(plan.again) < 2 and failure_id in self._elsewhere:
+        if isinstance(verdict, FailedWhole) and len(plan.again) < 2 and failure_id in self._elsewhere:
             self._succeed(batch, (), now)
             self._refuse_replay(failure_id, f"{verdict.error.error_type}: {verdict.error.message}", failed=True)
         elif self._returns(verdict, plan) and isinstance(verdict, FailedWhole):
@@ -699,6 +693,12 @@ class QueueEngine:
             self._keep(discard, now)
         elif plan.discard:
             self._keep(plan.discard, now)
+        elif plan.again and self._draining:
+            self._succeed(batch, (), now)
+            self._refuse_replay(failure_id, "the daemon is stopping")
+        elif isinstance(verdict, NotAccepted):
+            self._refused[batch.id] = batch
+            self._await_refused(batch, now)
         else:
             self._succeed(batch, plan.again, now)
             self._replay_moved(failure_id, len(plan.again))
