@@ -172,7 +172,10 @@ class Running:
         if self._room_bytes < 0:
             return
         if len(text) > self._room_bytes:
-            text = text[: self._room_bytes] + b"\n" + _CUT
+            kept = text[: self._room_bytes]
+            if kept and not kept.endswith(b"\n"):
+                kept += b"\n"
+            text = kept + _CUT
         self._room_bytes -= len(text)
         self._wire.send(bootstrap.OUTPUT, self._slot, text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -58,14 +59,74 @@ async def scenario(shop, python: str) -> None:
     assert isinstance(hung, Failed)
 
 
+TASKS = """
+import asyncio, logging, os, sys, time
+
+gate = asyncio.Event() if sys.version_info >= (3, 10) else None  # before, it belonged to the loop of its making
+
+async def handle(event, context):
+    global gate
+    gate = gate or asyncio.Event()
+    logging.warning("%s begins", event)
+    if event == "wait":
+        await gate.wait()
+    if event == "open":
+        gate.set()
+    if event == "raise":
+        raise ValueError("é")
+    if event == "die":
+        await asyncio.sleep(0.1)
+        sys.exit(5)
+    if event == "block":
+        time.sleep(1000)
+    if event == "hang":
+        await asyncio.sleep(1000)
+    await asyncio.to_thread(print, event, "ends")
+    return [event, list(sys.version_info[:2]), "uvloop" in sys.modules]
+"""
+
+
+async def tasks_scenario(shop, python: str | None, *, uvloop: bool) -> None:
+    pool = shop.pool(TASKS, python=python, concurrency_per_worker=8, timeout_s=1)
+    held = [shop.start(pool, "wait", f"wait-{number}") for number in range(3)]
+    failed = shop.start(pool, "raise", "raise")
+    opened = shop.start(pool, "open", "open")
+    answers = [(await each).body for each in (opened, *held)]
+    assert [answer[0] for answer in answers] == ["open", "wait", "wait", "wait"]
+    assert {answer[2] for answer in answers} == {uvloop}
+    assert (await failed).error.trace[-1].endswith('raise ValueError("é")\n')
+    for name, text in shop.log.texts:
+        event = name.partition("-")[0]
+        assert f"\t{name}\t{event} begins\n" in text
+        assert ("ends" in text) == (event != "raise")
+        assert text.count(" begins\n") == 1
+    assert isinstance(await shop.invoke(pool, "x" * 3_000_000), Returned)
+    late = await shop.invoke(pool, "hang")
+    assert isinstance(late, Failed)
+    ends = await asyncio.gather(*(shop.settle(pool, event, f"new-{event}") for event in ("die", "open", "block")))
+    died, ended, blocked = (outcome for outcome, _ in ends)
+    assert died.error.message == "RequestId: new-die Error: Runtime exited with error: exit status 5"
+    assert isinstance(ended, Returned)
+    assert blocked.error.error_type == "Sandbox.Timedout"
+    plain = await shop.run("def handle(*_): pass", python=python, concurrency_per_worker=2)
+    assert isinstance(plain, Refused)
+    assert plain.error.error_type == "Runtime.HandlerNotAsync"
+
+
 async def test_the_users_interpreter_runs_the_function(shop, python):
     await scenario(shop, python)
+
+
+async def test_the_users_interpreter_runs_several_at_once(shop, python):
+    await tasks_scenario(shop, python, uvloop=False)
 
 
 def test_workers_run_under_uvloop(tmp_path):
     async def main() -> None:
         shop = Shop(tmp_path)
         await scenario(shop, None)
+        shop.log.texts.clear()
+        await tasks_scenario(shop, None, uvloop=True)
         for pool in shop.pools:
             await pool.close()
 

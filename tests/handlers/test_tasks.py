@@ -97,22 +97,26 @@ async def test_each_invocation_has_its_own_context(shop):
     ]
 
 
+BLOCKS = """
+    import os, time
+    async def handle(event, context):
+        if event == "block":
+            open("blocked", "w").close()
+            while not os.path.exists("go"):
+                time.sleep(0.01)
+        return context.get_remaining_time_in_millis()
+"""
+
+
 async def test_time_on_the_way_counts_against_the_timeout(shop):
-    source = """
-        import asyncio, time
-        async def handle(event, context):
-            if event == "block":
-                await asyncio.sleep(0)
-                time.sleep(0.5)
-            return context.get_remaining_time_in_millis()
-    """
-    pool = shop.pool(source, concurrency_per_worker=2, timeout_s=5)
-    await shop.invoke(pool)
+    pool = shop.pool(BLOCKS, concurrency_per_worker=2, timeout_s=5)
     block = shop.start(pool, "block")
-    await eventually(lambda: pool.status.busy == 1, "it runs")
-    await asyncio.sleep(0.2)
-    assert (await shop.invoke(pool)).body < 4800
+    await eventually((shop.code / "blocked").exists, "the loop is blocked")
+    waiting = shop.start(pool)
+    await asyncio.sleep(0.3)  # the time that is to count
+    (shop.code / "go").touch()
     await block
+    assert (await waiting).body <= 4700
 
 
 async def test_errors_of_one_leave_the_others_alone(shop):
@@ -153,15 +157,7 @@ async def test_events_and_results_of_every_size_pass_each_other(shop):
 
 
 async def test_a_worker_that_takes_nothing_is_sent_no_more_than_its_socket_holds(shop):
-    source = """
-        import os, time
-        async def handle(event, context):
-            if event == "block":
-                open("blocked", "w").close()
-                while not os.path.exists("go"):
-                    time.sleep(0.01)
-    """
-    pool = shop.pool(source, concurrency_per_worker=64, timeout_s=30, memory_bytes=1 << 30)
+    pool = shop.pool(BLOCKS, concurrency_per_worker=64, timeout_s=30, memory_bytes=1 << 30)
     block = shop.start(pool, "block")
     await eventually((shop.code / "blocked").exists, "the loop is blocked")
     encoded = []
