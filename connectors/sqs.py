@@ -17,7 +17,7 @@ from typing import Any, Final
 from connectors.settings import SqsSettings, queue_name
 from connectors.sqs_client import SqsClient
 from connectors.sqs_codec import MessageCodec, SqsCodec, message_of
-from connectors.sqs_queue import FoundQueue, describe, find_queue
+from connectors.sqs_queue import FoundQueue, QueueState, describe, find_queue
 from router.core.model import Chunk
 from router.errors import SourceUnavailable
 from router.ports import Codec
@@ -25,8 +25,6 @@ from router.ports import Codec
 #: Longest long poll, and most messages of one receive (Amazon SQS quotas).
 _WAIT_LIMIT_S: Final = 20
 _RECEIVE_LIMIT: Final = 10
-_VISIBILITY: Final = "VisibilityTimeout"
-_WAITING: Final = "ApproximateNumberOfMessages"
 
 
 class SqsSource:
@@ -66,7 +64,7 @@ class SqsSource:
         self._client = SqsClient(queue.access, queue.url, describe(self._settings), call_s=self._call_s)
         self._queue = queue
         self.identity = queue.arn
-        self._learn(queue.attributes)
+        self._learn(queue.state)
 
     async def receive(self, limit: int, wait_s: float) -> Chunk:
         queue, client = self._open_queue()
@@ -74,7 +72,8 @@ class SqsSource:
             if time.monotonic() - self._looked_s >= self._look_s:
                 # Other receives need not look as well.
                 self._looked_s = time.monotonic()
-                self._learn(await client.attributes(_VISIBILITY, _WAITING))
+                attributes = await client.attributes(*QueueState.NAMES)
+                self._learn(QueueState.of(attributes, describe(self._settings)))
             received = await client.receive(min(limit, _RECEIVE_LIMIT), min(ceil(wait_s), _WAIT_LIMIT_S))
         except SourceUnavailable:
             self._looked_s = -inf
@@ -105,7 +104,7 @@ class SqsSource:
             raise SourceUnavailable(f"{describe(self._settings)}: it is not open yet")
         return self._queue, self._client
 
-    def _learn(self, attributes: Mapping[str, str]) -> None:
+    def _learn(self, state: QueueState) -> None:
         self._looked_s = time.monotonic()
-        self.lease_s = float(attributes[_VISIBILITY])
-        self._waiting = int(attributes[_WAITING])
+        self.lease_s = float(state.visibility_s)
+        self._waiting = state.waiting

@@ -21,19 +21,17 @@ async def check_sqs(settings: SqsSettings, function_timeout_s: float) -> str:
         SourceUnavailable: it cannot be reached, or a message would be visible again while the function still runs;
             the message says what to do.
     """
-    attributes = (await find_queue(settings)).attributes
-    visibility_s = int(attributes["VisibilityTimeout"])
-    if visibility_s < function_timeout_s:
+    queue = await find_queue(settings)
+    if queue.state.visibility_s < function_timeout_s:
         raise SourceUnavailable(
-            # The first half are AWS Lambda's own words.
-            f"{describe(settings)}: Queue visibility timeout: {visibility_s} seconds is less than Function timeout: "
-            f"{function_timeout_s:g} seconds; raise the first (AWS recommends {_RECOMMENDED} times the function's), or "
-            "lower the second"
+            # Up to the semicolon in AWS Lambda's own words.
+            f"{describe(settings)}: Queue visibility timeout: {queue.state.visibility_s} seconds is less than "
+            f"Function timeout: {function_timeout_s:g} seconds; raise the first (AWS recommends {_RECOMMENDED} times "
+            "the function's), or lower the second"
         )
-    waiting = attributes["ApproximateNumberOfMessages"]
     return (
-        f"queue {queue_name(settings.queue)}: about {waiting} messages waiting; visibility timeout {visibility_s} s; "
-        f"{_redrive(attributes)}"
+        f"queue {queue_name(settings.queue)}: about {queue.state.waiting} messages waiting; visibility timeout "
+        f"{queue.state.visibility_s} s; {_redrive(queue.attributes)}"
     )
 
 

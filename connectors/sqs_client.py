@@ -111,7 +111,10 @@ class SqsClient:
         done = {result.Id for result in results.Successful or ()}
         if len(done) == len(entries):
             return {}
-        why = {result.Id: f"{result.Code}: {result.Message}" for result in results.Failed or ()}
+        why = {
+            result.Id: f"{result.Code}: {result.Message}" if result.Message else result.Code
+            for result in results.Failed or ()
+        }
         return {
             index: why.get(entry["Id"], "the queue did not say what became of it")
             for index, entry in enumerate(entries)

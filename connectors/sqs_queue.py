@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from connectors.aws import Access, access, aws_errors, new_session, sqs_client
@@ -21,6 +22,28 @@ _AWS_HOST: Final = re.compile(r"\.(?:amazonaws\.com(?:\.cn)?|api\.aws|amazonwebs
 
 
 @dataclass(frozen=True, slots=True)
+class QueueState:
+    """What changes while a queue is read."""
+
+    #: Attributes that it is made of.
+    NAMES: ClassVar = ("VisibilityTimeout", "ApproximateNumberOfMessages")
+
+    visibility_s: int
+    #: Messages that may be received, about.
+    waiting: int
+
+    @classmethod
+    def of(cls, attributes: Mapping[str, str], what: str) -> QueueState:
+        """Read attributes of the queue that errors name `what`.
+
+        Raises:
+            SourceUnavailable: they are not those of a queue.
+        """
+        with _sqs_attributes(what):
+            return cls(*(int(attributes[name]) for name in cls.NAMES))
+
+
+@dataclass(frozen=True, slots=True)
 class FoundQueue:
     """A queue that was reached."""
 
@@ -28,6 +51,7 @@ class FoundQueue:
     arn: str
     #: All attributes of the queue as the service names them.
     attributes: Mapping[str, str]
+    state: QueueState
     access: Access
 
     @property
@@ -64,9 +88,20 @@ async def find_queue(settings: SqsSettings) -> FoundQueue:
         session = new_session()
         async with sqs_client(place.endpoint_url, place.region, session) as client:
             url = place.url or await _url(client, place)
-            answer = await client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
-            attributes: Any = answer["Attributes"]
-            return FoundQueue(url, attributes["QueueArn"], attributes, await access(session, client))
+            answer: Any = await client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+            attributes = answer.get("Attributes", {})
+            state = QueueState.of(attributes, what)
+            with _sqs_attributes(what):
+                arn = attributes["QueueArn"]
+            return FoundQueue(url, arn, attributes, state, await access(session, client))
+
+
+@contextmanager
+def _sqs_attributes(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, ValueError) as error:
+        raise SourceUnavailable(f"{what}: what answers is not SQS ({error!r}); check endpoint_url") from error
 
 
 async def _url(client: SQSClient, place: Place) -> str:

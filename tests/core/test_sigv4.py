@@ -34,7 +34,7 @@ class LibrarySigner:
     url: str
 
     def headers(self, keys: Any, target: str, body: bytes, now_s: float) -> dict[str, str]:
-        signer = SigV4Auth(keys, "sqs", "eu-west-1")
+        signer: Any = SigV4Auth(keys, "sqs", "eu-west-1")
         request: Any = AWSRequest(
             "POST", self.url, headers={"Content-Type": CONTENT_TYPE, "X-Amz-Target": target}, data=body
         )
