@@ -10,10 +10,16 @@ Two comparisons, each a closed loop of one invocation at a time on an event loop
   until the answer is there. No event loop, nothing around it; nothing that is to serve more than one worker can be
   faster than that by more than chance.
 
-In both, the worker decodes and the daemon parses the result. All ways run in turn within each repeat, so that they
-share the noise of the machine; figures are medians [lowest-highest] over the repeats, ratios are taken within a repeat.
+In both, the worker decodes and the daemon parses the result.
 
-    .venv/bin/python bench/invoke.py [--repeats 5] [--seconds 1] [--json]
+Then several at once in one worker (`concurrency_per_worker`): an `async def` handler that sleeps 5 ms, one record each,
+1, 64 and 256 in flight as a closed loop, beside the same handler awaited by as many tasks of one uvloop loop, with
+nothing around it. CPU is that of the process over what it ran.
+
+All ways run in turn within each repeat, so that they share the noise of the machine; figures are medians
+[lowest-highest] over the repeats, ratios are taken within a repeat.
+
+    .venv/bin/python -m bench.invoke [--repeats 5] [--seconds 1] [--part one|several] [--json]
 """
 
 from __future__ import annotations
@@ -36,6 +42,7 @@ from typing import Any
 import orjson
 import uvloop
 
+from bench import procs
 from handlers.function import FunctionSpec
 from handlers.logs import RotatingFile
 from handlers.pool import Pool
@@ -51,6 +58,10 @@ WARM_UP_S = 0.05
 COLUMNS = {"rate": 0, "p50_us": 0, "p99_us": 0, "ratio": 2, "p50_ratio": 2}
 LINE = "{:>7}  {:<23}{:>24}{:>20}{:>23}{:>20}{:>18}  {}"
 REQUEST_ID = "3f0c6c1e-8d0b-4b1c-9a55-6d1f0e9a7c11"
+IN_FLIGHT = (1, 64, 256)
+SLEEP_S = 0.005
+SEVERAL_COLUMNS = {"rate": 0, "of_ideal": 2, "ratio": 2, "daemon_us": 1, "worker_us": 1}
+SEVERAL_LINE = "{:>9}  {:<21}{:>24}{:>18}{:>18}{:>20}{:>20}"
 RESULT: dict[str, list[Any]] = {"batchItemFailures": []}
 HANDLER = f"def handle(event, context):\n    return {RESULT!r}\n"
 
@@ -222,6 +233,143 @@ def ways(folder: Path, event: Any, seconds: float) -> dict[str, Callable[[], dic
     }
 
 
+# --- several at once
+
+
+async def sleepy(event: Any, context: Any) -> Any:
+    await asyncio.sleep(SLEEP_S)
+    return RESULT
+
+
+SLEEPY = (
+    f"import asyncio\nasync def handle(event, context):\n    await asyncio.sleep({SLEEP_S})\n    return {RESULT!r}\n"
+)
+
+
+def serve_alone(connection: Connection) -> None:
+    """Await the handler in as many tasks as asked for, as long as asked for; give count, seconds and CPU seconds."""
+
+    async def run(in_flight: int, seconds: float) -> tuple[int, float, float]:
+        begun_s, cpu_s = time.perf_counter(), time.process_time()
+
+        async def repeat() -> int:
+            count = 0
+            while time.perf_counter() < begun_s + seconds:
+                await sleepy(None, None)
+                count += 1
+            return count
+
+        counts = await asyncio.gather(*(repeat() for _ in range(in_flight)))
+        return sum(counts), time.perf_counter() - begun_s, time.process_time() - cpu_s
+
+    with contextlib.suppress(EOFError):
+        while True:
+            connection.send(uvloop.run(run(*connection.recv())))
+
+
+def measure_alone(in_flight: int, seconds: float) -> dict[str, float]:
+    with peer(serve_alone) as connection:
+        connection.send((in_flight, WARM_UP_S))
+        connection.recv()
+        connection.send((in_flight, seconds))
+        count, total_s, cpu_s = connection.recv()
+    return {"rate": count / total_s, "daemon_us": 0.0, "worker_us": cpu_s / count * 1e6}
+
+
+async def measure_several(folder: Path, in_flight: int, seconds: float, *, logs: bool) -> dict[str, float]:
+    event = orjson.dumps(make_event(1))
+    sink = RotatingFile(folder / "logs" / "bench.log")
+    limits = {"timeout_s": 30.0, "memory_bytes": 512 << 20}
+    spec = FunctionSpec("bench", "sleepy.handle", folder, logs=logs, concurrency_per_worker=max(IN_FLIGHT), **limits)
+    pool = Pool(spec, state=folder, sink=sink)
+    await run_several(pool, event, in_flight, WARM_UP_S)
+    [worker] = workers()
+    begun_s, cpu_s, worker_s = time.perf_counter(), time.process_time(), procs.usage(worker).cpu_s
+    count = await run_several(pool, event, in_flight, seconds)
+    total_s, cpu_s = time.perf_counter() - begun_s, time.process_time() - cpu_s
+    worker_s = procs.usage(worker).cpu_s - worker_s
+    await pool.close()
+    sink.close()
+    return {"rate": count / total_s, "daemon_us": cpu_s / count * 1e6, "worker_us": worker_s / count * 1e6}
+
+
+def workers() -> list[int]:
+    """Give the process ids of the pool's workers; there is a helper of multiprocessing's beside them."""
+    pids = procs.children(os.getpid())
+    return [pid for pid in pids if b"bootstrap.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+async def run_several(pool: Pool, event: bytes, in_flight: int, seconds: float) -> int:
+    """Keep as many in flight; give how many have ended."""
+    end_s = time.perf_counter() + seconds
+    over = asyncio.get_running_loop().create_future()
+    begun = ended = 0
+
+    def send() -> None:
+        nonlocal begun
+        begun += 1
+        pool.invoke(Invocation(f"{REQUEST_ID[:-12]}{begun:012}", lambda: event, wants_body=True, done=done))
+
+    def done(outcome: object) -> None:
+        nonlocal ended
+        assert isinstance(outcome, Returned), outcome
+        assert outcome.body == RESULT
+        ended += 1
+        if time.perf_counter() < end_s:
+            send()
+        elif ended == begun:
+            over.set_result(None)
+
+    for _ in range(in_flight):
+        send()
+    await over
+    return ended
+
+
+def collect_several(repeats: int, seconds: float) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "sleepy.py").write_text(SLEEPY)
+        for in_flight in IN_FLIGHT:
+            measured: dict[str, Callable[[], dict[str, float]]] = {
+                "the handler alone": lambda count=in_flight: measure_alone(count, seconds),
+                "headrace": lambda count=in_flight: uvloop.run(measure_several(folder, count, seconds, logs=True)),
+                "headrace, logs: off": lambda count=in_flight: uvloop.run(
+                    measure_several(folder, count, seconds, logs=False)
+                ),
+            }
+            runs: dict[str, list[dict[str, float]]] = {way: [] for way in measured}
+            for _ in range(repeats):
+                for way, measure in measured.items():
+                    runs[way].append(measure())
+            rows += summarise_several(in_flight, runs)
+    return rows
+
+
+def summarise_several(in_flight: int, runs: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    alone = runs["the handler alone"]
+    for way, results in runs.items():
+        row: dict[str, Any] = {"in_flight": in_flight, "way": way}
+        row |= {key: [run[key] for run in results] for key in ("rate", "daemon_us", "worker_us")}
+        row["of_ideal"] = [rate * SLEEP_S / in_flight for rate in row["rate"]]
+        row["ratio"] = [run["rate"] / other["rate"] for run, other in zip(results, alone, strict=True)]
+        rows.append(row)
+    return rows
+
+
+def show_several(rows: list[dict[str, Any]]) -> None:
+    titles = ("invocations/s", "of the ideal", "of it alone", "daemon CPU us", "worker CPU us")
+    print(SEVERAL_LINE.format("in flight", "way", *titles))
+    for row in rows:
+        columns = [spread(row[key], digits) for key, digits in SEVERAL_COLUMNS.items()]
+        print(SEVERAL_LINE.format(row["in_flight"], row["way"], *columns))
+
+
+# --- the table
+
+
 def spread(values: list[float], digits: int = 0) -> str:
     return f"{statistics.median(values):,.{digits}f} [{min(values):,.{digits}f}-{max(values):,.{digits}f}]"
 
@@ -270,10 +418,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each loop")
+    parser.add_argument("--part", choices=("one", "several"), help="measure only this")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    rows = collect(options.repeats, options.seconds)
-    print(json.dumps(rows, indent=2)) if options.json else show(rows)
+    one = collect(options.repeats, options.seconds) if options.part != "several" else []
+    several = collect_several(options.repeats, options.seconds) if options.part != "one" else []
+    if options.json:
+        print(json.dumps([*one, *several], indent=2))
+        return
+    if one:
+        show(one)
+    if several:
+        show_several(several)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
 """One worker process as the daemon sees it.
 
-Nothing here waits. A worker tells its owner three things: it is ready, it ended an invocation, it is gone. What ends it
-early (time, memory, a cancelled invocation) is noted as its fate and the whole process group is killed; the invocation
-ends once the process has, so that nothing of it overlaps with what comes next.
+Nothing here waits. A worker tells its owner that it is ready, has ended an invocation, has room again, or is gone. What
+ends it early (time, memory, a cancelled invocation) is noted as its fate and the whole process group is killed; what it
+ran ends once the process has, so that nothing of it overlaps with what comes next.
+
+Where it runs several invocations, only the one that is to blame ends as Failed; all others end as Cancelled, not as
+Refused: they are to run again at once, without backoff and without news for the operator. To blame is what was alone,
+or what is late while the event loop turns, which the loop has to show then. Where the loop does not turn, the memory is
+too much or the process crashes, nobody knows, and all are told as suspects.
 """
 
 from __future__ import annotations

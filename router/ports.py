@@ -212,7 +212,7 @@ class Invoker(Protocol):
         ...
 
     def cancel(self, request_id: str, *, waiting_only: bool) -> None:
-        """End it as Cancelled: not started at all, or (unless `waiting_only`) by killing what runs it."""
+        """End it as Cancelled: not started at all, or (unless `waiting_only`) by ending what runs it."""
         ...
 
     async def close(self) -> None:

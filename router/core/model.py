@@ -224,7 +224,11 @@ class TooLarge:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """We stopped the invocation ourselves (revoked shard, shutdown) or never started it: spends no attempt."""
+    """As if it had not been tried: spends no attempt, and runs again at once.
+
+    We stopped the invocation ourselves (revoked shard, shutdown), never started it, or its worker ended through what
+    may be another's fault.
+    """
 
 
 Outcome = Returned | Failed | Refused | TooLarge | Cancelled
