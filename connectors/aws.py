@@ -42,10 +42,6 @@ _CODES: Final = {
     "AWS.SimpleQueueService.NonExistentQueue": _NO_QUEUE,
     "QueueDoesNotExist": _NO_QUEUE,
     "NoSuchBucket": _NO_BUCKET,
-    # Questions that are answered without a body have the HTTP status for a code.
-    "301": _OTHER_REGION,
-    "403": _DENIED,
-    "404": _NO_BUCKET,
     "AccessDenied": _DENIED,
     "AccessDeniedException": _DENIED,
     "AuthorizationError": _DENIED,
@@ -69,6 +65,10 @@ _CODES: Final = {
     "ThrottlingException": _THROTTLED,
     "TooManyRequestsException": _THROTTLED,
 }
+
+#: The operation that is answered without a body, so that the HTTP status is the code.
+_HEAD_BUCKET: Final = "HeadBucket"
+_HEAD_CODES: Final = {"301": _OTHER_REGION, "403": _DENIED, "404": _NO_BUCKET}
 
 #: Name of the library's exception -> what it means for the operator.
 _EXCEPTIONS: Final = {
@@ -142,16 +142,20 @@ def _client_options(
 
 
 async def access(session: aioboto3.Session, client: SQSClient) -> Access:
-    """Give what a client of this session has found out about its service; the client has called it before."""
-    from botocore.httpsession import get_cert_path  # noqa: PLC0415 - see the module
+    """Give what a client of this session knows about its service, before any call; may raise the library's errors."""
+    from botocore.exceptions import NoCredentialsError  # noqa: PLC0415 - see the module
+    from botocore.httpsession import get_cert_path  # noqa: PLC0415
     from botocore.utils import get_environ_proxies  # noqa: PLC0415
 
     endpoint_url = client.meta.endpoint_url
     inner: Any = session._session  # noqa: SLF001 - what it knows of the profile is not to be had otherwise
+    credentials = await inner.get_credentials()
+    if credentials is None:
+        raise NoCredentialsError
     return Access(
         endpoint_url,
         client.meta.region_name,
-        await inner.get_credentials(),
+        credentials,
         inner.get_config_variable("ca_bundle") or str(get_cert_path(True)),
         get_environ_proxies(endpoint_url).get(endpoint_url.partition(":")[0]),
     )
@@ -161,6 +165,7 @@ async def access(session: aioboto3.Session, client: SQSClient) -> Access:
 def aws_errors(becomes: type[DestinationUnavailable | SourceUnavailable], what: str) -> Iterator[None]:
     """Turn errors of the AWS libraries into ours; `what` names what was asked, such as "SQS queue orders-dlq"."""
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+    from botocore.parsers import ResponseParserError  # noqa: PLC0415
 
     try:
         yield
@@ -168,6 +173,8 @@ def aws_errors(becomes: type[DestinationUnavailable | SourceUnavailable], what: 
         raise becomes(f"{what}: {_refusal(error)}") from error
     except BotoCoreError as error:
         raise becomes(f"{what}: {_trouble(error)}") from error
+    except (KeyError, ResponseParserError) as error:
+        raise becomes(f"{what}: what answers is not the service; check endpoint_url") from error
     except ValueError as error:  # the library's answer to an endpoint that is no URL
         raise becomes(f"{what}: {error}; correct endpoint_url") from error
 
@@ -179,7 +186,7 @@ def is_missing_queue(error: SourceUnavailable) -> bool:
 
 def refusal(code: str, text: str, operation: str) -> str:
     """Say what an error that a service has answered with means."""
-    meaning = _CODES.get(code)
+    meaning = (_HEAD_CODES if operation == _HEAD_BUCKET else _CODES).get(code)
     return f"{meaning} ({operation}: {code})" if meaning else f"{operation}: {code}: {text}"
 
 

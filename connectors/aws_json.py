@@ -62,23 +62,32 @@ class JsonClient:
             target: what stands before the operation in X-Amz-Target.
             version: of the protocol, "1.0" or "1.1".
             what: what is asked, for errors: "SQS queue orders".
+
+        Raises:
+            SourceUnavailable: what the environment says of authorities or proxies cannot be used, or the URL is none.
         """
         self._credentials = access.credentials
         self._target = target
         self._what = what
-        self._signer = Signer(
-            access.endpoint_url,
-            service=service,
-            region=access.region,
-            content_type=f"application/x-amz-json-{version}",
-        )
-        self._http = HttpClient(
-            access.endpoint_url,
-            host_header=host_header(access.endpoint_url),
-            ca=access.ca,
-            proxy=access.proxy,
-            limit_bytes=_ANSWER_LIMIT_BYTES,
-        )
+        url = access.endpoint_url
+        try:
+            self._signer = Signer(
+                url, service=service, region=access.region, content_type=f"application/x-amz-json-{version}"
+            )
+        except ValueError as error:
+            raise SourceUnavailable(f"{what}: {error}; correct endpoint_url") from error
+        try:
+            self._http = HttpClient(
+                url,
+                host_header=host_header(url),
+                ca=access.ca,
+                proxy=access.proxy,
+                limit_bytes=_ANSWER_LIMIT_BYTES,
+            )
+        except OSError as error:
+            raise SourceUnavailable(f"{what}: cannot use {access.ca}; correct AWS_CA_BUNDLE") from error
+        except ValueError as error:
+            raise SourceUnavailable(f"{what}: the environment's proxy is no URL; correct HTTPS_PROXY") from error
 
     async def call(self, operation: str, request: bytes, timeout_s: float, decode: Callable[[bytes], _T]) -> _T:
         """Call an operation.

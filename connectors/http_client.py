@@ -63,6 +63,10 @@ class HttpClient:
             ca: PEM file of the authorities to trust; looked at for https only.
             proxy: URL of a proxy; it may hold a login.
             limit_bytes: largest body of an answer.
+
+        Raises:
+            OSError: `ca` cannot be used.
+            ValueError: a URL is none.
         """
         parts = urlsplit(url)
         self._host = parts.hostname or ""

@@ -1,6 +1,6 @@
 """SQS as a QueueSource: one queue, standard or FIFO.
 
-The queue is found once through the AWS library; the calls that are made again and again go through a client of our own
+The AWS library says where SQS is and renews credentials; the calls go through a client of our own
 (`connectors.sqs_client`). What the queue's settings say is looked up again as part of a receive, at most once a minute
 and after each failure, since a queue that was made anew may have others.
 
@@ -60,7 +60,7 @@ class SqsSource:
 
     async def open(self) -> None:
         """Find the queue."""
-        queue = await find_queue(self._settings)
+        queue = await find_queue(self._settings, call_s=self._call_s)
         self._client = SqsClient(queue.access, queue.url, describe(self._settings), call_s=self._call_s)
         self._queue = queue
         self.identity = queue.arn

@@ -30,7 +30,7 @@ async def check_sqs(settings: SqsSettings, function_timeout_s: float) -> str:
             "the function's), or lower the second"
         )
     return (
-        f"queue {queue_name(settings.queue)}: about {queue.state.waiting} messages waiting; visibility timeout "
+        f"queue {queue_name(settings.queue)}: messages waiting: about {queue.state.waiting}; visibility timeout "
         f"{queue.state.visibility_s} s; {_redrive(queue.attributes)}"
     )
 

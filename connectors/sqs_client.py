@@ -1,4 +1,4 @@
-"""The calls of a queue that are made again and again."""
+"""The calls that a source of messages needs."""
 
 from __future__ import annotations
 
@@ -36,13 +36,32 @@ class _Results(msgspec.Struct, gc=False):
 
 
 class _Described(msgspec.Struct, gc=False):
-    Attributes: dict[str, str]
+    Attributes: dict[str, str] = {}
+
+
+class _Found(msgspec.Struct, gc=False):
+    QueueUrl: str
 
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode_received: Final = msgspec.json.Decoder(_Received).decode
 _decode_results: Final = msgspec.json.Decoder(_Results).decode
 _decode_described: Final = msgspec.json.Decoder(_Described).decode
+_decode_found: Final = msgspec.json.Decoder(_Found).decode
+
+
+async def find_url(access: Access, name: str, owner: str | None, what: str, *, call_s: float) -> str:
+    """Find the URL of a queue; `owner` is its account, if it is not ours. May raise SourceUnavailable."""
+    request = {"QueueName": name, "QueueOwnerAWSAccountId": owner} if owner else {"QueueName": name}
+    service = _service(access, what)
+    try:
+        return (await service.call("GetQueueUrl", _encode(request), call_s, _decode_found)).QueueUrl
+    finally:
+        await service.close()
+
+
+def _service(access: Access, what: str) -> JsonClient:
+    return JsonClient(access, service="sqs", target="AmazonSQS", version="1.0", what=what)
 
 
 class SqsClient:
@@ -60,7 +79,7 @@ class SqsClient:
         self._call_s = call_s
         self._queue_url = queue_url
         self._what = what
-        self._service = JsonClient(access, service="sqs", target="AmazonSQS", version="1.0", what=what)
+        self._service = _service(access, what)
 
     async def receive(self, limit: int, wait_s: int) -> Sequence[ReceivedMessage]:
         """Receive up to `limit` messages with all attributes, under the queue's own visibility timeout."""

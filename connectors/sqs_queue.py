@@ -1,4 +1,4 @@
-"""Finding a queue: its URL, its ARN and its settings, through the AWS library, which is let go afterwards."""
+"""Finding a queue: its URL, its ARN and its settings. The AWS library says where SQS is, and is let go afterwards."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
 from connectors.aws import Access, access, aws_errors, new_session, sqs_client
 from connectors.settings import SqsSettings, queue_name
+from connectors.sqs_client import SqsClient, find_url
 from router.errors import SourceUnavailable
-
-if TYPE_CHECKING:
-    from types_aiobotocore_sqs import SQSClient
 
 #: Region in the host of a queue's URL, at AWS and at stand-ins that follow it.
 _HOST_REGION: Final = re.compile(r"(?:^|\.)sqs(?:-fips)?\.([a-z0-9-]+)\.")
@@ -76,24 +74,27 @@ def describe(settings: SqsSettings) -> str:
     return f"SQS queue {settings.queue}"
 
 
-async def find_queue(settings: SqsSettings) -> FoundQueue:
-    """Reach a queue without receiving anything.
+async def find_queue(settings: SqsSettings, *, call_s: float = 10.0) -> FoundQueue:
+    """Reach a queue without receiving anything; `call_s` is the longest time that each of two calls may take.
 
     Raises:
         SourceUnavailable: not reachable, refused, or missing; the message says what to do.
     """
-    place = place_of(settings)
     what = describe(settings)
+    place = place_of(settings)
     with aws_errors(SourceUnavailable, what):
         session = new_session()
         async with sqs_client(place.endpoint_url, place.region, session) as client:
-            url = place.url or await _url(client, place)
-            answer: Any = await client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
-            attributes = answer.get("Attributes", {})
-            state = QueueState.of(attributes, what)
-            with _sqs_attributes(what):
-                arn = attributes["QueueArn"]
-            return FoundQueue(url, arn, attributes, state, await access(session, client))
+            reached = await access(session, client)
+    url = place.url or await find_url(reached, place.name, place.owner, what, call_s=call_s)
+    calls = SqsClient(reached, url, what, call_s=call_s)
+    try:
+        attributes = await calls.attributes("All")
+    finally:
+        await calls.close()
+    state = QueueState.of(attributes, what)
+    with _sqs_attributes(what):
+        return FoundQueue(url, attributes["QueueArn"], attributes, state, reached)
 
 
 @contextmanager
@@ -102,12 +103,6 @@ def _sqs_attributes(what: str) -> Iterator[None]:
         yield
     except (KeyError, ValueError) as error:
         raise SourceUnavailable(f"{what}: what answers is not SQS ({error!r}); check endpoint_url") from error
-
-
-async def _url(client: SQSClient, place: Place) -> str:
-    if place.owner:
-        return (await client.get_queue_url(QueueName=place.name, QueueOwnerAWSAccountId=place.owner))["QueueUrl"]
-    return (await client.get_queue_url(QueueName=place.name))["QueueUrl"]
 
 
 def place_of(settings: SqsSettings) -> Place:
