@@ -38,6 +38,7 @@ class FunctionInfo:
     name: str
     handler: str
     workers: int
+    #: Invocations that run, and that wait for a worker.
     busy: int
     waiting: int
 
