@@ -184,6 +184,11 @@ def is_missing_queue(error: SourceUnavailable) -> bool:
     return _NO_QUEUE in str(error)
 
 
+def are_credentials_refused(error: SourceUnavailable) -> bool:
+    """Say whether an error means that other credentials are needed."""
+    return _CREDENTIALS in str(error)
+
+
 def refusal(code: str, text: str, operation: str) -> str:
     """Say what an error that a service has answered with means."""
     meaning = (_HEAD_CODES if operation == _HEAD_BUCKET else _CODES).get(code)

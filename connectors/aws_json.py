@@ -66,7 +66,8 @@ class JsonClient:
         Raises:
             SourceUnavailable: what the environment says of authorities or proxies cannot be used, or the URL is none.
         """
-        self._credentials = access.credentials
+        #: May be replaced at any time.
+        self.credentials = access.credentials
         self._target = target
         self._what = what
         url = access.endpoint_url
@@ -124,7 +125,7 @@ class JsonClient:
 
     async def _post(self, operation: str, request: bytes) -> Answer:
         with aws_errors(SourceUnavailable, self._what):
-            keys = await self._credentials.get_frozen_credentials()
+            keys = await self.credentials.get_frozen_credentials()
         return await self._http.post(
             self._signer.headers(keys, f"{self._target}.{operation}", request, time.time()), request
         )

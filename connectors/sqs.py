@@ -1,8 +1,9 @@
 """SQS as a QueueSource: one queue, standard or FIFO.
 
 The AWS library says where SQS is and renews credentials; the calls go through a client of our own
-(`connectors.sqs_client`). What the queue's settings say is looked up again as part of a receive, at most once a minute
-and after each failure, since a queue that was made anew may have others.
+(`connectors.sqs_client`). When credentials are refused, the environment and the profile are read anew before the next
+call. What the queue's settings say is looked up again as part of a receive, at most once a minute and after each
+failure, since a queue that was made anew may have others.
 
 Nothing is received with a visibility timeout of ours: the queue's own holds, as with AWS Lambda.
 """
@@ -10,10 +11,12 @@ Nothing is received with a visibility timeout of ours: the queue's own holds, as
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import ceil, inf
 from typing import Any, Final
 
+from connectors.aws import are_credentials_refused
 from connectors.settings import SqsSettings, queue_name
 from connectors.sqs_client import SqsClient
 from connectors.sqs_codec import MessageCodec, SqsCodec, message_of
@@ -55,6 +58,8 @@ class SqsSource:
         self._queue: FoundQueue | None = None
         self._client: SqsClient | None = None
         self._waiting: int | None = None
+        #: Were our credentials refused, so that they are to be read anew?
+        self._is_refused = False
         #: Monotonic time of the last look at the queue's settings.
         self._looked_s = 0.0
 
@@ -67,17 +72,14 @@ class SqsSource:
         self._learn(queue.state)
 
     async def receive(self, limit: int, wait_s: float) -> Chunk:
-        queue, client = self._open_queue()
-        try:
+        queue, client = await self._ready()
+        with self._failing():
             if time.monotonic() - self._looked_s >= self._look_s:
                 # Other receives need not look as well.
                 self._looked_s = time.monotonic()
                 attributes = await client.attributes(*QueueState.NAMES)
                 self._learn(QueueState.of(attributes, describe(self._settings)))
             received = await client.receive(min(limit, _RECEIVE_LIMIT), min(ceil(wait_s), _WAIT_LIMIT_S))
-        except SourceUnavailable:
-            self._looked_s = -inf
-            raise
         windowed = self._settings.windowed
         return self._codec.chunk(
             self.name,
@@ -85,12 +87,14 @@ class SqsSource:
         )
 
     async def delete(self, rows: Sequence[Any]) -> Mapping[int, str]:
-        _, client = self._open_queue()
-        return await client.delete([self._codec.receipt(row) for row in rows])
+        _, client = await self._ready()
+        with self._failing():
+            return await client.delete([self._codec.receipt(row) for row in rows])
 
     async def extend(self, rows: Sequence[Any], lease_s: int) -> Mapping[int, str]:
-        _, client = self._open_queue()
-        return await client.extend([self._codec.receipt(row) for row in rows], lease_s)
+        _, client = await self._ready()
+        with self._failing():
+            return await client.extend([self._codec.receipt(row) for row in rows], lease_s)
 
     def backlog(self) -> int | None:
         return self._waiting
@@ -99,10 +103,25 @@ class SqsSource:
         if self._client is not None:
             await self._client.close()
 
-    def _open_queue(self) -> tuple[FoundQueue, SqsClient]:
+    async def _ready(self) -> tuple[FoundQueue, SqsClient]:
         if self._queue is None or self._client is None:
             raise SourceUnavailable(f"{describe(self._settings)}: it is not open yet")
+        if self._is_refused:
+            self._is_refused = False
+            with self._failing():
+                found = await find_queue(self._settings, call_s=self._call_s)
+            self._client.renew(found.access.credentials)
         return self._queue, self._client
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Note what a failure says about what we know."""
+        try:
+            yield
+        except SourceUnavailable as error:
+            self._looked_s = -inf
+            self._is_refused = self._is_refused or are_credentials_refused(error)
+            raise
 
     def _learn(self, state: QueueState) -> None:
         self._looked_s = time.monotonic()

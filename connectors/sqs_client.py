@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from connectors.aws import Access
+from connectors.aws import Access, Credentials
 from connectors.aws_json import JsonClient
 from connectors.sqs_codec import ReceivedMessage
 from router.errors import SourceUnavailable
@@ -65,7 +65,7 @@ def _service(access: Access, what: str) -> JsonClient:
 
 
 class SqsClient:
-    """Calls one queue. Every call but `close` may raise SourceUnavailable."""
+    """Calls one queue. Every call but `renew` and `close` may raise SourceUnavailable."""
 
     def __init__(self, access: Access, queue_url: str, what: str, *, call_s: float) -> None:
         """Prepare without I/O.
@@ -119,6 +119,10 @@ class SqsClient:
         request = {"QueueUrl": self._queue_url, "AttributeNames": names}
         answer = await self._service.call("GetQueueAttributes", _encode(request), self._call_s, _decode_described)
         return answer.Attributes
+
+    def renew(self, credentials: Credentials) -> None:
+        """Use other credentials from the next call on."""
+        self._service.credentials = credentials
 
     async def close(self) -> None:
         """End all calls. May come twice."""

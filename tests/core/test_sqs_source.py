@@ -16,12 +16,31 @@ import pytest
 from connectors.settings import SqsSettings
 from connectors.sqs import SqsSource
 from connectors.sqs_check import check_sqs
+from connectors.sqs_codec import SqsCodec
 from connectors.sqs_queue import Place, place_of
 from router.errors import SourceUnavailable
 from tests.fakes.http_server import Answer, HttpServer, http_server, refuse, say, send, stall
 
 ARN = "arn:aws:sqs:eu-west-1:111122223333:orders"
 URL = "http://sqs.example/111122223333/orders"
+CODEC = SqsCodec()
+EVENT = json.dumps(
+    {
+        "Records": [
+            {
+                "messageId": "m-1",
+                "receiptHandle": "r-1",
+                "body": "a",
+                "attributes": {},
+                "messageAttributes": {},
+                "md5OfBody": "",
+                "eventSource": "aws:sqs",
+                "eventSourceARN": ARN,
+                "awsRegion": "eu-west-1",
+            }
+        ]
+    }
+).encode()
 ATTRIBUTES = {"QueueArn": ARN, "VisibilityTimeout": "45", "ApproximateNumberOfMessages": "7"}
 
 
@@ -305,6 +324,26 @@ async def test_settings_that_make_no_sense_are_an_outage() -> None:
         server.always["GetQueueAttributes"] = say({"Attributes": {"VisibilityTimeout": "long"}})
         with pytest.raises(SourceUnavailable, match="what answers is not SQS"):
             await source.receive(1, 0.0)
+
+
+async def test_credentials_that_were_refused_are_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with queue() as server, opened(server) as source:
+        server.always["DeleteMessageBatch"] = say({"Successful": [{"Id": "0"}]})
+        row = CODEC.parse(EVENT).rows[0]
+        for _ in range(2):
+            server.script.append(refuse(403, "ExpiredTokenException"))
+            with pytest.raises(SourceUnavailable, match="the credentials are not accepted"):
+                await source.delete([row])
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIARENEWED")
+        asked = len(server.requests)
+        assert await source.delete([row]) == {}
+        await source.receive(1, 0.0)
+        later = server.requests[asked:]
+    assert all("Credential=AKIARENEWED/" in request.headers["authorization"] for request in later)
+    assert [request.headers["x-amz-target"].rpartition(".")[2] for request in later] == [
+        *("GetQueueUrl", "GetQueueAttributes", "DeleteMessageBatch"),
+        *("GetQueueAttributes", "ReceiveMessage"),
+    ]
 
 
 # --- checking
