@@ -30,7 +30,7 @@ _STOP_S = 60
 _LOG_CHARS = 2000
 #: Between two looks, which cost the daemon about 1 ms each.
 _LOOK_S = 0.25
-_SAMPLE = re.compile(r"^headrace_(\w+)\{[^}]*\} (\S+)$", re.MULTILINE)
+_SAMPLE = re.compile(r"^headrace_(\w+)\{([^}]*)\} (\S+)$", re.MULTILINE)
 
 NOOP = "def handler(event, context):\n    return None\n"
 
@@ -145,14 +145,15 @@ class Headrace:
                 pass
             await asyncio.sleep(0.05)
 
-    async def metrics(self) -> dict[str, float]:
-        """Give metrics by name without prefix; those of several mappings are added up."""
+    async def metrics(self, mapping: str = "") -> dict[str, float]:
+        """Give metrics by name without prefix: of one mapping, or added up."""
         async with self._http.get(f"{self._url}/metrics") as answer:
             text = await answer.text()
             assert answer.status == 200, f"/metrics gave {answer.status}: {text}\n{self._last_log()}"
             found: dict[str, float] = {}
-            for name, value in _SAMPLE.findall(text):
-                found[name] = found.get(name, 0.0) + float(value)
+            for name, labels, value in _SAMPLE.findall(text):
+                if not mapping or f'mapping="{mapping}"' in labels:
+                    found[name] = found.get(name, 0.0) + float(value)
             return found
 
     async def sample(self) -> Sample:

@@ -5,13 +5,16 @@ A ledger line is one record of one batch at its start (S) or end (`ok`, or `bad`
     time_ns  process  request_id  key  number  partition  offset  phase
 
 All times are of the machine's one monotonic clock. A batch without an end ended when its process was killed.
+
+A record's place is its partition and offset; in ledgers of queues (`bench.queue_judge`) it is the number of its key and
+its own number there.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -32,10 +35,10 @@ class Produced(NamedTuple):
 class Kill:
     """One kill -9."""
 
-    #: Just before it was sent, and when the last of the workers was seen to be gone.
+    #: Just before it was sent, and when the last of the workers was seen to be gone; an endpoint: when it was back.
     time_ns: int
     gone_ns: int
-    #: daemon | worker
+    #: daemon | worker | endpoint
     target: str
     #: Process ids of the workers it ended.
     workers: tuple[int, ...]
@@ -142,7 +145,7 @@ def judge(
             *lost,
             *wrong,
             *_overtaken(produced, deliveries),
-            *_overlaps(produced, deliveries),
+            *overlaps(deliveries, lambda place: produced[place].key),
             *repeated,
             *exceeded,
         ],
@@ -176,10 +179,11 @@ def _was_done(place: Place, delivery: Delivery, ok_ns: Mapping[Place, int]) -> b
     return place in ok_ns and ok_ns[place] <= delivery.start_ns
 
 
-def _overlaps(produced: Mapping[Place, Produced], deliveries: Sequence[Delivery]) -> list[str]:
-    by_key: dict[str, list[Delivery]] = defaultdict(list)
+def overlaps(deliveries: Sequence[Delivery], key_of: Callable[[Place], Hashable]) -> list[str]:
+    """Find deliveries of one key that were with the function at the same time."""
+    by_key: dict[Hashable, list[Delivery]] = defaultdict(list)
     for delivery in deliveries:
-        for key in {produced[place].key for place in delivery.places}:
+        for key in {key_of(place) for place in delivery.places}:
             by_key[key].append(delivery)
     return [
         f"overlap: {key} in {later.request_id} at {later.start_ns}, {earlier.request_id} ran until {earlier.end_ns}"

@@ -89,9 +89,8 @@ async def both(servers: str, records: int, size_bytes: int, handler: str, second
             for _ in range(int(seconds / _LOOK_S)):
                 await asyncio.sleep(_LOOK_S)
                 seen.append(procs.usage(daemon.pid).rss_mb)
-            messages = (await endpoint.report())["deleted"]
-            read = (await daemon.metrics())["invoked_event_count_total"] - messages
-    return Course(seen, seconds, int(read), messages)
+            done = {name: (await daemon.metrics(name))["invoked_event_count_total"] for name in mappings}
+    return Course(seen, seconds, int(done["topic"]), int(done["queue"]))
 
 
 async def aws_modules(servers: str) -> list[str]:
