@@ -22,8 +22,6 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from connectors.http_answer import Answer, AnswerReader, HttpError
 
 _CONNECT_S: Final = 5.0
-#: Longest time a connection is kept without a call.
-_IDLE_S: Final = 15.0
 
 
 class Unreachable(HttpError):
@@ -54,7 +52,9 @@ class HungUp(HttpError):
 class HttpClient:
     """Posts to one URL, on as many connections as there are calls at once."""
 
-    def __init__(self, url: str, *, host_header: str, ca: str, proxy: str | None, limit_bytes: int) -> None:
+    def __init__(
+        self, url: str, *, host_header: str, ca: str, proxy: str | None, limit_bytes: int, keep_s: float = 15.0
+    ) -> None:
         """Prepare without I/O.
 
         Args:
@@ -63,6 +63,7 @@ class HttpClient:
             ca: PEM file of the authorities to trust; looked at for https only.
             proxy: URL of a proxy; it may hold a login.
             limit_bytes: largest body of an answer.
+            keep_s: longest time a connection is kept without a call.
 
         Raises:
             OSError: `ca` cannot be used.
@@ -74,6 +75,7 @@ class HttpClient:
         self._tls = ssl.create_default_context(cafile=ca) if parts.scheme == "https" else None
         self._proxy = _Proxy(proxy) if proxy else None
         self._limit_bytes = limit_bytes
+        self._keep_s = keep_s
         start = f"POST {parts.path or '/'} HTTP/1.1\r\n"
         if self._proxy and not self._tls:
             start = f"POST http://{host_header}{parts.path or '/'} HTTP/1.1\r\n{self._proxy.login}"
@@ -127,7 +129,7 @@ class HttpClient:
         return answer
 
     def _take_kept(self) -> _Connection | None:
-        oldest_s = asyncio.get_running_loop().time() - _IDLE_S
+        oldest_s = asyncio.get_running_loop().time() - self._keep_s
         while self._kept:
             connection = self._kept.pop()
             if connection.kept_since_s > oldest_s and not connection.is_ending:
