@@ -508,8 +508,9 @@ class QueueEngine:
     def _await_refused(self, batch: Batch, now: Instant) -> None:
         """Wait for the next try of a refused batch, or for the end of its lease."""
         end_s = inf if batch.replays else self._hand.lease_end_s(batch)
-        in_time = batch.not_before_s < end_s and end_s - batch.not_before_s >= self._polling.needed_lease_s
-        self._agenda.at(max(now.mono_s, batch.not_before_s if in_time else end_s), self._refused_again(batch))
+        next_s = max(now.mono_s, batch.not_before_s)
+        in_time = next_s < end_s and end_s - next_s >= self._polling.needed_lease_s
+        self._agenda.at(next_s if in_time else end_s, self._refused_again(batch))
 
     def _refused_again(self, batch: Batch) -> Callable[[Instant], None]:
         def again(now: Instant) -> None:
