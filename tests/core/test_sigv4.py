@@ -38,7 +38,7 @@ class LibrarySigner:
         request: Any = AWSRequest(
             "POST", self.url, headers={"Content-Type": CONTENT_TYPE, "X-Amz-Target": target}, data=body
         )
-        now = dt.datetime.fromtimestamp(now_s, dt.UTC)
+        now = dt.datetime.fromtimestamp(int(now_s), dt.UTC)
         request.context["timestamp"] = now.strftime("%Y%m%dT%H%M%SZ")
         signer._modify_request_before_signing(request)
         text = signer.string_to_sign(request, signer.canonical_request(request))
