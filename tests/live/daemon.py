@@ -65,6 +65,8 @@ class Daemon:
             "functions": {},
             "event_source_mappings": {},
         }
+        #: The file as somebody wrote it, in place of the document.
+        self.text: str | None = None
         #: What the daemons have logged, one dict a line; a line that is no JSON is {"text": ...}.
         self.lines: list[Line] = []
         self._environment = {**os.environ, **(environment or {})}
@@ -105,11 +107,15 @@ class Daemon:
     def file(self) -> Path:
         return self.folder / "headrace.yaml"
 
+    def write(self) -> None:
+        """Write the file, for commands before there is a daemon."""
+        self.file.write_text(json.dumps(self.document, indent=1) if self.text is None else self.text)
+
     # --- its life
 
     async def start(self, *, ready: bool = True) -> None:
         """Write the file and start a daemon; with `ready`, wait until every mapping has its source or says why not."""
-        self.file.write_text(json.dumps(self.document, indent=1))
+        self.write()
         self._process = await asyncio.create_subprocess_exec(
             COMMAND, "run", self.file, cwd=self.folder, env=self._environment, stderr=PIPE, limit=_LINE_BYTES
         )

@@ -1,0 +1,219 @@
+"""Every file under `config/examples` runs as it stands, on real servers, with the handlers beside it.
+
+Only what a user has to change is changed in a copy: names, ports and the account; where AWS is comes from the
+environment. That a record reached its handler is read from the log of the function.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+
+from tests.conftest import MakeTopic
+from tests.live.daemon import Daemon, produce
+from tests.live.s3_rig import S3Rig, open_rig
+
+FOLDER = Path(__file__).parents[2] / "config/examples"
+#: LocalStack's account for the keys of the tests.
+ACCOUNT = "000000000000"
+
+
+class Example(Daemon):
+    """A copy of the examples' folder, with one of the files as headrace.yaml."""
+
+    def __init__(self, folder: Path, name: str, aws_endpoint: str) -> None:
+        super().__init__(folder, {"AWS_ENDPOINT_URL": aws_endpoint})
+        shutil.copytree(FOLDER, folder, dirs_exist_ok=True)
+        self.text = (FOLDER / name).read_text()
+
+    def change(self, old: str, new: str) -> None:
+        """Change a value that stands in the file once."""
+        assert self.text is not None
+        assert self.text.count(old) == 1, old
+        self.text = self.text.replace(old, new)
+
+    async def check(self, *options: str) -> Sequence[dict[str, Any]]:
+        """Demand that `check --connect` is content; gives what it looked at."""
+        self.write()
+        done = await self.command("check", "--connect", *options, "--json")
+        checks = done.json()["checks"]
+        assert done.status == 0, checks
+        assert all(check["ok"] for check in checks)
+        return list(checks)
+
+    def printed(self, function: str) -> list[str]:
+        """Give what the handler has printed, without the request id that begins each line."""
+        log = self.folder / ".headrace/logs" / f"{function}.log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [words for line in lines if re.match("[0-9a-f]{8}-", line) for _, words in [line.split(" ", 1)]]
+
+    async def until_printed(self, function: str, lines: int) -> list[str]:
+        await self.until(lambda: len(self.printed(function)) >= lines, f"{function} has printed {lines} lines")
+        return self.printed(function)
+
+
+@pytest.fixture
+async def rig(aws_endpoint: str) -> AsyncIterator[S3Rig]:
+    async with open_rig(aws_endpoint) as made:
+        yield made
+
+
+async def make_queue(rig: S3Rig, *, fifo: bool = False, **attributes: str) -> str:
+    name = rig.name() + (".fifo" if fifo else "")
+    given = {"FifoQueue": "true"} if fifo else {}
+    await rig.sqs.create_queue(QueueName=name, Attributes={**given, **attributes})
+    return name
+
+
+async def send(rig: S3Rig, queue: str, bodies: Sequence[object], group: str | None = None) -> None:
+    """Send what is text as it is, and all else as JSON."""
+    url = await rig.url(queue)
+    for body in bodies:
+        text = body if isinstance(body, str) else json.dumps(body)
+        more = {"MessageGroupId": group, "MessageDeduplicationId": uuid.uuid4().hex} if group else {}
+        await rig.sqs.send_message(QueueUrl=url, MessageBody=text, **more)
+
+
+async def left(rig: S3Rig, queue: str) -> int:
+    """Count the messages of a queue, invisible ones too."""
+    attributes = await rig.attributes(queue)
+    return sum(int(value) for name, value in attributes.items() if name.startswith("ApproximateNumberOfMessages"))
+
+
+async def take(rig: S3Rig, queue: str) -> str:
+    """Wait for one message of a queue; gives its body."""
+    answer = await rig.sqs.receive_message(QueueUrl=await rig.url(queue), WaitTimeSeconds=20)
+    [message] = answer["Messages"]
+    return str(message["Body"])
+
+
+async def read(bootstrap: str, topic: str) -> Mapping[str, Any]:
+    """Wait for the first record of a topic; gives what it says."""
+    async with AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
+        return dict(json.loads((await consumer.getone()).value))
+
+
+async def given_up(daemon: Example, mapping: str) -> Mapping[str, Any]:
+    """Wait for the one failure that there is to be."""
+    line = await daemon.line("batch.discarded", mapping=mapping)
+    [failure] = await daemon.failures()
+    assert failure["id"] == line["failure"]
+    return failure
+
+
+async def test_kafka(tmp_path: Path, aws_endpoint: str, kafka_bootstrap: str, topic: MakeTopic) -> None:
+    orders, failed = await topic(2), await topic()
+    async with Example(tmp_path, "kafka.yaml", aws_endpoint) as daemon:
+        daemon.change("127.0.0.1:9301", f"127.0.0.1:{daemon.port}")
+        daemon.change("127.0.0.1:9092", kafka_bootstrap)
+        daemon.change("topic: orders\n", f"topic: {orders}\n")
+        daemon.change("consumer_group: orders\n", f"consumer_group: {orders}\n")
+        daemon.change("{topic: orders-failed}", f"{{topic: {failed}}}")
+        await daemon.check()
+        await daemon.start()
+        await produce(kafka_bootstrap, orders, [(f"k{n}", {"kind": "order", "n": n}) for n in range(250)])
+        await produce(kafka_bootstrap, orders, [("k", {"kind": "offer"}), ("k", b"no JSON")])
+        printed = await daemon.until_printed("orders", 250)
+        assert sorted(printed) == sorted(str({"kind": "order", "n": n}) for n in range(250))
+        failure = await given_up(daemon, "orders-stream")
+        assert (failure["reason"], failure["attempts"], failure["batch_size"]) == ("RetryAttemptsExhausted", 4, 1)
+        told = await read(kafka_bootstrap, failed)
+        assert told["requestContext"]["condition"] == "RetriesExhausted"
+        assert await daemon.terminate() == 0
+
+
+async def test_sqs(tmp_path: Path, aws_endpoint: str, rig: S3Rig) -> None:
+    invoices, failed = await make_queue(rig, VisibilityTimeout="180"), await make_queue(rig)
+    async with Example(tmp_path, "sqs.yaml", aws_endpoint) as daemon:
+        daemon.change("127.0.0.1:9301", f"127.0.0.1:{daemon.port}")
+        daemon.change("queue: invoices  ", f"queue: {invoices}  ")
+        daemon.change("queue: invoices-failed", f"queue: {failed}")
+        await daemon.check()
+        await daemon.start()
+        good = [{"kind": "invoice", "number": n, "amount": 5} for n in range(60)]
+        await send(rig, invoices, [{"kind": "offer"}, "no JSON", {"kind": "invoice"}, *good])
+        assert sorted(await daemon.until_printed("invoices", 60)) == sorted(f"{n} 5" for n in range(60))
+        failure = await given_up(daemon, "invoices")
+        assert (failure["reason"], failure["attempts"], failure["batch_size"]) == ("RetryAttemptsExhausted", 4, 1)
+        told = json.loads(await take(rig, failed))
+        assert told["requestContext"]["condition"] == "RetryAttemptsExhausted"
+        assert await daemon.terminate() == 0
+        assert await left(rig, invoices) == 0
+
+
+async def test_fifo(tmp_path: Path, aws_endpoint: str, rig: S3Rig) -> None:
+    dead = await make_queue(rig, fifo=True)
+    redrive = {"deadLetterTargetArn": (await rig.attributes(dead))["QueueArn"], "maxReceiveCount": 1}
+    payments = await make_queue(rig, fifo=True, VisibilityTimeout="11", RedrivePolicy=json.dumps(redrive))
+    async with Example(tmp_path, "sqs-fifo.yaml", aws_endpoint) as daemon:
+        daemon.change("127.0.0.1:9301", f"127.0.0.1:{daemon.port}")
+        daemon.change("queue: payments.fifo", f"queue: {payments}")
+        await daemon.check()
+        await daemon.start()
+        for n in range(12):
+            for account in "ab":
+                await send(rig, payments, [{"amount": n}], account)
+        await send(rig, payments, [{"amount": 0}, "no JSON"], "c")
+        assert (await take(rig, dead)) == "no JSON"
+        await send(rig, payments, [{"amount": 1}], "c")
+        printed = await daemon.until_printed("payments", 26)
+        for account, amounts in (("a", range(12)), ("b", range(12)), ("c", range(2))):
+            assert [line for line in printed if line[0] == account] == [f"{account} {n}" for n in amounts]
+        assert await daemon.terminate() == 0
+        assert await left(rig, payments) == 0
+
+
+async def test_s3(tmp_path: Path, aws_endpoint: str, rig: S3Rig) -> None:
+    uploads, events = await rig.bucket(), rig.name()
+    async with Example(tmp_path, "s3.yaml", aws_endpoint) as daemon:
+        daemon.change("127.0.0.1:9301", f"127.0.0.1:{daemon.port}")
+        daemon.change("bucket: uploads", f"bucket: {uploads}")
+        daemon.change("queue: upload-events", f"queue: {events}")
+        await daemon.check("--setup")
+        await daemon.start()
+        for key in ("in/a.csv", "in/b.txt", "out/c.csv", "in/d e+é.csv"):
+            await rig.s3.put_object(Bucket=uploads, Key=key, Body=b"x" * len(key))
+        printed = await daemon.until_printed("uploads", 2)
+        assert sorted(printed) == [
+            f"ObjectCreated:Put s3://{uploads}/in/a.csv 8",
+            f"ObjectCreated:Put s3://{uploads}/in/d e+é.csv 12",
+        ]
+        await send(rig, events, [{"hello": "world"}])
+        failure = await given_up(daemon, "uploads")
+        assert (failure["reason"], failure["batch_size"]) == ("RecordUnfit", 1)
+        await daemon.until((daemon.folder / "failed.jsonl").exists, "the destination is told")
+        assert await daemon.terminate() == 0
+        assert await left(rig, events) == 0
+
+
+async def test_the_spelling_of_aws(
+    tmp_path: Path, aws_endpoint: str, kafka_bootstrap: str, topic: MakeTopic, rig: S3Rig
+) -> None:
+    orders, failed = await topic(), await topic()
+    invoices = await make_queue(rig, VisibilityTimeout="180")
+    async with Example(tmp_path, "cloudformation.yaml", aws_endpoint) as daemon:
+        daemon.change("state: ./.headrace\n", f"state: ./.headrace\nlisten: 127.0.0.1:{daemon.port}\n")
+        daemon.change("sqs:us-east-1:123456789012:invoices\n", f"sqs:us-east-1:{ACCOUNT}:{invoices}\n")
+        daemon.change("127.0.0.1:9092", kafka_bootstrap)
+        daemon.change("- orders\n", f"- {orders}\n")
+        daemon.change("ConsumerGroupId: orders\n", f"ConsumerGroupId: {orders}\n")
+        daemon.change("kafka://orders-failed", f"kafka://{failed}")
+        await daemon.check()
+        await daemon.start()
+        await send(rig, invoices, [{"kind": "invoice", "number": n, "amount": 5} for n in range(12)])
+        await produce(kafka_bootstrap, orders, [("k", {"n": n}) for n in range(30)])
+        await produce(kafka_bootstrap, orders, [("k", b"no JSON")])
+        assert sorted(await daemon.until_printed("invoices", 12)) == sorted(f"{n} 5" for n in range(12))
+        assert await daemon.until_printed("orders", 30) == [str({"n": n}) for n in range(30)]
+        assert (await given_up(daemon, "orders"))["attempts"] == 4
+        assert (await read(kafka_bootstrap, failed))["requestContext"]["approximateInvokeCount"] == 4
+        assert await daemon.terminate() == 0
+        assert await left(rig, invoices) == 0
