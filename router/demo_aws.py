@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import requires
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,8 +40,9 @@ DEAD_LETTERS: Final = "orders-dlq"
 FAILURES: Final = "orders-failures"
 
 START_S: Final = 30.0
-#: Longest wait for a failure record.
+#: Longest wait for a failure record, and for any other answer.
 RECEIVE_S: Final = 20
+ANSWER_S: Final = 10
 #: Entries of a batch, at most.
 MOST_ENTRIES: Final = 10
 
@@ -83,7 +84,6 @@ class Aws:
             # Ctrl-C is for the demo.
             start_new_session=True,
         )
-        assert process.stdin is not None, "asked for above"
         assert process.stdout is not None, "asked for above"
         try:
             url = await _first_line(process.stdout)
@@ -92,7 +92,8 @@ class Aws:
         except* (BotoCoreError, ClientError) as errors:
             raise DemoFailed(f"the emulator of AWS refused something, or ended: {errors.exceptions[0]}") from errors
         finally:
-            process.stdin.close()
+            with suppress(ProcessLookupError):  # it has ended
+                process.kill()
             await process.wait()
 
     async def set_up(self) -> None:
@@ -159,7 +160,7 @@ def _client(service: str, url: str) -> Any:
         region_name=REGION,
         aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
-        config=AioConfig(proxies={}, read_timeout=2 * RECEIVE_S),
+        config=AioConfig(proxies={}, read_timeout=RECEIVE_S + ANSWER_S, retries={"total_max_attempts": 1}),
     )
 
 

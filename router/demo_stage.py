@@ -20,6 +20,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 #: Handlers that a demo's folder gets copies of.
 EXAMPLES: Final = ROOT / "handlers" / "examples"
 LEASH: Final = Path(__file__).with_name("demo_leash.py")
+#: Longest time that one command may take.
+COMMAND_S: Final = 60.0
 
 
 class DemoFailed(RouterError):
@@ -82,10 +84,13 @@ class Project:
     async def _run(self, arguments: Sequence[str], stdout: int | None) -> tuple[int, str]:
         process = await asyncio.create_subprocess_exec(*command(*arguments), env=self.environment, stdout=stdout)
         try:
-            output, _ = await process.communicate()
+            async with asyncio.timeout(COMMAND_S):
+                output, _ = await process.communicate()
+        except TimeoutError:
+            raise DemoFailed(f"`headrace {' '.join(arguments)}` did not end within {COMMAND_S:.0f} s") from None
         finally:
-            if process.returncode is None:  # interrupted
-                process.terminate()
+            if process.returncode is None:  # or interrupted
+                process.kill()
                 await process.wait()
         assert process.returncode is not None, "it has ended"
         return process.returncode, (output or b"").decode()

@@ -52,6 +52,10 @@ def processes(folder):
     return found
 
 
+def command_line(process):
+    return Path("/proc", str(process), "cmdline").read_bytes()
+
+
 @asynccontextmanager
 async def running(stage, *arguments):
     """Run the demo for machines."""
@@ -172,6 +176,19 @@ async def test_a_killed_demo_leaves_no_process(stage, tmp_path):
         assert len(processes(tmp_path)) >= 5, "the demo, the emulator, the leash, the service, workers"
         process.kill()
         await asyncio.to_thread(until_it_is_so, lambda: not processes(tmp_path))
+
+
+async def test_an_emulator_that_dies_is_one_line_and_exit_status_1(stage, tmp_path):
+    async with running(stage) as process:
+        await until(process, "flow")
+        [emulator] = [each for each in processes(tmp_path) if b"demo_ministack" in command_line(each)]
+        os.kill(emulator, signal.SIGKILL)
+        _, err = await process.communicate()
+    assert process.returncode == 1
+    [line] = err.decode().splitlines()
+    assert line.startswith("headrace: the emulator of AWS refused something, or ended: ")
+    assert list(tmp_path.iterdir()) == []
+    assert processes(tmp_path) == set()
 
 
 def test_without_the_extra_it_says_what_to_install_and_exit_status_2():
