@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from aiokafka import AIOKafkaConsumer
 
 from tests.conftest import MakeTopic
 from tests.live.daemon import Daemon, produce
+from tests.live.queue_calls import counts, make_queue, redrive, send, take
 from tests.live.s3_rig import S3Rig, open_rig
 
 FOLDER = Path(__file__).parents[2] / "config/examples"
@@ -64,35 +64,6 @@ class Example(Daemon):
 async def rig(aws_endpoint: str) -> AsyncIterator[S3Rig]:
     async with open_rig(aws_endpoint) as made:
         yield made
-
-
-async def make_queue(rig: S3Rig, *, fifo: bool = False, **attributes: str) -> str:
-    name = rig.name() + (".fifo" if fifo else "")
-    given = {"FifoQueue": "true"} if fifo else {}
-    await rig.sqs.create_queue(QueueName=name, Attributes={**given, **attributes})
-    return name
-
-
-async def send(rig: S3Rig, queue: str, bodies: Sequence[object], group: str | None = None) -> None:
-    """Send what is text as it is, and all else as JSON."""
-    url = await rig.url(queue)
-    for body in bodies:
-        text = body if isinstance(body, str) else json.dumps(body)
-        more = {"MessageGroupId": group, "MessageDeduplicationId": uuid.uuid4().hex} if group else {}
-        await rig.sqs.send_message(QueueUrl=url, MessageBody=text, **more)
-
-
-async def left(rig: S3Rig, queue: str) -> int:
-    """Count the messages of a queue, invisible ones too."""
-    attributes = await rig.attributes(queue)
-    return sum(int(value) for name, value in attributes.items() if name.startswith("ApproximateNumberOfMessages"))
-
-
-async def take(rig: S3Rig, queue: str) -> str:
-    """Wait for one message of a queue; gives its body."""
-    answer = await rig.sqs.receive_message(QueueUrl=await rig.url(queue), WaitTimeSeconds=20)
-    [message] = answer["Messages"]
-    return str(message["Body"])
 
 
 async def read(bootstrap: str, topic: str) -> Mapping[str, Any]:
@@ -146,13 +117,13 @@ async def test_sqs(tmp_path: Path, aws_endpoint: str, rig: S3Rig) -> None:
         told = json.loads(await take(rig, failed))
         assert told["requestContext"]["condition"] == "RetryAttemptsExhausted"
         assert await daemon.terminate() == 0
-        assert await left(rig, invoices) == 0
+        assert await counts(rig, invoices) == (0, 0)
 
 
 async def test_fifo(tmp_path: Path, aws_endpoint: str, rig: S3Rig) -> None:
     dead = await make_queue(rig, fifo=True)
-    redrive = {"deadLetterTargetArn": (await rig.attributes(dead))["QueueArn"], "maxReceiveCount": 1}
-    payments = await make_queue(rig, fifo=True, VisibilityTimeout="11", RedrivePolicy=json.dumps(redrive))
+    policy = await redrive(rig, dead, 1)
+    payments = await make_queue(rig, fifo=True, VisibilityTimeout="11", RedrivePolicy=policy)
     async with Example(tmp_path, "sqs-fifo.yaml", aws_endpoint) as daemon:
         daemon.change("127.0.0.1:9301", f"127.0.0.1:{daemon.port}")
         daemon.change("queue: payments.fifo", f"queue: {payments}")
@@ -168,7 +139,7 @@ async def test_fifo(tmp_path: Path, aws_endpoint: str, rig: S3Rig) -> None:
         for account, amounts in (("a", range(12)), ("b", range(12)), ("c", range(2))):
             assert [line for line in printed if line[0] == account] == [f"{account} {n}" for n in amounts]
         assert await daemon.terminate() == 0
-        assert await left(rig, payments) == 0
+        assert await counts(rig, payments) == (0, 0)
 
 
 async def test_s3(tmp_path: Path, aws_endpoint: str, rig: S3Rig) -> None:
@@ -191,7 +162,7 @@ async def test_s3(tmp_path: Path, aws_endpoint: str, rig: S3Rig) -> None:
         assert (failure["reason"], failure["batch_size"]) == ("RecordUnfit", 1)
         await daemon.until((daemon.folder / "failed.jsonl").exists, "the destination is told")
         assert await daemon.terminate() == 0
-        assert await left(rig, events) == 0
+        assert await counts(rig, events) == (0, 0)
 
 
 async def test_the_spelling_of_aws(
@@ -216,4 +187,4 @@ async def test_the_spelling_of_aws(
         assert (await given_up(daemon, "orders"))["attempts"] == 4
         assert (await read(kafka_bootstrap, failed))["requestContext"]["approximateInvokeCount"] == 4
         assert await daemon.terminate() == 0
-        assert await left(rig, invoices) == 0
+        assert await counts(rig, invoices) == (0, 0)
