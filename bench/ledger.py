@@ -184,7 +184,7 @@ class Course:
         await asyncio.sleep(self.rng.uniform(0.0, longest_s))
         workers = self.daemon.workers()
         victims = tuple(workers) if target == "daemon" else (self.rng.choice(workers),)
-        ends = [asyncio.ensure_future(_end_of(victim)) for victim in victims]
+        ends = [asyncio.ensure_future(end_of(victim)) for victim in victims]
         await asyncio.sleep(0)
         time_ns = time.monotonic_ns()
         if target == "daemon":
@@ -222,7 +222,7 @@ class Course:
         self.ledger.unlink()
 
 
-async def _end_of(process: int) -> int:
+async def end_of(process: int) -> int:
     """Give the time at which a process is seen to be gone."""
     loop = asyncio.get_running_loop()
     try:
