@@ -18,12 +18,10 @@ from aiokafka import AIOKafkaConsumer
 
 from tests.conftest import MakeTopic
 from tests.live.daemon import Daemon, produce
-from tests.live.queue_calls import counts, make_queue, redrive, send, take
+from tests.live.queue_rig import Queue, Queues, open_queues
 from tests.live.s3_rig import S3Rig, open_rig
 
 FOLDER = Path(__file__).parents[2] / "config/examples"
-#: LocalStack's account for the keys of the tests.
-ACCOUNT = "000000000000"
 
 
 class Example(Daemon):
@@ -59,6 +57,19 @@ class Example(Daemon):
         await self.until(lambda: len(self.printed(function)) >= lines, f"{function} has printed {lines} lines")
         return self.printed(function)
 
+    async def given_up(self, mapping: str) -> Mapping[str, Any]:
+        """Wait for the one failure that there is to be."""
+        line = await self.line("batch.discarded", mapping=mapping)
+        [failure] = await self.failures()
+        assert failure["id"] == line["failure"]
+        return failure
+
+
+@pytest.fixture
+async def queues(aws_endpoint: str) -> AsyncIterator[Queues]:
+    async with open_queues(aws_endpoint) as made:
+        yield made
+
 
 @pytest.fixture
 async def rig(aws_endpoint: str) -> AsyncIterator[S3Rig]:
@@ -66,18 +77,17 @@ async def rig(aws_endpoint: str) -> AsyncIterator[S3Rig]:
         yield made
 
 
+async def take(queue: Queue) -> str:
+    """Wait for one message of a queue; gives its body."""
+    answer = await queue.queues.client.receive_message(QueueUrl=queue.url, WaitTimeSeconds=20)
+    [message] = answer["Messages"]
+    return str(message["Body"])
+
+
 async def read(bootstrap: str, topic: str) -> Mapping[str, Any]:
     """Wait for the first record of a topic; gives what it says."""
     async with AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
         return dict(json.loads((await consumer.getone()).value))
-
-
-async def given_up(daemon: Example, mapping: str) -> Mapping[str, Any]:
-    """Wait for the one failure that there is to be."""
-    line = await daemon.line("batch.discarded", mapping=mapping)
-    [failure] = await daemon.failures()
-    assert failure["id"] == line["failure"]
-    return failure
 
 
 async def test_kafka(tmp_path: Path, aws_endpoint: str, kafka_bootstrap: str, topic: MakeTopic) -> None:
@@ -94,97 +104,100 @@ async def test_kafka(tmp_path: Path, aws_endpoint: str, kafka_bootstrap: str, to
         await produce(kafka_bootstrap, orders, [("k", {"kind": "offer"}), ("k", b"no JSON")])
         printed = await daemon.until_printed("orders", 250)
         assert sorted(printed) == sorted(str({"kind": "order", "n": n}) for n in range(250))
-        failure = await given_up(daemon, "orders-stream")
+        failure = await daemon.given_up("orders-stream")
         assert (failure["reason"], failure["attempts"], failure["batch_size"]) == ("RetryAttemptsExhausted", 4, 1)
         told = await read(kafka_bootstrap, failed)
         assert told["requestContext"]["condition"] == "RetriesExhausted"
         assert await daemon.terminate() == 0
 
 
-async def test_sqs(tmp_path: Path, aws_endpoint: str, rig: S3Rig) -> None:
-    invoices, failed = await make_queue(rig, VisibilityTimeout="180"), await make_queue(rig)
+async def test_sqs(tmp_path: Path, aws_endpoint: str, queues: Queues) -> None:
+    invoices, failed = await queues.make(VisibilityTimeout="180"), await queues.make()
     async with Example(tmp_path, "sqs.yaml", aws_endpoint) as daemon:
         daemon.change("127.0.0.1:9301", f"127.0.0.1:{daemon.port}")
-        daemon.change("queue: invoices  ", f"queue: {invoices}  ")
-        daemon.change("queue: invoices-failed", f"queue: {failed}")
+        daemon.change("queue: invoices  ", f"queue: {invoices.name}  ")
+        daemon.change("queue: invoices-failed", f"queue: {failed.name}")
         await daemon.check()
         await daemon.start()
         good = [{"kind": "invoice", "number": n, "amount": 5} for n in range(60)]
-        await send(rig, invoices, [{"kind": "offer"}, "no JSON", {"kind": "invoice"}, *good])
+        await invoices.send({"kind": "offer"}, "no JSON", {"kind": "invoice"}, *good)
         assert sorted(await daemon.until_printed("invoices", 60)) == sorted(f"{n} 5" for n in range(60))
-        failure = await given_up(daemon, "invoices")
+        failure = await daemon.given_up("invoices")
         assert (failure["reason"], failure["attempts"], failure["batch_size"]) == ("RetryAttemptsExhausted", 4, 1)
-        told = json.loads(await take(rig, failed))
+        told = json.loads(await take(failed))
         assert told["requestContext"]["condition"] == "RetryAttemptsExhausted"
         assert await daemon.terminate() == 0
-        assert await counts(rig, invoices) == (0, 0)
+        assert await invoices.counts() == (0, 0)
 
 
-async def test_fifo(tmp_path: Path, aws_endpoint: str, rig: S3Rig) -> None:
-    dead = await make_queue(rig, fifo=True)
-    policy = await redrive(rig, dead, 1)
-    payments = await make_queue(rig, fifo=True, VisibilityTimeout="11", RedrivePolicy=policy)
+async def test_fifo(tmp_path: Path, aws_endpoint: str, queues: Queues) -> None:
+    dead = await queues.make(fifo=True)
+    redrive = {"deadLetterTargetArn": await dead.arn(), "maxReceiveCount": 1}
+    payments = await queues.make(fifo=True, VisibilityTimeout="11", RedrivePolicy=redrive)
+    amounts = {"a": range(100, 112), "b": range(200, 212), "c": (300, 301)}
     async with Example(tmp_path, "sqs-fifo.yaml", aws_endpoint) as daemon:
         daemon.change("127.0.0.1:9301", f"127.0.0.1:{daemon.port}")
-        daemon.change("queue: payments.fifo", f"queue: {payments}")
+        daemon.change("queue: payments.fifo", f"queue: {payments.name}")
         await daemon.check()
         await daemon.start()
-        for n in range(12):
-            for account in "ab":
-                await send(rig, payments, [{"amount": n}], account)
-        await send(rig, payments, [{"amount": 0}, "no JSON"], "c")
-        assert (await take(rig, dead)) == "no JSON"
-        await send(rig, payments, [{"amount": 1}], "c")
+        for pair in zip(amounts["a"], amounts["b"], strict=True):
+            for account, amount in zip("ab", pair, strict=True):
+                await payments.send({"amount": amount}, group=account)
+        await payments.send({"amount": 300}, "no JSON", group="c")
+        assert await take(dead) == "no JSON"
+        await payments.send({"amount": 301}, group="c")
         printed = await daemon.until_printed("payments", 26)
-        for account, amounts in (("a", range(12)), ("b", range(12)), ("c", range(2))):
-            assert [line for line in printed if line[0] == account] == [f"{account} {n}" for n in amounts]
+        for account, expected in amounts.items():
+            assert [line for line in printed if line[0] == account] == [f"{account} {amount}" for amount in expected]
         assert await daemon.terminate() == 0
-        assert await counts(rig, payments) == (0, 0)
+        assert await payments.counts() == (0, 0)
 
 
-async def test_s3(tmp_path: Path, aws_endpoint: str, rig: S3Rig) -> None:
-    uploads, events = await rig.bucket(), rig.name()
+async def test_s3(tmp_path: Path, aws_endpoint: str, rig: S3Rig, queues: Queues) -> None:
+    uploads, name = await rig.bucket(), rig.name()
     async with Example(tmp_path, "s3.yaml", aws_endpoint) as daemon:
         daemon.change("127.0.0.1:9301", f"127.0.0.1:{daemon.port}")
         daemon.change("bucket: uploads", f"bucket: {uploads}")
-        daemon.change("queue: upload-events", f"queue: {events}")
+        daemon.change("queue: upload-events", f"queue: {name}")
         await daemon.check("--setup")
+        events = Queue(queues, name, await rig.url(name))
         await daemon.start()
         for key in ("in/a.csv", "in/b.txt", "out/c.csv", "in/d e+é.csv"):
-            await rig.s3.put_object(Bucket=uploads, Key=key, Body=b"x" * len(key))
-        printed = await daemon.until_printed("uploads", 2)
-        assert sorted(printed) == [
+            await rig.s3.put_object(Bucket=uploads, Key=key, Body=b"12345678")
+        assert sorted(await daemon.until_printed("uploads", 2)) == [
             f"ObjectCreated:Put s3://{uploads}/in/a.csv 8",
-            f"ObjectCreated:Put s3://{uploads}/in/d e+é.csv 12",
+            f"ObjectCreated:Put s3://{uploads}/in/d e+é.csv 8",
         ]
-        await send(rig, events, [{"hello": "world"}])
-        failure = await given_up(daemon, "uploads")
+        await events.send({"hello": "world"})
+        failure = await daemon.given_up("uploads")
         assert (failure["reason"], failure["batch_size"]) == ("RecordUnfit", 1)
         await daemon.until((daemon.folder / "failed.jsonl").exists, "the destination is told")
         assert await daemon.terminate() == 0
-        assert await counts(rig, events) == (0, 0)
+        assert await events.counts() == (0, 0)
 
 
 async def test_the_spelling_of_aws(
-    tmp_path: Path, aws_endpoint: str, kafka_bootstrap: str, topic: MakeTopic, rig: S3Rig
+    tmp_path: Path, aws_endpoint: str, kafka_bootstrap: str, topic: MakeTopic, queues: Queues
 ) -> None:
     orders, failed = await topic(), await topic()
-    invoices = await make_queue(rig, VisibilityTimeout="180")
+    invoices = await queues.make(VisibilityTimeout="180")
     async with Example(tmp_path, "cloudformation.yaml", aws_endpoint) as daemon:
         daemon.change("state: ./.headrace\n", f"state: ./.headrace\nlisten: 127.0.0.1:{daemon.port}\n")
-        daemon.change("sqs:us-east-1:123456789012:invoices\n", f"sqs:us-east-1:{ACCOUNT}:{invoices}\n")
+        daemon.change(
+            "EventSourceArn: arn:aws:sqs:us-east-1:123456789012:invoices", f"EventSourceArn: {await invoices.arn()}"
+        )
         daemon.change("127.0.0.1:9092", kafka_bootstrap)
         daemon.change("- orders\n", f"- {orders}\n")
         daemon.change("ConsumerGroupId: orders\n", f"ConsumerGroupId: {orders}\n")
         daemon.change("kafka://orders-failed", f"kafka://{failed}")
         await daemon.check()
         await daemon.start()
-        await send(rig, invoices, [{"kind": "invoice", "number": n, "amount": 5} for n in range(12)])
+        await invoices.send(*({"kind": "invoice", "number": n, "amount": 5} for n in range(12)))
         await produce(kafka_bootstrap, orders, [("k", {"n": n}) for n in range(30)])
         await produce(kafka_bootstrap, orders, [("k", b"no JSON")])
         assert sorted(await daemon.until_printed("invoices", 12)) == sorted(f"{n} 5" for n in range(12))
         assert await daemon.until_printed("orders", 30) == [str({"n": n}) for n in range(30)]
-        assert (await given_up(daemon, "orders"))["attempts"] == 4
+        assert (await daemon.given_up("orders"))["attempts"] == 4
         assert (await read(kafka_bootstrap, failed))["requestContext"]["approximateInvokeCount"] == 4
         assert await daemon.terminate() == 0
-        assert await counts(rig, invoices) == (0, 0)
+        assert await invoices.counts() == (0, 0)
