@@ -29,7 +29,7 @@ class Memory:
         self._stale = {position for position, state in states.items() if state is None}
         self._calls = count(1)
         #: Writes under way: positions, and the batches that wait for them.
-        self._writing: dict[int, tuple[Iterable[int], Sequence[Batch]]] = {}
+        self._writing: dict[int, tuple[Iterable[int], list[Batch]]] = {}
         self._failures = 0
         self._purged_s: float | None = None
         #: Why the last write failed; None when it did not.
@@ -72,8 +72,17 @@ class Memory:
 
     def _write(self, positions: Iterable[int], waiting: Sequence[Batch]) -> Remember:
         call = next(self._calls)
-        self._writing[call] = positions, waiting
+        self._writing[call] = positions, list(waiting)
         return self.again(call)
+
+    def gates(self, batch: Batch) -> bool:
+        """Let a batch wait for the newest write of one of its messages; say whether there is one under way."""
+        mine = set(batch.positions())
+        for positions, waiting in reversed(self._writing.values()):
+            if not mine.isdisjoint(positions):
+                waiting.append(batch)
+                return True
+        return False
 
     def again(self, call: int) -> Remember:
         """Write what holds now, as newer writes may have gone before a repeated one."""

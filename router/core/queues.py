@@ -105,8 +105,10 @@ class QueueEngine:
         self._live: dict[str, Batch] = {}
         #: Batches that may start as soon as there is room.
         self._ready: deque[Batch] = deque()
-        #: Batches that may not start although it is their turn: they are being stored or remembered.
+        #: Batches that may not start although it is their turn, as what they have been through is being written.
         self._gated: set[Batch] = set()
+        #: Batches that are given up, and being stored.
+        self._storing: set[Batch] = set()
         #: Batches with the function, and since when (monotonic).
         self._running: dict[str, tuple[Batch, float]] = {}
         #: Batches that the function did not take; they keep their place among those with the function.
@@ -251,6 +253,8 @@ class QueueEngine:
                 pieces.setdefault(state.piece, []).append(index)
         for piece, mine in pieces.items():
             batch = self._restored(piece, chunk, mine, now)
+            if self._memory.gates(batch):
+                self._gated.add(batch)
             self._enter(batch, now)
             self._leave_until_next_try(batch, now)
         if new:
@@ -400,7 +404,9 @@ class QueueEngine:
 
     def _offer(self, item: Batch | Deletion, now: Instant) -> None:
         """Let an item go whose turn it is: at once, or when its time has come."""
-        if isinstance(item, Deletion) or item in self._gated or self._live.get(item.id) is not item:
+        if isinstance(item, Deletion) or self._live.get(item.id) is not item:
+            return
+        if item in self._gated or item in self._storing:
             return
         if item.not_before_s > now.mono_s:
             self._agenda.at(item.not_before_s, lambda later: self._offer(item, later))
@@ -564,7 +570,7 @@ class QueueEngine:
             self._leave(behind, now)
 
     def _is_unstarted(self, batch: Batch) -> bool:
-        return batch.id not in self._running and batch not in self._gated and not batch.replays
+        return batch.id not in self._running and batch not in self._storing and not batch.replays
 
     def _leave_until_next_try(self, batch: Batch, now: Instant) -> None:
         """Let the queue hold a batch whose next try is too far away to wait for it here."""
@@ -642,7 +648,7 @@ class QueueEngine:
     def _keep(self, discard: Discard, now: Instant) -> None:
         failure = failed_batch(self._mapping, discard, now)
         keep = f.Keep(failure, discard.batch)
-        self._gated.add(discard.batch)
+        self._storing.add(discard.batch)
         self._keeping.begin(keep, discard.batch)
         self._commands.append(keep)
 
@@ -651,7 +657,7 @@ class QueueEngine:
         if entry is None:
             return
         _, batch = entry
-        self._gated.discard(batch)
+        self._storing.discard(batch)
         if batch.replays:
             self._succeed(batch, (), now)
             self._replay_moved(batch.replays, 0, failure_id)
@@ -732,7 +738,7 @@ class QueueEngine:
                 self._commands += self._leases.give_back(batch.positions())
         self._leave(unstarted, now)
         for batch in [each for each in self._live.values() if each.id not in self._running]:
-            if batch.replays and batch not in self._gated:
+            if batch.replays and batch not in self._storing:
                 self._succeed(batch, (), now)
                 self._refuse_replay(batch.replays, "the daemon is stopping")
         self._commands += [f.Cancel(batch_id, waiting_only=True) for batch_id in self._running]
