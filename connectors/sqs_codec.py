@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
+from connectors.settings import queue_name
 from router.core.model import QUEUE_RULES, UNKNOWN_TIME_MS, Batch, Chunk, FailedBatch, SourceRules
 from router.failure_record import iso_ms
 from router.ports import Codec
@@ -184,11 +185,6 @@ class SqsCodec:
                 "approximateArrivalOfLastMessage": iso_ms(failure.last_time_ms / 1000),
             }
         }
-
-
-def queue_name(queue: str) -> str:
-    """Give the name of a queue that is named by ARN, URL or name."""
-    return queue.rpartition("/" if "/" in queue else ":")[2]
 
 
 def position_of(message_id: str) -> int:

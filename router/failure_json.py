@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -14,17 +15,22 @@ from router.ports import FailureEntry
 EXACT_INTEGER: Final = 2**53
 
 
+#: Where records have no positions, they go by these members of the source's part of the failure record.
+_NAMES: Final = (("firstMessageId", "lastMessageId"), ("firstObjectKey", "lastObjectKey"))
+
+
 def to_json(entry: FailureEntry) -> dict[str, Any]:
     """Give the members of one line of `failures list`."""
     batch = entry.batch
+    first, last = _positions(entry)
     return {
         "id": batch.id,
         "mapping": batch.mapping,
         "function": batch.function,
         "shard": batch.shard,
         "reason": batch.reason.value,
-        "first_position": _position(batch.first_position),
-        "last_position": _position(batch.last_position),
+        "first_position": first,
+        "last_position": last,
         "batch_size": batch.batch_size,
         "attempts": batch.attempts,
         "error_type": batch.error.error_type if batch.error else None,
@@ -56,6 +62,14 @@ def _try(tried: Try) -> dict[str, Any]:
 
 def _error(error: FunctionError) -> dict[str, Any]:
     return {"type": error.error_type, "message": error.message, "trace": list(error.trace)}
+
+
+def _positions(entry: FailureEntry) -> tuple[int | str, int | str]:
+    for info in entry.batch_info.values():
+        for first, last in _NAMES:
+            if isinstance(info, Mapping) and first in info and last in info:
+                return str(info[first]), str(info[last])
+    return _position(entry.batch.first_position), _position(entry.batch.last_position)
 
 
 def _position(position: int) -> int | str:

@@ -16,6 +16,7 @@ from router.core import facts as f
 from router.core.describe import ShardStatus
 from router.core.model import Batch, Chunk, EventSourceMapping, FailedBatch, Instant, Outcome, Returned
 from router.errors import StoreUnavailable
+from router.failure_json import EXACT_INTEGER
 from router.ports import Codec, Invocation, Invoker, WallClock
 from router.telemetry import Log, MappingMetrics
 
@@ -288,7 +289,7 @@ class Runner:
             shard=failure.shard,
             failure=failure.id,
             reason=failure.reason.value,
-            first_position=failure.first_position,
+            first_position=failure.first_position if failure.first_position <= EXACT_INTEGER else None,
             records=failure.batch_size,
             attempts=failure.attempts,
         )

@@ -28,6 +28,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Final, assert_never
+from uuid import UUID
 
 from router.core import facts as f
 from router.core.agenda import Agenda
@@ -299,7 +300,7 @@ class QueueEngine:
             if index not in chunk.unfit:
                 (left if key in left_keys else fit).append(index)
                 continue
-            self._note("message.unfit", message=str(chunk.positions[index]), error=chunk.unfit[index])
+            self._note("message.unfit", message=_message_id(chunk.positions[index]), error=chunk.unfit[index])
             if self._mapping.maximum_retry_attempts is None:
                 left.append(index)
                 left_keys.update(() if key is None else (key,))
@@ -458,7 +459,9 @@ class QueueEngine:
     def _tell(self, batch: Batch, verdict: Verdict, plan: Plan, *, returns: bool) -> None:
         note = tell_try(batch, verdict, plan)
         if note:
-            fields = {**note.fields, "returned_to_queue": True, "retry_in_s": None} if returns else note.fields
+            fields = {**note.fields, "first_position": None, "first_message": _message_id(batch.first_position)}
+            if returns:
+                fields |= {"returned_to_queue": True, "retry_in_s": None}
             self._commands.append(f.Note(note.event, note.shard, fields))
 
     def _follow(self, batch: Batch, plan: Plan, now: Instant, *, returns: bool = False) -> None:
@@ -598,22 +601,27 @@ class QueueEngine:
     # --- deleting
 
     def _deleted(self, call: int, failed: Mapping[int, str], now: Instant) -> None:
-        self._gone(self._deletes.ended(call, failed), now)
+        gone = self._deletes.ended(call, failed, now)
+        for position in gone:
+            if self._memory.forget(position):
+                self._flush_later(now)
+        self._end_deletions(gone, now)
         if failed:
             self._not_deleted(failed, now)
 
     def _not_deleted(self, failed: Mapping[int, str], now: Instant) -> None:
-        """Try again for a while; what then comes again is run again."""
+        """Try again for a while; what is given up then runs again if it comes again."""
         self._note("message.not_deleted", messages=len(failed), error=next(iter(failed.values())))
-        wait_s, again, gone = self._deletes.retry(list(failed), self._lease_s, now)
+        wait_s, again, given_up = self._deletes.retry(list(failed), self._lease_s, now)
         self._agenda.at(now.mono_s + wait_s, lambda _: self._deletes.again(again))
-        self._gone(gone, now)
+        # What is behind it in hand may have leases that are longer, and would run before it.
+        messages = [self._hand.expect(position) for position in given_up]
+        self._leave_keys({key for each in messages if (key := each.key) is not None}, now)
+        self._end_deletions(given_up, now)
 
-    def _gone(self, positions: Sequence[int], now: Instant) -> None:
-        """Follow the end of messages: what waited for their deletion may go."""
+    def _end_deletions(self, positions: Sequence[int], now: Instant) -> None:
+        """Let messages go that are deleted or given up: what waited for that may go."""
         for position in positions:
-            if self._memory.forget(position):
-                self._flush_later(now)
             deletion = self._deletes.forget(position)
             for item in self._turns.replace(deletion) if deletion else ():
                 self._offer(item, now)
@@ -798,6 +806,11 @@ class QueueEngine:
 
 def _nothing(_: Instant) -> None:
     """Be awake: what may go on now does so by itself."""
+
+
+def _message_id(position: int) -> str:
+    """Write an identity as the UUID that it is, where messages have such ids."""
+    return str(UUID(int=position % 2**128))
 
 
 def _keys(batch: Batch) -> frozenset[bytes]:

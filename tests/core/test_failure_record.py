@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +159,10 @@ def test_what_show_prints_beside_the_list() -> None:
         }
     ]
     assert to_json_whole(entry(), None)["event"] is None
+
+
+@pytest.mark.parametrize(("kind", "first", "last"), [("SQS", "MessageId", "m"), ("S3", "ObjectKey", "in/a.csv")])
+def test_records_without_positions_go_by_their_names(kind: str, first: str, last: str) -> None:
+    info = {f"{kind}BatchInfo": {f"first{first}": f"{last}-1", f"last{first}": f"{last}-2"}}
+    shown = to_json(replace(entry(first_position=2**100), batch_info=info))
+    assert (shown["first_position"], shown["last_position"]) == (f"{last}-1", f"{last}-2")
