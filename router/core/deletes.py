@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import count
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from router.core.facts import Delete
@@ -30,6 +31,10 @@ class Deletes:
         #: Rows by position of each call under way.
         self._asked: dict[int, Mapping[int, object]] = {}
         self._failures = 0
+        #: Monotonic time of the next try after the last failure.
+        self._next_s = -inf
+        #: Monotonic time since which calls are answered; infinite while they are not.
+        self._answered_s = -inf
         #: Messages that are only to be deleted.
         self.left = 0
         #: Why the last call failed; None when it did not.
@@ -57,9 +62,10 @@ class Deletes:
             self._asked[deletes[-1].call] = rows
         return deletes
 
-    def ended(self, call: int, failed: Mapping[int, str]) -> list[int]:
+    def ended(self, call: int, failed: Mapping[int, str], now: Instant) -> list[int]:
         """Note what a call deleted, and give it; what has come again meanwhile is deleted by its new receipt."""
         self.error = None
+        self._answered_s = min(self._answered_s, now.mono_s)
         if not failed:
             self._failures = 0
         gone: list[int] = []
@@ -72,18 +78,28 @@ class Deletes:
     def failed(self, call: int, error: str) -> Mapping[int, str]:
         """Note that a call failed as a whole, and give the reason for each of its messages."""
         self.error = error
+        self._answered_s = inf
         return dict.fromkeys(self._asked.pop(call), error)
 
     def retry(self, positions: Sequence[int], lease_s: float, now: Instant) -> tuple[float, list[int], list[int]]:
-        """Give a wait, what to ask for again after it, and what is given up: a lease past its end it came again."""
-        wait_s = backoff_s(OUTAGE_BACKOFF, self._failures, self._rng)
-        self._failures += 1
+        """Give a wait, what to ask for again after it, and what is given up.
+
+        A message comes again within a lease's time of its lease's end, and is deleted by its new receipt then. One that
+        has not come by then, while the queue answers, is another reader's.
+        """
+        # Calls that fail together are one failure.
+        if now.mono_s >= self._next_s:
+            self._next_s = now.mono_s + backoff_s(OUTAGE_BACKOFF, self._failures, self._rng)
+            self._failures += 1
+        wait_s = self._next_s - now.mono_s
+        if lease_s:
+            wait_s = min(wait_s, lease_s / 2)
         again: list[int] = []
-        gone: list[int] = []
+        given_up: list[int] = []
         for position in positions:
-            in_time = now.mono_s + wait_s < self._hand.expect(position).lease_end_s + lease_s
-            (again if in_time else gone).append(position)
-        return wait_s, again, gone
+            visible_s = max(self._hand.expect(position).lease_end_s, self._answered_s)
+            (again if now.mono_s < visible_s + lease_s else given_up).append(position)
+        return wait_s, again, given_up
 
     def forget(self, position: int) -> Deletion | None:
         """Let a message go that is deleted or given up; give its Deletion when it was the last of it."""

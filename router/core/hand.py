@@ -34,6 +34,10 @@ class Message:
     def row(self) -> Any:
         return self.chunk.rows[self.index]
 
+    @property
+    def key(self) -> bytes | None:
+        return self.chunk.keys[self.index] if self.chunk.keys else None
+
 
 class Hand:
     """Messages by their identity."""
