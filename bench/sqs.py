@@ -29,7 +29,7 @@ BUCKET = "uploads"
 
 #: What everybody must have done before it counts, and after which headrace no longer takes up speed.
 _WARM_MESSAGES = 2_000
-_WARM_S = 2.0
+_WARM_S = 1.5
 
 
 def peer(name: str, endpoint: Endpoint) -> Peer:
@@ -103,7 +103,7 @@ def summary(runs: Mapping[str, Sequence[Run]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--size", type=int, default=1024, help="bytes of a body")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
