@@ -56,7 +56,7 @@ def engine_ns(batch_size: int, factor: int, chunks: list[Chunk]) -> tuple[float,
     )
     feed = StreamEngine(mapping, lambda item, batch: None, Random(1)).feed
     returned = Returned(NOT_READ)
-    facts: deque[f.Fact] = deque([f.ShardOpened("shard", "unit", -1)])
+    facts: deque[f.StreamFact] = deque([f.ShardOpened("shard", "unit", -1)])
     unread = iter(chunks)
     batches = records = 0
     now = Instant(0.0, 0.0)
