@@ -167,7 +167,7 @@ class Pool:
         while kept is not None and kept.has_room and self._waiting_suspects:
             ids = (self._waiting_suspects[0].request_id, *(running.request_id for running, _ in kept.running.values()))
             companies = self._suspects.companies
-            if len(kept.running) >= min(companies[each] for each in ids if each in companies):
+            if len(kept.running) >= min((companies[each] for each in ids if each in companies), default=1):
                 return
             self._start(self._waiting_suspects.popleft(), kept)
 
