@@ -30,6 +30,15 @@ class Phase(Enum):
     CLOSING = "closing"
 
 
+def lane_of(key: bytes, factor: int) -> int:
+    """Say which of `factor` lanes a key is of.
+
+    Retry state is stored by lane, so this must not change. Clients choose partitions by a checksum of the key, modulo
+    their number; the same checksum, modulo the lanes, would leave lanes of a partition empty, so it is mixed first.
+    """
+    return ((crc32(key) * 0x9E3779B1 & 0xFFFFFFFF) >> 16) % factor
+
+
 class ShardState:
     """Everything an engine knows of one shard."""
 
@@ -148,7 +157,7 @@ class ShardState:
         lanes: list[list[int]] = [[] for _ in range(factor)]
         keys = chunk.keys if len(kept) == len(chunk.keys) else [chunk.keys[index] for index in kept]
         for index, key in zip(kept, keys, strict=True):
-            lanes[(chunk.positions[index] if key is None else crc32(key)) % factor].append(index)
+            lanes[chunk.positions[index] % factor if key is None else lane_of(key, factor)].append(index)
         return lanes
 
     def _add_to(self, lane: Lane, chunk: Chunk, indexes: Sequence[int], now: Instant) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from zlib import crc32
 
 import pytest
@@ -9,12 +10,12 @@ import pytest
 from router.core import retry_state
 from router.core.facts import Progress
 from router.core.retry_state import Pending, PendingPiece
-from router.core.shard import Phase, ShardState
+from router.core.shard import Phase, ShardState, lane_of
 from tests.core.columns import at, batch_of, chunk_of, mapping_of
 
 
 def lane_key(number: int) -> bytes:
-    return next(key for key in (b"%d" % seed for seed in range(99)) if crc32(key) % 2 == number)
+    return next(key for key in (b"%d" % seed for seed in range(99)) if lane_of(key, 2) == number)
 
 
 LANE_0, LANE_1 = lane_key(0), lane_key(1)
@@ -47,7 +48,19 @@ def test_a_key_is_always_in_the_lane_it_hashes_to():
     shard = shard_of(parallelization_factor=4)
     shard.add(chunk_of(range(6), keys=keys), at(0))
     for number in range(4):
-        assert waiting(shard, number) == [p for p in range(6) if crc32(keys[p]) % 4 == number]
+        assert waiting(shard, number) == [p for p in range(6) if lane_of(keys[p], 4) == number]
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8, 10])
+def test_keys_that_a_checksum_brought_into_one_partition_are_spread_over_all_lanes(factor):
+    keys = [key for key in (b"key-%d" % number for number in range(4000)) if crc32(key) % 8 == 3]
+    sizes = Counter(lane_of(key, factor) for key in keys)
+    assert len(sizes) == factor
+    assert max(sizes.values()) < 2 * min(sizes.values())
+
+
+def test_lanes_of_keys_are_those_that_stored_retry_state_goes_by():
+    assert [lane_of(key, 10) for key in (b"", b"a", b"order-17", bytes(range(256)))] == [0, 3, 9, 1]
 
 
 def test_records_without_a_key_are_spread_by_position():

@@ -12,7 +12,6 @@ from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
-from zlib import crc32
 
 import pytest
 
@@ -34,6 +33,7 @@ from router.core.model import (
     Returned,
     TooLarge,
 )
+from router.core.shard import lane_of
 from router.core.streams import StreamEngine
 
 CASES = json.loads((Path(__file__).parents[1] / "vectors" / "stream-cases.json").read_text())["cases"]
@@ -198,7 +198,7 @@ def lane_keys() -> dict[int, bytes]:
     keys: dict[int, bytes] = {}
     for number in count():
         key = str(number).encode()
-        keys.setdefault(crc32(key) % 2, key)
+        keys.setdefault(lane_of(key, 2), key)
         if len(keys) == 2:
             return keys
     raise AssertionError

@@ -11,7 +11,6 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
-from zlib import crc32
 
 from router.core import facts as f
 from router.core import retry_state
@@ -30,7 +29,7 @@ from router.core.model import (
     TooLarge,
     WindowStart,
 )
-from router.core.shard import Phase
+from router.core.shard import Phase, lane_of
 from router.core.streams import StreamEngine
 
 GOOD = Returned(None)
@@ -136,7 +135,7 @@ class World:
 
     def lane_of(self, row: Row) -> int:
         factor = self.mapping.parallelization_factor
-        return (row.position if row.key is None else crc32(row.key)) % factor
+        return row.position % factor if row.key is None else lane_of(row.key, factor)
 
     def relevant(self, shard: str) -> list[Row]:
         log = self.logs[shard]
