@@ -89,6 +89,8 @@ class QueueEngine:
         """Make it; `remembered` are the texts that earlier lives of it asked to remember, by position."""
         self._mapping = mapping
         self._polling = mapping.polling
+        #: A lease that is extended covers whatever is needed of it.
+        self._needed_lease_s = 0.0 if mapping.polling.heartbeat else mapping.polling.needed_lease_s
         self._queue = queue
         self._identify = identify
         self._rng = rng
@@ -148,7 +150,8 @@ class QueueEngine:
         if self._draining:
             self._finish_if_idle()
         elif self._open and self._held is None:
-            self._commands += self._polls.wanted(self._room(), self._most(), now.mono_s)
+            patient = not (self._free_since or self._polling.maximum_concurrency)
+            self._commands += self._polls.wanted(self._room(), self._most(), now.mono_s, patient=patient)
         window_s = self._window.due_at() if self._free_since and self._held is None else None
         wake = self._agenda.wake(window_s)
         if wake:
@@ -210,7 +213,8 @@ class QueueEngine:
         size = self._mapping.batch_size
         if self._hand.bytes >= self._mapping.memory_bytes:
             return 0
-        ahead = 0 if self._polling.maximum_concurrency else min(self._pace.ahead, self._concurrency.limit * size)
+        most_ahead = 0 if self._polling.maximum_concurrency else max(self._concurrency.limit * size, 2 * RECEIVE_LIMIT)
+        ahead = min(self._pace.ahead, most_ahead)
         waiting = self._window.count + sum(batch.count for batch in self._ready)
         most = max(HAND_LIMIT, 2 * self._concurrency.limit * max(size, RECEIVE_LIMIT))
         return min(len(self._free_since) * size + ahead - waiting, most - len(self._hand))
@@ -343,6 +347,8 @@ class QueueEngine:
     def _balance(self, now: Instant) -> None:
         """Have as many free places as the limit leaves; those that were used last go first."""
         free = self._concurrency.limit - len(self._running) - len(self._refused)
+        if len(self._free_since) == free:
+            return
         while len(self._free_since) > max(0, free):
             self._free_since.pop()
         while len(self._free_since) < free:
@@ -518,7 +524,7 @@ class QueueEngine:
         """Wait for the next try of a refused batch, or for the end of its lease."""
         end_s = inf if batch.replays else self._hand.lease_end_s(batch)
         next_s = max(now.mono_s, batch.not_before_s)
-        in_time = next_s < end_s and end_s - next_s >= self._polling.needed_lease_s
+        in_time = next_s < end_s and end_s - next_s >= self._needed_lease_s
         self._agenda.at(next_s if in_time else end_s, self._refused_again(batch))
 
     def _refused_again(self, batch: Batch) -> Callable[[Instant], None]:
@@ -529,7 +535,7 @@ class QueueEngine:
             if end_s <= now.mono_s:
                 del self._refused[batch.id]
                 self._leave([batch], now)
-            elif now.mono_s >= batch.not_before_s and end_s - now.mono_s >= self._polling.needed_lease_s:
+            elif now.mono_s >= batch.not_before_s and end_s - now.mono_s >= self._needed_lease_s:
                 del self._refused[batch.id]
                 self._ready.appendleft(batch)
             else:
