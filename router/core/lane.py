@@ -74,8 +74,7 @@ class Planner:
 
     def new_id(self) -> str:
         """Make a request id (a random UUID, version 4)."""
-        digits = f"{self._rng.getrandbits(128) & ~(0xF000C << 60) | 0x40008 << 60:032x}"
-        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+        return as_uuid(self._rng.getrandbits(128) & ~(0xF000C << 60) | 0x40008 << 60)
 
     def settle(self, batch: Batch, verdict: Verdict, now: Instant) -> Plan:
         """Say what follows a try of this batch."""
@@ -159,6 +158,12 @@ class Planner:
             tries=list(batch.tries),
             replays=batch.replays,
         )
+
+
+def as_uuid(number: int) -> str:
+    """Write a number of at most 128 bits as a UUID."""
+    digits = f"{number:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _partly(failed: int, count: int) -> FunctionError:

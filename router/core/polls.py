@@ -51,13 +51,18 @@ class Polls:
         """Messages that may come."""
         return sum(limit for limit, _ in self._asked.values())
 
-    def wanted(self, room: int, most: int, now_s: float) -> list[Receive]:
-        """Ask for as many messages as there is room for beside those already asked for, at most `most` each."""
+    def wanted(self, room: int, most: int, now_s: float, *, patient: bool) -> list[Receive]:
+        """Ask for as many messages as there is room for beside those already asked for, at most `most` each.
+
+        Who is patient, because nothing would run sooner, waits until there is room for `most`: a call for one message
+        costs as much as one for ten.
+        """
         receives: list[Receive] = []
         if now_s < self.not_before_s:
             return receives
         room -= self.asked
-        while room > 0 and len(self._asked) < self._level:
+        least = most if patient else 1
+        while room >= least and len(self._asked) < self._level:
             receive = Receive(next(self._numbers), min(room, most), WAIT_S)
             self._asked[receive.poll] = receive.limit, now_s
             room -= receive.limit

@@ -28,7 +28,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Final, assert_never
-from uuid import UUID
 
 from router.core import facts as f
 from router.core.agenda import Agenda
@@ -36,7 +35,7 @@ from router.core.deletes import Deletes
 from router.core.describe import ShardStatus, failed_batch, tell_try
 from router.core.hand import Deletion, Hand
 from router.core.keeping import Keeping
-from router.core.lane import Discard, Plan, Planner
+from router.core.lane import Discard, Plan, Planner, as_uuid
 from router.core.leases import Leases
 from router.core.memory import Memory
 from router.core.model import (
@@ -304,7 +303,7 @@ class QueueEngine:
             if index not in chunk.unfit:
                 (left if key in left_keys else fit).append(index)
                 continue
-            self._note("message.unfit", message=_message_id(chunk.positions[index]), error=chunk.unfit[index])
+            self._note("message.unfit", message=as_uuid(chunk.positions[index]), error=chunk.unfit[index])
             if self._mapping.maximum_retry_attempts is None:
                 left.append(index)
                 left_keys.update(() if key is None else (key,))
@@ -465,7 +464,7 @@ class QueueEngine:
     def _tell(self, batch: Batch, verdict: Verdict, plan: Plan, *, returns: bool) -> None:
         note = tell_try(batch, verdict, plan)
         if note:
-            fields = {**note.fields, "first_position": None, "first_message": _message_id(batch.first_position)}
+            fields = {**note.fields, "first_position": None, "first_message": as_uuid(batch.first_position)}
             if returns:
                 fields |= {"returned_to_queue": True, "retry_in_s": None}
             self._commands.append(f.Note(note.event, note.shard, fields))
@@ -812,11 +811,6 @@ class QueueEngine:
 
 def _nothing(_: Instant) -> None:
     """Be awake: what may go on now does so by itself."""
-
-
-def _message_id(position: int) -> str:
-    """Write an identity as the UUID that it is, where messages have such ids."""
-    return str(UUID(int=position % 2**128))
 
 
 def _keys(batch: Batch) -> frozenset[bytes]:
