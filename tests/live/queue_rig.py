@@ -183,6 +183,11 @@ def late(seconds: float) -> Fault:
     return fault
 
 
+async def without_waiting(_request: web.Request, call: Call) -> web.StreamResponse:
+    """Receive at once: a server that does not see that its client has gone would receive for it all the same."""
+    return _said(*await call.forward(json.dumps({**call.json, "WaitTimeSeconds": 0}).encode()))
+
+
 def partly(fails: Callable[[Mapping[str, Any]], bool], code: str = "InternalError") -> Fault:
     """Do what was asked but for some entries of a batch, and say so."""
 
