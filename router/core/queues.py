@@ -235,11 +235,13 @@ class QueueEngine:
         self._lease_s = fact.lease_s
         # A queue without visibility timeout has no leases to keep.
         fresh = self._hand.take(chunk, now.mono_s + fact.lease_s if fact.lease_s else inf)
-        wanted = set(range(len(chunk.positions)) if chunk.kept is None else chunk.kept)
-        unwanted = [chunk.positions[index] for index in fresh if index not in wanted]
-        if unwanted:
-            self._deletes.add(unwanted)
-        self._admit(chunk, self._sort_out(chunk, [index for index in fresh if index in wanted], now), now)
+        if chunk.kept is not None:
+            wanted = set(chunk.kept)
+            unwanted = [chunk.positions[index] for index in fresh if index not in wanted]
+            fresh = [index for index in fresh if index in wanted]
+            if unwanted:
+                self._deletes.add(unwanted)
+        self._admit(chunk, self._sort_out(chunk, fresh, now) if chunk.unfit else fresh, now)
         self._beat_later(now)
 
     def _admit(self, chunk: Chunk, indexes: Sequence[int], now: Instant) -> None:
@@ -441,6 +443,10 @@ class QueueEngine:
         match verdict:
             case Succeeded():
                 self._failed_in_a_row = 0
+                if not batch.parts[0].chunk.keys:  # the common way: nobody waits for its turn behind it
+                    self._deletes.add(batch.positions())
+                    del self._live[batch.id]
+                    return
             case FailedWhole(error) if returns:
                 self._failed_in_a_row += 1
                 self._last_error = error.message
