@@ -430,7 +430,8 @@ class QueueEngine:
         self._pace.ended(batch.count, now.mono_s - began_s, now.mono_s)
         plan = self._planner.settle(batch, verdict, now)
         self.records_done += batch.count - plan.left
-        if isinstance(verdict, FailedWhole | NotAccepted):
+        reports = self._mapping.report_item_failures
+        if isinstance(verdict, NotAccepted) or (isinstance(verdict, FailedWhole) and not reports):
             self._concurrency.failed(now.mono_s)
         if batch.replays:
             self._settle_replay(batch, batch.replays, verdict, plan, now)

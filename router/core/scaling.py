@@ -2,8 +2,8 @@
 
 Source: AWS Lambda developer guide, "Configuring scaling behavior for SQS event source mappings": 5 batches when
 messages appear, up to 300 more a minute, 1,250 at most; function errors and throttles shrink it, successes let it
-grow; failures that the function reports itself do not. AWS publishes no rates of shrinking: a burst of errors halves
-it, at most once every few seconds, down to 2.
+grow; where the function reports its failures itself (ReportBatchItemFailures), errors do not shrink it either. AWS
+publishes no rates of shrinking: a burst of errors halves it, at most once every few seconds, down to 2.
 
 What the function can run at once is a further bound here: a batch that only waits for a worker uses up its lease.
 """
