@@ -42,12 +42,19 @@ async def set_up_s3(settings: S3Settings, function_timeout_s: float) -> list[str
     """
     async with reach_bucket(settings) as bucket:
         queue, is_new = await _queue(settings, function_timeout_s)
-        rule = _lacking(settings, queue.arn, bucket)
         may_send = lets_s3_send(queue.attributes.get("Policy"), queue.arn, settings.bucket)
-        if not may_send:
-            await _let_s3_send(settings, queue)
-        if rule:
-            await _notify(settings, bucket, rule, is_policy_new=not may_send)
+        try:
+            rule = _lacking(settings, queue.arn, bucket)
+            if not may_send:
+                await _let_s3_send(settings, queue)
+            if rule:
+                await _notify(settings, bucket, rule, is_policy_new=not may_send)
+        except SourceUnavailable as error:
+            if not is_new:
+                raise
+            raise SourceUnavailable(
+                f"{error}; the queue {settings.sqs.queue} was made before that, and stays"
+            ) from error
     what, visibility_s = describe(settings.sqs), queue.attributes["VisibilityTimeout"]
     return [
         f"{what}: {'made' if is_new else 'found'}, with a visibility timeout of {visibility_s} s",

@@ -145,6 +145,7 @@ class TestRefusals:
         assert f"rule 'headrace-uploads-{lacking.sqs.queue}' ({CREATED}, prefix 'in/', suffix '.csv', to " in reason
         assert f"rule 'theirs' (s3:ObjectCreated:Put, prefix 'i', to {arn})" in reason
         assert AMBIGUOUS in reason
+        assert reason.endswith(f"; the queue {lacking.sqs.queue} was made before that, and stays")
         assert await rig.rules(lacking.bucket) == before
         assert "Policy" not in await rig.attributes(lacking.sqs.queue)
 
