@@ -211,15 +211,19 @@ def _said(status: int, body: bytes) -> web.Response:
 
 
 class FaultyEndpoint:
-    """Passes calls on to a server, but for operations that have a fault; on a port that stays the same."""
+    """Passes calls on to a server, but for operations that have a fault; on a port that stays the same.
 
-    def __init__(self, endpoint_url: str) -> None:
+    Without `waits` receives are answered at once, so that what changes is met at once.
+    """
+
+    def __init__(self, endpoint_url: str, *, waits: bool = True) -> None:
         self._endpoint_url = endpoint_url
         self._port = free_port()
         self._http: aiohttp.ClientSession | None = None
         self._runner: web.AppRunner | None = None
-        #: By operation, in force until taken away.
-        self.faults: dict[str, Fault] = {}
+        self._usual: dict[str, Fault] = {} if waits else {"ReceiveMessage": without_waiting}
+        #: By operation, in force until mended.
+        self.faults = dict(self._usual)
         #: All that were made, in order.
         self.calls: list[Call] = []
 
@@ -229,6 +233,10 @@ class FaultyEndpoint:
 
     def made(self, operation: str) -> list[Call]:
         return [call for call in self.calls if call.operation == operation]
+
+    def mend(self) -> None:
+        """Take all faults away."""
+        self.faults = dict(self._usual)
 
     async def __aenter__(self) -> Self:
         self._http = aiohttp.ClientSession()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.daemon import Daemon
-from tests.live.queue_rig import FaultyEndpoint, Queues, add_mapping, open_queues, without_waiting
+from tests.live.queue_rig import FaultyEndpoint, Queues, add_mapping, open_queues
 
 #: Notes when a message begins and ends; in between it takes as many seconds as its body says.
 TAKING = """
@@ -160,8 +160,7 @@ async def test_a_stop_ends_what_runs_and_shows_what_waits_to_others_at_once(tmp_
     running, gathering = await queues.make(VisibilityTimeout="600"), await queues.make(VisibilityTimeout="600")
     ledger, hold = tmp_path / "ledger", tmp_path / "hold"
     hold.touch()
-    async with FaultyEndpoint(queues.endpoint_url) as endpoint, Daemon(tmp_path) as daemon:
-        endpoint.faults["ReceiveMessage"] = without_waiting
+    async with FaultyEndpoint(queues.endpoint_url, waits=False) as endpoint, Daemon(tmp_path) as daemon:
         await endpoint.come()
         daemon.function("orders", WAITING, timeout=60, environment={"LEDGER": str(ledger), "HOLD": str(hold)})
         add_mapping(daemon, "running", running.source(endpoint.url))
