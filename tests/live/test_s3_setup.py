@@ -175,7 +175,8 @@ class TestRefusals:
         before = await rig.rules(lacking.bucket)
         first, second = await refused(lacking), await refused(lacking)
         assert f"S3 bucket {lacking.bucket}: PutBucketNotificationConfiguration: InvalidArgument: " in second
-        assert first == f"{second}; the queue's policy is new and takes effect within a minute: run it again"
+        again = "; the queue's policy is new and takes effect within a minute: run it again"
+        assert first == f"{second}{again}; the queue {lacking.sqs.queue} was made before that, and stays"
         assert await rig.rules(lacking.bucket) == before
 
     async def test_a_server_that_is_away(self, lacking: S3Settings) -> None:
