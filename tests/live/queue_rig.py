@@ -226,6 +226,8 @@ class FaultyEndpoint:
         self.faults = dict(self._usual)
         #: All that were made, in order.
         self.calls: list[Call] = []
+        #: Bodies of the messages that the server has handed out, each time.
+        self.received: list[str] = []
 
     @property
     def url(self) -> str:
@@ -264,16 +266,19 @@ class FaultyEndpoint:
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         operation = request.headers.get("x-amz-target", "").rpartition(".")[2]
-        call = Call(operation, await request.read(), lambda body: self._forward(request, body))
+        call = Call(operation, await request.read(), lambda body: self._forward(request, operation, body))
         self.calls.append(call)
         fault = self.faults.get(operation)
         if fault:
             return await fault(request, call)
         return _said(*await call.forward(call.body))
 
-    async def _forward(self, request: web.Request, body: bytes) -> tuple[int, bytes]:
+    async def _forward(self, request: web.Request, operation: str, body: bytes) -> tuple[int, bytes]:
         assert self._http is not None
         kept = ("x-amz-target", "content-type", "authorization", "x-amz-date")
         headers = {name: request.headers[name] for name in kept if name in request.headers}
         async with self._http.post(f"{self._endpoint_url}{request.path}", data=body, headers=headers) as answer:
-            return answer.status, await answer.read()
+            said = await answer.read()
+        if operation == "ReceiveMessage" and answer.status == 200:
+            self.received += [message["Body"] for message in json.loads(said).get("Messages", ())]
+        return answer.status, said
