@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.live.daemon import Daemon
-from tests.live.queue_rig import FaultyEndpoint, Queues, add_mapping, open_queues
+from tests.live.queue_rig import FaultyEndpoint, Queues, add_mapping
 
 #: Notes when a message begins and ends; in between it takes as many seconds as its body says.
 TAKING = """
@@ -43,12 +42,6 @@ def handle(event, context):
             time.sleep(0.02)
         print("ended", file=ledger)
 """
-
-
-@pytest.fixture
-async def queues(aws_endpoint: str) -> AsyncIterator[Queues]:
-    async with open_queues(aws_endpoint) as made:
-        yield made
 
 
 def lines(ledger: Path) -> list[str]:

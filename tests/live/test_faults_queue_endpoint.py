@@ -16,7 +16,6 @@ from tests.live.queue_rig import (
     add_mapping,
     half_an_answer,
     late,
-    open_queues,
     page,
     partly,
     refusal,
@@ -33,12 +32,6 @@ def handle(event, context):
 SECRET = "hunter2-is-wrong"
 UNREACHABLE = "it cannot be reached; check endpoint_url, region and network"
 NOT_ACCEPTED = "the credentials are not accepted; check AWS_ACCESS_KEY_ID"
-
-
-@pytest.fixture
-async def queues(aws_endpoint: str) -> AsyncIterator[Queues]:
-    async with open_queues(aws_endpoint) as made:
-        yield made
 
 
 @pytest.fixture

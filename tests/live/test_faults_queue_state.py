@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.live.daemon import Daemon
-from tests.live.queue_rig import FaultyEndpoint, Queues, add_mapping, open_queues
+from tests.live.queue_rig import FaultyEndpoint, Queues, add_mapping
 from tests.live.test_faults_state import fill
 
 #: Notes every body, then fails for those that are poison.
@@ -22,26 +20,6 @@ def handle(event, context):
         if record["body"].startswith("poison"):
             raise ValueError("no total")
 """
-
-
-@pytest.fixture
-async def queues(aws_endpoint: str) -> AsyncIterator[Queues]:
-    async with open_queues(aws_endpoint) as made:
-        yield made
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MB."""
-    disk = tmp_path / "state"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
 
 
 def lines(ledger: Path) -> list[str]:
