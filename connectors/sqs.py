@@ -80,6 +80,9 @@ class SqsSource:
                 attributes = await client.attributes(*QueueState.NAMES)
                 self._learn(QueueState.of(attributes, describe(self._settings)))
             received = await client.receive(min(limit, _RECEIVE_LIMIT), min(ceil(wait_s), _WAIT_LIMIT_S))
+        if self._waiting:
+            # What came does not wait any more, and the next look may be a minute away.
+            self._waiting = max(0, self._waiting - len(received))
         windowed = self._settings.windowed
         return self._codec.chunk(
             self.name,

@@ -182,7 +182,7 @@ class QueueSource(Source, Protocol):
         ...
 
     def backlog(self) -> int | None:
-        """Messages that wait in the queue, about, as last looked up; None = not known."""
+        """Messages that wait in the queue, about: as last looked up, less those received since; None = not known."""
         ...
 
 

@@ -293,6 +293,18 @@ async def test_the_queues_settings_are_looked_up_now_and_then() -> None:
         assert operations(server)[2:] == ["GetQueueAttributes", "ReceiveMessage"]
 
 
+async def test_what_was_received_does_not_wait_any_more() -> None:
+    messages = [
+        {"MessageId": f"m-{n}", "ReceiptHandle": "r", "Body": "", "MD5OfBody": hashlib.md5(b"").hexdigest()}
+        for n in range(5)
+    ]
+    async with queue() as server, opened(server, look_s=3600.0) as source:
+        server.always["ReceiveMessage"] = say({"Messages": messages})
+        for left in (2, 0, 0):
+            await source.receive(10, 0.0)
+            assert source.backlog() == left
+
+
 async def test_receives_at_once_look_up_the_settings_once() -> None:
     async with queue() as server, opened(server, look_s=0.5) as source:
         await asyncio.sleep(0.5)
