@@ -32,6 +32,9 @@ _NO_QUEUE: Final = "the queue does not exist there; create it, or correct queue,
 _NO_BUCKET: Final = "the bucket does not exist there; create it, or correct bucket, region or account"
 _OTHER_REGION: Final = "the bucket is in another region; correct region"
 _CLOCK: Final = "it takes our clock for wrong; set this machine's clock"
+#: What begins the text of a refused signature when only its time is wrong (AWS General Reference, "Troubleshooting
+#: AWS Signature Version 4 errors"); the code is the same as for a wrong secret.
+_CLOCK_WORDS: Final = ("Signature expired", "Signature not yet current")
 _IN_FLIGHT: Final = "too many messages are in flight; let functions finish sooner, or lower the visibility timeout"
 #: What a refused or silent connection means.
 UNREACHABLE: Final = "it cannot be reached; check endpoint_url, region and network"
@@ -192,6 +195,8 @@ def are_credentials_refused(error: SourceUnavailable) -> bool:
 def refusal(code: str, text: str, operation: str) -> str:
     """Say what an error that a service has answered with means."""
     meaning = (_HEAD_CODES if operation == _HEAD_BUCKET else _CODES).get(code)
+    if text.startswith(_CLOCK_WORDS):
+        meaning = _CLOCK
     return f"{meaning} ({operation}: {code})" if meaning else f"{operation}: {code}: {text}"
 
 

@@ -199,6 +199,8 @@ async def test_what_failed_is_told_by_place() -> None:
 CREDENTIALS = "the credentials are not accepted; check AWS_ACCESS_KEY_ID"
 NOT_SQS = "what answers is not the service .*; check endpoint_url"
 HUNG_UP = "it closed the connection"
+EXPIRED = "Signature expired: 20261121T085500Z is now earlier than 20261121T095000Z (20261121T100500Z - 15 min.)"
+EARLY = "Signature not yet current: 20261121T110000Z is still later than 20261121T102000Z (20261121T100500Z + 15 min.)"
 
 
 @pytest.mark.parametrize(
@@ -209,6 +211,8 @@ HUNG_UP = "it closed the connection"
         (refuse(403, "AccessDeniedException"), r"the credentials do not allow this; .* \(ReceiveMessage: "),
         (refuse(403, "InvalidClientTokenId"), CREDENTIALS),
         (refuse(403, "InvalidSignatureException"), CREDENTIALS),
+        (refuse(403, "InvalidSignatureException", EXPIRED), "set this machine's clock"),
+        (refuse(403, "SignatureDoesNotMatch", EARLY), "set this machine's clock"),
         (refuse(403, "ExpiredTokenException"), CREDENTIALS),
         (refuse(403, "RequestExpired"), "set this machine's clock"),
         (refuse(400, "OverLimit"), "too many messages are in flight"),

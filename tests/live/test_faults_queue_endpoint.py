@@ -173,10 +173,11 @@ async def test_a_drain_without_an_endpoint_ends_in_bounded_time(
         (page(500, "<html>Oops</html>"), "ReceiveMessage: HTTP status 500"),
         (refusal(500, "InternalFailure", "we are\nsorry"), "ReceiveMessage: InternalFailure: we are sorry"),
         (refusal(503, "ServiceUnavailable", "later"), "ReceiveMessage: ServiceUnavailable: later"),
+        (refusal(403, "SignatureDoesNotMatch", "Signature expired: 1 is earlier than 2"), "set this machine's clock"),
         (page(200, "<html>Log in</html>"), "what answers is not the service"),
         (half_an_answer, "it closed the connection"),
     ],
-    ids=["500", "InternalFailure", "503", "page", "half"],
+    ids=["500", "InternalFailure", "503", "clock", "page", "half"],
 )
 async def test_receives_that_go_wrong_lose_nothing(
     tmp_path: Path, queues: Queues, endpoint: FaultyEndpoint, fault: Fault, said: str
