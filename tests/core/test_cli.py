@@ -462,8 +462,12 @@ def test_text_that_the_locale_cannot_show_is_no_error(stored, project):
 def at_terminal():
     """Run the command with a terminal; types `answer` once it is asked. Gives exit status and what was shown."""
 
-    # The first terminal that the leader of a session opens is the one whose Ctrl-C interrupts it.
-    command = "import os; os.open(os.ttyname(0), os.O_RDWR); " + COMMAND
+    # The first terminal that the leader of a session opens is the one whose Ctrl-C interrupts it; who started the tests
+    # in the background of a shell has told them, and so their children, to ignore it.
+    command = (
+        "import os, signal; os.open(os.ttyname(0), os.O_RDWR); "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); " + COMMAND
+    )
 
     def run(*arguments, answer=b""):
         terminal, inner = pty.openpty()
