@@ -6,7 +6,6 @@ or ends half-way, is a SourceUnavailable that says what to do.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
@@ -14,6 +13,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from connectors.aws import HUNG_UP, UNREACHABLE, Access, aws_errors, refusal
+from connectors.deadlines import Deadlines
 from connectors.http_answer import Answer, HttpError, NotHttp, TooLarge
 from connectors.http_client import HttpClient, HungUp, NoTls, ProxyRefused, Unreachable, Untrusted
 from connectors.sigv4 import Signer, host_header
@@ -70,6 +70,7 @@ class JsonClient:
         self.credentials = access.credentials
         self._target = target
         self._what = what
+        self._deadlines = Deadlines()
         url = access.endpoint_url
         try:
             self._signer = Signer(
@@ -105,7 +106,7 @@ class JsonClient:
         if self._http.closed:
             raise SourceUnavailable(f"{self._what}: it is closed")
         try:
-            async with asyncio.timeout(timeout_s):
+            with self._deadlines.within(timeout_s):
                 answer = await self._post(operation, request)
             if answer.status == _OK:
                 return decode(answer.body)
@@ -124,8 +125,12 @@ class JsonClient:
         await self._http.close()
 
     async def _post(self, operation: str, request: bytes) -> Answer:
-        with aws_errors(SourceUnavailable, self._what):
+        try:
             keys = await self.credentials.get_frozen_credentials()
+        except Exception:
+            # Only now: the context costs a call 3 us.
+            with aws_errors(SourceUnavailable, self._what):
+                raise
         return await self._http.post(
             self._signer.headers(keys, f"{self._target}.{operation}", request, time.time()), request
         )

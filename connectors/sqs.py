@@ -83,10 +83,9 @@ class SqsSource:
         if self._waiting:
             # What came does not wait any more, and the next look may be a minute away.
             self._waiting = max(0, self._waiting - len(received))
-        windowed = self._settings.windowed
+        arn, region, windowed = queue.arn, queue.region, self._settings.windowed
         return self._codec.chunk(
-            self.name,
-            [message_of(each, arn=queue.arn, region=queue.region, windowed=windowed) for each in received],
+            self.name, [message_of(each, arn=arn, region=region, windowed=windowed) for each in received]
         )
 
     async def delete(self, rows: Sequence[Any]) -> Mapping[int, str]:

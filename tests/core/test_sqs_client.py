@@ -271,6 +271,29 @@ async def test_an_answer_that_stalls_ends_in_time_and_its_connection_with_it(ans
         assert not await client.receive(10, 0)
 
 
+async def test_credentials_that_do_not_come_end_in_time() -> None:
+    class Stalling:
+        async def get_frozen_credentials(self) -> Keys:
+            await asyncio.get_running_loop().create_future()
+            return Keys()
+
+    async with http_server() as server, opened(server, call_s=0.2, credentials=Stalling()) as client:
+        with pytest.raises(SourceUnavailable, match=r"ReceiveMessage: it did not answer within 0\.2 s"):
+            await client.receive(10, 0)
+        assert not server.requests
+
+
+async def test_a_call_that_has_less_time_than_one_before_it_ends_first() -> None:
+    async with http_server() as server, opened(server, call_s=0.2) as client:
+        poll = asyncio.create_task(client.receive(10, 20))
+        await server.asked(1)
+        with pytest.raises(SourceUnavailable, match=r"it did not answer within 0\.2 s"):
+            await client.delete(receipts(1))
+        assert not poll.done()
+        poll.cancel()
+        await asyncio.wait({poll})
+
+
 async def test_a_long_poll_has_its_wait_and_the_time_of_a_call() -> None:
     async with http_server() as server, opened(server, call_s=0.1) as client:
         began_s = asyncio.get_running_loop().time()

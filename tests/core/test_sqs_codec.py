@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -47,10 +48,19 @@ def message(
     return message_of(received, arn=arn, region="eu-west-1", windowed=windowed)
 
 
-def only(row: SqsMessage) -> dict[str, Any]:
+def event_of(*messages: SqsMessage) -> bytes:
+    return CODEC.event(CODEC.chunk("orders", messages).rows)
+
+
+def only(message: SqsMessage) -> dict[str, Any]:
     record: dict[str, Any]
-    [record] = json.loads(CODEC.event([row]))["Records"]
+    [record] = json.loads(event_of(message))["Records"]
     return record
+
+
+def view_of(message: SqsMessage) -> tuple[Mapping[str, object], bytes | None]:
+    [row] = CODEC.chunk("orders", [message]).rows
+    return CODEC.view(row)
 
 
 def test_the_event_is_the_recorded_one_to_the_byte() -> None:
@@ -59,11 +69,10 @@ def test_the_event_is_the_recorded_one_to_the_byte() -> None:
         "blob": {"DataType": "Binary", "BinaryValue": "AAH+"},
         "kind": {"DataType": "String.enum", "StringValue": "größe"},
     }
-    rows = [
-        message(1, '{"total":"99.50"}', MessageAttributes=attributes, MD5OfMessageAttributes="e9e0079a"),
-        message(2),
-    ]
-    assert CODEC.event(rows).decode() == (
+    event = event_of(
+        message(1, '{"total":"99.50"}', MessageAttributes=attributes, MD5OfMessageAttributes="e9e0079a"), message(2)
+    )
+    assert event.decode() == (
         '{"Records":['
         '{"messageId":"7b0c2f5e-8a51-4c1d-9f0e-2d6a4c9b1a01","receiptHandle":"AQEBexampleHandle1==",'
         '"body":"{\\"total\\":\\"99.50\\"}",'
@@ -119,7 +128,7 @@ def test_what_the_service_leaves_out_is_empty() -> None:
 @pytest.mark.parametrize("body", ["", "5", "null", '{"a":1}', "not json {", "\t\n\r", "é世😀", '"\\'])
 def test_the_body_is_the_text_as_it_was_sent(body: str) -> None:
     assert only(message(body=body))["body"] == body
-    assert CODEC.view(message(body=body))[1] == body.encode()
+    assert view_of(message(body=body))[1] == body.encode()
 
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=60)
@@ -143,17 +152,28 @@ MESSAGES = st.builds(
 
 
 @given(st.lists(MESSAGES, min_size=1, max_size=5))
-def test_what_is_read_back_from_an_event_makes_the_same_event(rows: list[SqsMessage]) -> None:
-    event = CODEC.event(rows)
+def test_what_is_read_back_from_an_event_makes_the_same_event(messages: list[SqsMessage]) -> None:
+    event = event_of(*messages)
     chunk = CODEC.parse(event)
     assert CODEC.event(chunk.rows) == event
-    assert chunk == CODEC.chunk("orders", rows)
-    assert [CODEC.view(row) for row in chunk.rows] == [CODEC.view(row) for row in rows]
+    assert chunk == CODEC.chunk("orders", messages)
+
+
+@given(MESSAGES)
+def test_what_is_looked_at_is_the_message(message: SqsMessage) -> None:
+    members = msgspec.to_builtins(message)
+    body = members.pop("body").encode()
+    assert view_of(message) == (members, body)
+
+
+@given(st.lists(MESSAGES, max_size=5))
+def test_an_event_is_its_messages_as_json(messages: list[SqsMessage]) -> None:
+    assert event_of(*messages) == msgspec.json.encode({"Records": messages})
 
 
 @given(MESSAGES, MESSAGES)
 def test_the_size_of_a_message_is_what_it_adds_to_an_event(first: SqsMessage, second: SqsMessage) -> None:
-    added = len(CODEC.event([first, second])) - len(CODEC.event([first]))
+    added = len(event_of(first, second)) - len(event_of(first))
     assert CODEC.chunk("orders", [second]).sizes == [added]
 
 
@@ -168,8 +188,8 @@ def test_the_size_of_a_message_is_what_it_adds_to_an_event(first: SqsMessage, se
         b'{"Records":[{}]}',
         b'{"Records":{}}',
         b'{"records":{"orders-0":[]}}',
-        CODEC.event([message()]).replace(b'"aws:sqs"', b'"aws:s3"'),
-        CODEC.event([message()]).replace(b'"receiptHandle"', b'"handle"'),
+        event_of(message()).replace(b'"aws:sqs"', b'"aws:s3"'),
+        event_of(message()).replace(b'"receiptHandle"', b'"handle"'),
     ],
 )
 def test_what_is_no_event_of_a_queue_is_refused(event: bytes) -> None:
@@ -199,7 +219,7 @@ def test_the_groups_of_a_fifo_queue_are_keys_and_those_of_a_standard_queue_are_n
     rows = [message(arn=FIFO_ARN, Attributes={"MessageGroupId": name}) for name in ("cart-9", "größe")]
     chunk = CODEC.chunk("orders.fifo", rows)
     assert (chunk.shard, chunk.keys) == ("orders.fifo", [b"cart-9", "größe".encode()])
-    assert CODEC.parse(CODEC.event(rows)) == chunk
+    assert CODEC.parse(CODEC.event(chunk.rows)) == chunk
     assert not CODEC.chunk("orders", [message(Attributes={"MessageGroupId": "tenant-1"})]).keys
 
 
@@ -264,19 +284,19 @@ def test_a_report_on_ten_thousand_messages_looks_through_them_once() -> None:
     ],
 )
 def test_patterns_see_the_record_with_its_body_parsed(pattern: dict[str, Any], *, passes: bool) -> None:
-    row = message(body='{"total":7}', MessageAttributes={"tenant": {"DataType": "String", "StringValue": "acme"}})
-    assert compile_filters([json.dumps(pattern)], SQS).matches(*CODEC.view(row)) is passes
+    seen = message(body='{"total":7}', MessageAttributes={"tenant": {"DataType": "String", "StringValue": "acme"}})
+    assert compile_filters([json.dumps(pattern)], SQS).matches(*view_of(seen)) is passes
 
 
 def test_looking_at_a_row_does_not_change_it() -> None:
-    row = message()
-    before = CODEC.event([row])
-    CODEC.view(row)
-    assert CODEC.event([row]) == before
+    rows = CODEC.chunk("orders", [message()]).rows
+    before = CODEC.event(rows)
+    CODEC.view(rows[0])
+    assert CODEC.event(rows) == before
 
 
 def test_a_failed_batch_is_described_by_its_queue_and_its_ends() -> None:
-    event = CODEC.event([message(number) for number in (1, 2, 3)])
+    event = event_of(*(message(number) for number in (1, 2, 3)))
     assert CODEC.batch_info(failed_batch(shard="orders"), event) == {
         "SQSBatchInfo": {
             "batchSize": 3,
