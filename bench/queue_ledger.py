@@ -1,6 +1,6 @@
 """Kills the daemon, a worker, or the way to the queue with -9 at random moments and proves that nothing was lost.
 
-    python -m bench.queue_ledger --kind sqs|fifo|s3 [--kills N] [--seed N] [--rounds N] [--rate N] [--out DIR] [--json]
+    python -m bench.queue_ledger --kind sqs|fifo|s3 [--kills N] [--seed N] [--round N]... [--rate N] [--out DIR] [--json]
 
 Numbered messages of 40 keys flow through a real queue of LocalStack into a function that writes down every message at
 the start and at the end of its batch: bodies of a standard queue, groups of a FIFO queue, or objects that are put into
@@ -393,7 +393,7 @@ async def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     endpoint_url = endpoint()
     rng = random.Random(arguments.seed)
     out = Path(arguments.out or OUT / f"queue-ledger-{arguments.kind}-{arguments.seed}")
-    rounds = ROUNDS[arguments.kind][: arguments.rounds]
+    rounds = [ROUNDS[arguments.kind][number - 1] for number in arguments.round or range(1, 5)]
     results = []
     for number, settings in enumerate(rounds):
         kills = arguments.kills // len(rounds) + (number < arguments.kills % len(rounds))
@@ -443,7 +443,7 @@ def main() -> int:
         "--kills", type=int, default=150, help="in all; a third of them each of daemon, worker, endpoint"
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=4, choices=range(1, 5))
+    parser.add_argument("--round", type=int, action="append", choices=range(1, 5), help="1 to 4; all if not given")
     parser.add_argument("--rate", type=int, default=60, help="messages a second")
     parser.add_argument("--out", help="folder that does not exist yet (bench/out/queue-ledger-KIND-SEED)")
     parser.add_argument("--json", action="store_true")
