@@ -1,10 +1,10 @@
 """Kills the daemon, a worker, or the way to the queue with -9 at random moments and proves that nothing was lost.
 
-    python -m bench.queue_ledger --kind sqs|fifo|s3 [--kills N] [--seed N] [--round N]... [--rate N] [--out DIR] [--json]
+    python -m bench.queue_ledger --kind KIND [--kills N] [--seed N] [--round N]... [--rate N] [--out DIR] [--json]
 
 Numbered messages of 40 keys flow through a real queue of LocalStack into a function that writes down every message at
-the start and at the end of its batch: bodies of a standard queue, groups of a FIFO queue, or objects that are put into
-a bucket again and again, one byte larger each time. One message in 200 is poison. Rounds differ in partial responses,
+the start and at the end of its batch: bodies of a standard queue (KIND sqs), groups of a FIFO queue (fifo), or objects
+that are put into a bucket again and again (s3), one byte larger each time. One message in 200 is poison. Rounds differ in partial responses,
 visibility heartbeat and what else the kind has; bisect is on, and up to three retries. After the last kill the queue
 runs empty and the daemon drains; then ledger and failure store are held against the promises (`bench.queue_judge`).
 
