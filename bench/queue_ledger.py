@@ -4,9 +4,10 @@
 
 Numbered messages of 40 keys flow through a real queue of LocalStack into a function that writes down every message at
 the start and at the end of its batch: bodies of a standard queue (KIND sqs), groups of a FIFO queue (fifo), or objects
-that are put into a bucket again and again (s3), one byte larger each time. One message in 200 is poison. Rounds differ in partial responses,
-visibility heartbeat and what else the kind has; bisect is on, and up to three retries. After the last kill the queue
-runs empty and the daemon drains; then ledger and failure store are held against the promises (`bench.queue_judge`).
+that are put into a bucket again and again (s3), one byte larger each time. One message in 200 is poison. Rounds differ
+in partial responses, visibility heartbeat and what else the kind has; bisect is on, and up to three retries. After the
+last kill the queue runs empty and the daemon drains; then ledger and failure store are held against the promises
+(`bench.queue_judge`).
 
 LocalStack keeps nothing over a restart, so the endpoint that is killed is not the server but a process of its own in
 front of it, through which the daemon makes all its calls (`bench.queue_wire`). It is killed with -9 while calls are
