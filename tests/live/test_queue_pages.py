@@ -271,7 +271,7 @@ async def test_a_group_goes_on_when_its_bad_message_is_given_up(place: Place, qu
     await place.start()
     await queue.until((0, 0))
     assert place.ledger() == [[(n, 1) for n in each] for each in ([1, 2, 3, 4], [1, 2], [1], [2], [2], [3, 4])]
-    [failure] = await place.failures()
+    [failure] = await place.failures("--key", "a")
     assert (failure["batch_size"], failure["attempts"]) == (1, 2)
 
 
@@ -284,6 +284,41 @@ async def test_without_bisecting_a_batch_is_given_up_whole(place: Place, queues:
     [failure] = await place.failures()
     assert failure["batch_size"] == 3
     assert place.order() == [1, 2, 3]
+
+
+async def test_what_waits_behind_a_bad_message_is_moved_away_with_it(place: Place, queues: Queues) -> None:
+    dead = await queues.make(fifo=True)
+    redrive = {"deadLetterTargetArn": await dead.arn(), "maxReceiveCount": 1}
+    queue = await queues.make(fifo=True, VisibilityTimeout="2", RedrivePolicy=redrive)
+    await queue.send({"n": 1}, {"n": 2, "reported": 9}, {"n": 3}, group="a")
+    place.obey(queue, sqs={"hold_message_group": True}, **REPORTS)
+    await place.start()
+    await dead.until((2, 0))
+    assert place.order() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("bisect", "given_up", "order"),
+    [(False, 2, [1, 2, 3, 2, 3]), (True, 1, [1, 2, 3, 2, 3, 2, 3])],
+    ids=["whole", "bisected"],
+)
+async def test_what_was_listed_is_given_up_together_unless_it_is_bisected(
+    place: Place, queues: Queues, *, bisect: bool, given_up: int, order: list[int]
+) -> None:
+    queue = await queues.make(fifo=True, VisibilityTimeout="30")
+    await queue.send({"n": 1}, {"n": 2, "reported": 9}, {"n": 3}, group="a")
+    place.obey(
+        queue,
+        sqs={"hold_message_group": True},
+        maximum_retry_attempts=0,
+        bisect_batch_on_function_error=bisect,
+        **REPORTS,
+    )
+    await place.start()
+    await queue.until((0, 0))
+    [failure] = await place.failures()
+    assert failure["batch_size"] == given_up
+    assert place.order() == order
 
 
 # --- S3
