@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer
 
 from tests.conftest import MakeTopic
 from tests.live.daemon import Daemon, produce
-from tests.live.queue_rig import Queue, Queues, open_queues
+from tests.live.queue_rig import Queue, Queues
 from tests.live.s3_rig import S3Rig, open_rig
 
 FOLDER = Path(__file__).parents[2] / "config/examples"
@@ -63,12 +63,6 @@ class Example(Daemon):
         [failure] = await self.failures()
         assert failure["id"] == line["failure"]
         return failure
-
-
-@pytest.fixture
-async def queues(aws_endpoint: str) -> AsyncIterator[Queues]:
-    async with open_queues(aws_endpoint) as made:
-        yield made
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.live.daemon import Daemon
-from tests.live.queue_rig import Queue, Queues, add_mapping, open_queues
+from tests.live.queue_rig import Queue, Queues, add_mapping
 from tests.live.s3_rig import CREATED, S3Rig, open_rig
 
 OBEDIENT = """
@@ -69,12 +69,6 @@ class Place(Daemon):
 
     async def until_ran(self, *numbers: int) -> None:
         await self.until(lambda: self.order() == list(numbers), f"it ran {numbers}")
-
-
-@pytest.fixture
-async def queues(aws_endpoint: str) -> AsyncIterator[Queues]:
-    async with open_queues(aws_endpoint) as made:
-        yield made
 
 
 @pytest.fixture
