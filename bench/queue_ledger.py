@@ -280,10 +280,10 @@ class Course:
         """Let some time pass, then kill the daemon, one of its workers, or the endpoint; then start it again."""
         if target == "worker":
             await self.daemon.until(self.daemon.workers, "there are workers")
+        if target == "endpoint" and self._outage:
+            await self._outage
         await asyncio.sleep(self.rng.uniform(0.0, 1.5 if target == "worker" else 3.0))
         if target == "endpoint":
-            if self._outage:
-                await self._outage
             self._outage = asyncio.create_task(self._be_away(self.rng.uniform(0.1, 3.0)))
             return
         workers = self.daemon.workers()
