@@ -60,9 +60,13 @@ class Message:
     receives: int = 0
     #: Number of the last receive that gave it; 0 = none.
     receipt: int = 0
+    #: The last one that the engine heard of.
+    known_receipt: int = 0
     deleted: bool = False
     #: The engine's life in which that happened.
     deleted_life: int = 0
+    #: Was a deletion answered with a failure?
+    deletion_unsure: bool = False
     #: Does its lease end before or after what the engine can know?
     lease_unsure: bool = False
     #: Was it ever with the function?
@@ -108,6 +112,8 @@ class Life:
     refused_keeps: list[f.Keep] = field(default_factory=list)
     wakes: list[float] = field(default_factory=list)
     replaying: set[str] = field(default_factory=set)
+    #: Messages whose leases were to end at once.
+    given_back: set[int] = field(default_factory=set)
     held: bool = False
     draining: bool = False
     forced_s: float = float("inf")
@@ -194,7 +200,7 @@ class World:
             case f.Extend(call, messages, lease_s):
                 assert 1 <= len(messages) <= 10
                 assert 0 <= lease_s <= 43200
-                assert lease_s or life.draining, "given back without need"
+                self.extend_asked(messages, lease_s)
                 life.extends[call] = command
             case f.Remember(call, texts):
                 assert texts
@@ -260,13 +266,11 @@ class World:
             message.delivered = True
 
     def check_order(self, message: Message, before: Sequence[Message]) -> None:
-        """See that all earlier messages of the group are finished, or run before it in the same batch."""
-        earlier = [
-            each
-            for each in self.queue
-            if each.key == message.key and each.number < message.number and each.kept and not each.settled
-        ]
-        assert all(each in before for each in earlier), "out of order"
+        """See that all earlier messages of the group are over, deleted too, or run before it in the same batch."""
+        for each in self.queue:
+            if each.key == message.key and each.number < message.number and each.kept and each not in before:
+                assert each.settled, "out of order"
+                assert each.settled_life != self.lives, "a crash now would change the order"
 
     def check_remembered(self, batch: Batch) -> None:
         """See that what an earlier try left is durable before the next begins."""
@@ -286,6 +290,14 @@ class World:
             message = self.messages[position]
             assert message.settled or not message.kept, "deleted although it was not done"
 
+    def extend_asked(self, messages: Mapping[int, Any], lease_s: int) -> None:
+        life = self.life
+        if lease_s:
+            assert not life.given_back.intersection(messages), "extended although it was given back"
+        else:
+            assert life.draining, "given back without need"
+            life.given_back.update(messages)
+
     def keep_asked(self, failure: Any, batch: Batch) -> None:
         limit, age_s = self.mapping.maximum_retry_attempts, self.mapping.maximum_record_age_s
         messages = [self.messages[position] for position in batch.positions()]
@@ -298,6 +310,7 @@ class World:
                 assert limit is None or failure.attempts > limit
             case Reason.AGE:
                 assert age_s is not None
+                assert not batch.replays
                 assert all(each.sent_ms <= (self.now.wall_s - age_s) * 1000 for each in messages)
             case Reason.UNFIT:
                 assert limit is not None
@@ -343,7 +356,10 @@ class World:
         found = self.receivable()
         if not self.fifo:
             self.chance.shuffle(found)
-        self.feed(f.Received(poll, self.page(found[:limit]), self.lease_s))
+        chunk = self.page(found[:limit])
+        for message in found[:limit]:
+            message.known_receipt = message.receipt
+        self.feed(f.Received(poll, chunk, self.lease_s))
 
     def page(self, messages: Sequence[Message]) -> Chunk:
         rows = []
@@ -364,21 +380,23 @@ class World:
         message.lease_unsure = True
 
     def delete(self, row: Row) -> bool:
-        """Delete by receipt; say whether it worked. A stale receipt may look as if it had."""
+        """Delete by receipt; say whether the answer is that it worked, as it may be for a stale receipt too."""
         message = self.messages[row.position]
-        if message.deleted:
-            return True
         if row.receipt == message.receipt:
             if message in self.queue:
                 self.queue.remove(message)
             message.deleted, message.deleted_life = True, self.lives
-            return True
-        self.runs_again(row.position)
-        return self.chance.random() < 0.5
+        elif not message.deleted:
+            if self.chance.random() < 0.5:
+                return False
+            if message.known_receipt != message.receipt:
+                self.runs_again(row.position)
+        return True
 
     def runs_again(self, position: int) -> None:
         """Note that a message may be run again although it is finished, with its attempts forgotten."""
         message = self.messages[position]
+        message.deletion_unsure = True
         if message.settled_life is not None:
             message.settled_life = None
             self.forgotten += 1
@@ -649,7 +667,8 @@ class World:
             assert life.receives
             assert leftovers(self.engine) == []
             for position in self.texts.keys() - self.moved:
-                assert self.messages[position].deleted_life < self.lives, "it is remembered for ever"
+                message = self.messages[position]
+                assert message.deleted_life < self.lives or message.deletion_unsure, "it is remembered for ever"
             assert self.engine.why_stuck() is None
             [status] = self.engine.status(self.now)
             assert (status.in_flight, status.refusals, status.oldest_ms) == (0, 0, None)
