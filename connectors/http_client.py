@@ -129,10 +129,13 @@ class HttpClient:
         return answer
 
     def _take_kept(self) -> _Connection | None:
+        """Take the connection that was used last, and end those that nobody has needed for too long."""
         oldest_s = asyncio.get_running_loop().time() - self._keep_s
+        while self._kept and self._kept[0].kept_since_s <= oldest_s:
+            self._kept.pop(0).end()
         while self._kept:
             connection = self._kept.pop()
-            if connection.kept_since_s > oldest_s and not connection.is_ending:
+            if not connection.is_ending:
                 return connection
             connection.end()
         return None

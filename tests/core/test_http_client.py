@@ -44,6 +44,16 @@ async def test_connections_are_as_many_as_calls_at_once_and_the_last_used_is_use
         assert len({request.connection for request in server.requests[6:]}) == 1
 
 
+async def test_connections_that_a_burst_has_left_end_while_others_are_used() -> None:
+    async with http_server(*[say({})] * 50) as server, opened(server, keep_s=0.05) as client:
+        await asyncio.gather(*(post(client) for _ in range(5)))
+        assert len(client._kept) == 5
+        while len(client._kept) > 1:
+            await post(client)
+            server.script.append(say({}))
+        assert server.connections == 5
+
+
 async def test_a_request_is_sent_as_it_stands() -> None:
     async with http_server(say({})) as server, opened(server) as client:
         await client.post({"host": "example", "x-name": "value"}, b"{\r\n\r\n}")
