@@ -31,7 +31,7 @@ import msgspec
 from connectors.s3_key import read_key
 from connectors.settings import S3Settings, queue_name
 from connectors.sqs_codec import SqsCodec, SqsMessage, position_of, sent_ms
-from router.core.model import QUEUE_RULES, UNKNOWN_TIME_MS, Batch, Chunk, FailedBatch, SourceRules
+from router.core.model import QUEUE_RULES, UNKNOWN_TIME_MS, Batch, Chunk, FailedBatch, Part, SourceRules
 from router.failure_record import iso_ms
 
 _TEST_EVENT: Final = "s3:TestEvent"
@@ -134,8 +134,8 @@ class S3Codec:
         types = [event.removeprefix("s3:") for event in settings.events]
         self._types = frozenset(types)
         self._families = tuple(name[:-1] for name in types if name.endswith("*"))
-        #: Request id and size of the batch that was last reported on, and what its records' names stand for.
-        self._reported: tuple[str, int] = ("", 0)
+        #: The parts of the batch that was last reported on, and what its records' names stand for.
+        self._reported: Sequence[Part] = ()
         self._named: dict[str, int | None] = {}
 
     def chunk(self, shard: str, messages: Sequence[SqsMessage]) -> Chunk:
@@ -209,9 +209,8 @@ class S3Codec:
 
     def identify(self, item: object, batch: Batch) -> int | None:
         """Take the sequencer of a record, or its key as in the event, where that names one message and no other."""
-        reported = batch.id, batch.count
-        if reported != self._reported:
-            self._reported, self._named = reported, _names(batch)
+        if batch.parts is not self._reported:
+            self._reported, self._named = batch.parts, _names(batch)
         return self._named.get(item) if isinstance(item, str) else None
 
     def view(self, row: S3Row) -> tuple[Mapping[str, object], bytes | None]:

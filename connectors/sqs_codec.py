@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, Protocol
 import msgspec
 
 from connectors.settings import queue_name
-from router.core.model import QUEUE_RULES, UNKNOWN_TIME_MS, Batch, Chunk, FailedBatch, SourceRules
+from router.core.model import QUEUE_RULES, UNKNOWN_TIME_MS, Batch, Chunk, FailedBatch, Part, SourceRules
 from router.failure_record import iso_ms
 from router.ports import Codec
 
@@ -137,8 +137,8 @@ class SqsCodec:
     rules: SourceRules = QUEUE_RULES
 
     def __init__(self) -> None:
-        #: Messages of the batch that was last reported on, by id; a report may name each of 10,000.
-        self._reported = ""
+        #: The parts of the batch that was last reported on, and its messages by id: a report may name each of 10,000.
+        self._reported: Sequence[Part] = ()
         self._positions: Mapping[str, int] = {}
 
     def event(self, rows: Sequence[SqsRow]) -> bytes:
@@ -170,8 +170,8 @@ class SqsCodec:
 
     def identify(self, item: object, batch: Batch) -> int | None:
         """Take the `messageId` of a message in the batch."""
-        if batch.id != self._reported:
-            self._reported = batch.id
+        if batch.parts is not self._reported:
+            self._reported = batch.parts
             self._positions = {row.message_id: position_of(row.message_id) for row in batch.rows()}
         return self._positions.get(item) if isinstance(item, str) else None
 

@@ -460,6 +460,7 @@ class TestIdentify:
         assert codec.identify("03", batch_of(self.CHUNK, [1, 3], "second")) is None
         assert codec.identify("03", batch_of(self.CHUNK, [3], "second")) == 4
         assert codec.identify("01", batch_of(self.CHUNK, [1, 3], "second")) is None
+        assert codec.identify("01", batch_of(self.CHUNK, [0, 3], "second")) == 1
 
     def test_a_sequencer_that_is_no_text_names_nothing(self) -> None:
         chunk = read(body(record(sequencer=[])))

@@ -269,6 +269,16 @@ def test_a_report_on_ten_thousand_messages_looks_through_them_once() -> None:
     assert [codec.identify(names[0], batch), batch.looks, other.looks] == [0, 2, 1]
 
 
+def test_what_comes_again_under_one_request_id_with_other_messages_is_looked_through_anew() -> None:
+    codec = SqsCodec()
+    first, second = (message(number) for number in range(2))
+    codec.identify("", batch_of("piece", [first]))
+    batch = batch_of("piece", [first, second])
+    assert codec.identify(second.message_id, batch) == position_of(second.message_id)
+    batch.parts, batch.count = batch.select([1]), 1
+    assert codec.identify(first.message_id, batch) is None
+
+
 @pytest.mark.parametrize(
     ("pattern", "passes"),
     [
