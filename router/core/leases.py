@@ -1,7 +1,8 @@
-"""Leases that are made longer, or given up, on purpose."""
+"""Leases that are made longer, or given up, on purpose: a few calls at once, however many messages are in hand."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import count
 from math import ceil, inf
@@ -13,8 +14,11 @@ from router.core.model import Instant
 
 #: Longest lease (Amazon SQS quotas: 12 hours).
 LONGEST_S: Final = 43200
-#: What has used up this share of its lease is extended.
-_USED_UP: Final = 1 / 3
+#: Calls under way at once: each takes a connection.
+AT_ONCE: Final = 16
+#: What has used up this share of its lease is extended: half of the time between two beats, so that each message has
+#: two chances.
+_USED_UP: Final = 1 / 6
 
 
 class Leases:
@@ -23,38 +27,45 @@ class Leases:
     def __init__(self, hand: Hand) -> None:
         self._hand = hand
         self._calls = count(1)
+        #: Rows by position that wait for their call, and how long their leases are to be.
+        self._waiting: deque[tuple[Mapping[int, object], int]] = deque()
         #: Rows by position of each call under way, and when (monotonic) the leases end if it succeeds.
         self._asked: dict[int, tuple[Mapping[int, object], float]] = {}
+        #: What waits or is under way.
+        self._positions: set[int] = set()
 
     def __bool__(self) -> bool:
-        return bool(self._asked)
+        return bool(self._asked or self._waiting)
 
-    def extend(self, positions: Sequence[int], lease_s: float, now: Instant) -> list[Extend]:
-        """Let the leases of messages in hand end this long from now."""
+    def extend(self, positions: Sequence[int], lease_s: float) -> None:
+        """Let the leases of messages in hand, which may be let go then, end this long from when it is asked for."""
         whole_s = min(ceil(lease_s), LONGEST_S)
-        return self._call(positions, whole_s, now.mono_s + whole_s)
+        for at in range(0, len(positions), CALL_LIMIT):
+            self._waiting.append((self._hand.rows(positions[at : at + CALL_LIMIT]), whole_s))
+        self._positions.update(positions)
 
-    def give_back(self, positions: Sequence[int]) -> list[Extend]:
+    def give_back(self, positions: Sequence[int]) -> None:
         """Let the queue show messages again at once."""
-        return self._call(positions, 0, -inf)
+        self.extend(positions, 0)
 
-    def beat(self, lease_s: float, now: Instant) -> list[Extend]:
-        """Extend what waits or runs, as far as it has used up a third of its lease."""
+    def beat(self, lease_s: float, now: Instant) -> None:
+        """Extend what waits or runs, as far as it has used up some of its lease and is not being extended."""
         old_s = now.mono_s + lease_s * (1 - _USED_UP)
         due = [position for position, each in self._hand if each.deletion is None and each.lease_end_s <= old_s]
-        return self.extend(due, lease_s, now)
+        self.extend([position for position in due if position not in self._positions], lease_s)
 
-    def _call(self, positions: Sequence[int], lease_s: int, until_s: float) -> list[Extend]:
+    def wanted(self, now: Instant) -> list[Extend]:
+        """Ask for what waits, as far as calls may be under way."""
         extends: list[Extend] = []
-        for at in range(0, len(positions), CALL_LIMIT):
-            rows = self._hand.rows(positions[at : at + CALL_LIMIT])
+        while self._waiting and len(self._asked) < AT_ONCE:
+            rows, lease_s = self._waiting.popleft()
             extends.append(Extend(next(self._calls), rows, lease_s))
-            self._asked[extends[-1].call] = rows, until_s
+            self._asked[extends[-1].call] = rows, now.mono_s + lease_s if lease_s else -inf
         return extends
 
     def ended(self, call: int, failed: Mapping[int, str]) -> None:
         """Note what a call has extended, as far as it is still in hand by that receipt."""
-        rows, until_s = self._asked.pop(call)
+        rows, until_s = self._end(call)
         for position, row in rows.items():
             message = self._hand.get(position)
             if message and message.row is row and position not in failed:
@@ -62,5 +73,10 @@ class Leases:
 
     def failed(self, call: int) -> int:
         """Note that a call failed as a whole, and count its messages."""
-        rows, _ = self._asked.pop(call)
+        rows, _ = self._end(call)
         return len(rows)
+
+    def _end(self, call: int) -> tuple[Mapping[int, object], float]:
+        rows, until_s = self._asked.pop(call)
+        self._positions.difference_update(rows)
+        return rows, until_s

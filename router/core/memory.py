@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import count
+from itertools import count, islice
 from typing import TYPE_CHECKING, Final
 
 from router.core.facts import Remember
@@ -14,6 +14,9 @@ from router.core.model import OUTAGE_BACKOFF, Batch, Instant
 if TYPE_CHECKING:
     from random import Random
 
+#: States of one mapping that are remembered. Far more than a queue holds of messages that keep failing: what it has
+#: moved to its dead-letter queue never comes again, which nobody tells us.
+MOST: Final = 100_000
 _PURGE_S: Final = 3600.0
 
 
@@ -52,11 +55,19 @@ class Memory:
         for piece in pieces:
             next_s = now.wall_s + max(0.0, piece.not_before_s - now.mono_s)
             state = MessageState(piece.id, piece.attempts, next_s, piece.backoff_s, now.wall_s)
-            mine = piece.positions()
-            self._states.update(dict.fromkeys(mine, state))
-            positions += mine
+            for position in piece.positions():
+                self._states.pop(position, None)  # the newest are last
+                self._states[position] = state
+                positions.append(position)
         self._stale.difference_update(positions)
-        return self._write(positions, waiting)
+        return self._write(positions + self._forget_oldest(), waiting)
+
+    def _forget_oldest(self) -> list[int]:
+        """Forget what is beyond MOST; give its positions, for their texts to be deleted."""
+        oldest = list(islice(self._states, max(0, len(self._states) - MOST)))
+        for position in oldest:
+            del self._states[position]
+        return oldest
 
     def forget(self, position: int) -> bool:
         """Forget a message with the next `flush`; say whether it is the first to wait for that."""

@@ -2,8 +2,8 @@
 
 Source: AWS Lambda developer guide, SQS scaling: 5 pollers, fewer (down to 2) on an idle queue unless a maximum
 concurrency is set; and long polls of 20 s. A receive brings 10 messages at most (Amazon SQS quotas). Full answers mean
-that there is more: one receive more at once, up to what there is room for. A queue that answers with nothing at once,
-although it was asked to wait, is asked less and less often, up to once a second for each receive.
+that there is more: one receive more at once, up to what there is room for. A queue that answers with nothing new at
+once, although it was asked to wait, is asked less and less often, up to once a second for each receive.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ RECEIVE_LIMIT: Final = 10
 WAIT_S: Final = 20.0
 START: Final = 5
 FLOOR: Final = 2
+#: Receives under way at once, at most: each takes a connection.
+MOST: Final = 64
 #: An empty answer that came sooner was not waited for.
 _HASTE_S: Final = 1.0
 _HASTE_BACKOFF: Final = Backoff(base_s=0.05, cap_s=1.0, jitter=0.0)
@@ -70,14 +72,14 @@ class Polls:
         return receives
 
     def received(self, poll: int, messages: int, now_s: float) -> bool:
-        """Note the end of a receive; say whether it waited in vain."""
+        """Note the end of a receive, and how many new messages it brought; say whether it waited in vain."""
         limit, asked_s = self._asked.pop(poll)
         self._failures = 0
         self.error = None
         if messages:
             self._hasty = 0
             if messages >= limit:
-                self._level = max(self._level, len(self._asked) + 2)
+                self._level = min(max(self._level, len(self._asked) + 2), MOST)
             return False
         self._level = max(self._floor, min(self._level, len(self._asked) + 1) - 1)
         if now_s - asked_s >= _HASTE_S:

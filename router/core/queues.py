@@ -75,6 +75,8 @@ HELD_BATCHES: Final = 200
 HAND_LIMIT: Final = 1000
 #: How long, past the deadline of a drain, killed invocations and the last calls may take.
 FORCE_S: Final = 5.0
+#: Batches whose leases end while they wait for a worker are looked for at most this often.
+LAPSE_S: Final = 1.0
 #: What is remembered of finished messages is forgotten together, this often.
 FORGET_S: Final = 1.0
 
@@ -99,6 +101,8 @@ class QueueEngine:
         )
         self._polls = Polls(mapping.polling, rng)
         self._concurrency = Concurrency(mapping.polling)
+        #: Has the window got messages with ranks since it was sorted?
+        self._is_unsorted = False
         self._pace = Pace()
         self._hand = Hand()
         self._lease_s = 0.0
@@ -113,14 +117,14 @@ class QueueEngine:
         self._storing: set[Batch] = set()
         #: Batches with the function, and since when (monotonic).
         self._running: dict[str, tuple[Batch, float]] = {}
+        #: Monotonic time at which `_take_back` looks next at what is with the function.
+        self._lapse_s = inf
         #: Batches that the function did not take; they keep their place among those with the function.
         self._refused: dict[str, Batch] = {}
         #: Since when each place that is free has been free, longest first: the batching window runs from there.
         self._free_since: deque[float] = deque()
         self._keeping: Keeping[Batch] = Keeping(rng)
         self._replays = Replays()
-        #: Replays whose records have a place of their own.
-        self._elsewhere: set[str] = set()
         self._deletes = Deletes(self._hand, rng)
         self._leases = Leases(self._hand)
         self._beats = False
@@ -146,6 +150,7 @@ class QueueEngine:
         self._agenda.run_due(now)
         self._start(now)
         self._commands += self._deletes.wanted()
+        self._commands += self._leases.wanted(now)
         if self._draining:
             self._finish_if_idle()
         elif self._open and self._held is None:
@@ -226,15 +231,15 @@ class QueueEngine:
 
     def _received(self, fact: f.Received, now: Instant) -> None:
         chunk = fact.chunk
-        if self._polls.received(fact.poll, len(chunk.positions), now.mono_s):
-            self._concurrency.idled()
-        if self._polls.not_before_s > now.mono_s:
-            self._agenda.at(self._polls.not_before_s, _nothing)
         if self._memory.purge(now):
             self._flush_later(now)
         self._lease_s = fact.lease_s
         # A queue without visibility timeout has no leases to keep.
         fresh = self._hand.take(chunk, now.mono_s + fact.lease_s if fact.lease_s else inf)
+        if self._polls.received(fact.poll, len(fresh), now.mono_s):
+            self._concurrency.idled()
+        if self._polls.not_before_s > now.mono_s:
+            self._agenda.at(self._polls.not_before_s, _nothing)
         if chunk.kept is not None:
             wanted = set(chunk.kept)
             unwanted = [chunk.positions[index] for index in fresh if index not in wanted]
@@ -265,8 +270,7 @@ class QueueEngine:
             self._leave_until_next_try(batch, now)
         if new:
             self._window.add(Part(chunk, new), now.mono_s)
-            if chunk.ranks:
-                self._sort_window(now)
+            self._is_unsorted = self._is_unsorted or bool(chunk.ranks)
 
     def _restored(self, piece: str, chunk: Chunk, indexes: Sequence[int], now: Instant) -> Batch:
         states = [state for index in indexes if (state := self._memory.get(chunk.positions[index]))]
@@ -385,6 +389,9 @@ class QueueEngine:
         self._window.completed(self._free_since[0])
         if self._window.trigger(now.mono_s) is None:
             return None
+        if self._is_unsorted:
+            self._is_unsorted = False
+            self._sort_window(now)
         parts, records = self._window.cut()
         batch = Batch(self._planner.new_id(), self._queue, 0, parts, records)
         self._live[batch.id] = batch
@@ -393,9 +400,13 @@ class QueueEngine:
 
     def _has_leases(self, batch: Batch, now: Instant) -> bool:
         """Leave messages to the queue whose leases have ended before they could run; say whether some are left."""
-        lapsed = () if batch.replays else self._hand.lapsed(batch, now.mono_s)
-        if not lapsed:
+        if batch.replays:
             return True
+        end_s = self._hand.lease_end_s(batch)
+        if end_s > now.mono_s:
+            self._expect_lapse(end_s, now)
+            return True
+        lapsed = self._hand.lapsed(batch, now.mono_s)
         if len(lapsed) == batch.count or _keys(batch):
             self._leave([batch], now)
             return False
@@ -404,6 +415,21 @@ class QueueEngine:
         alive = sorted(set(range(batch.count)).difference(lapsed))
         batch.parts, batch.count = batch.select(alive), len(alive)
         return True
+
+    def _expect_lapse(self, end_s: float, now: Instant) -> None:
+        if end_s < self._lapse_s:
+            self._lapse_s = max(end_s, now.mono_s + LAPSE_S)
+            self._agenda.at(self._lapse_s, self._take_back)
+
+    def _take_back(self, now: Instant) -> None:
+        """Take batches back whose leases end while they still wait for a worker: the queue gives them to others."""
+        self._lapse_s = inf
+        for batch_id, (batch, _) in self._running.items():
+            end_s = inf if batch.replays else self._hand.lease_end_s(batch)
+            if end_s > now.mono_s:
+                self._expect_lapse(end_s, now)
+            else:
+                self._commands.append(f.Cancel(batch_id, waiting_only=True))
 
     def _enter(self, batch: Batch, now: Instant) -> None:
         self._live[batch.id] = batch
@@ -451,11 +477,11 @@ class QueueEngine:
             case FailedWhole(error) if returns:
                 self._failed_in_a_row += 1
                 self._last_error = error.message
-            case NotAccepted():
+            case NotAccepted() if not self._draining:
                 self._refused[batch.id] = batch
                 self._await_refused(batch, now)
                 return
-            case Stopped():
+            case NotAccepted() | Stopped():
                 self._stopped(batch, now)
                 return
         self._follow(batch, plan, now, returns=returns)
@@ -516,12 +542,12 @@ class QueueEngine:
             self._offer(item, now)
 
     def _stopped(self, batch: Batch, now: Instant) -> None:
-        """Follow an invocation that was ended from outside: as if it had not been tried."""
+        """Follow an invocation that was ended from outside, or refused at the end: as if it had not been tried."""
         if not self._draining:
             self._offer(batch, now)
             return
         if not self._forced:
-            self._commands += self._leases.give_back(batch.positions())
+            self._leases.give_back(batch.positions())
         self._leave([batch], now)
 
     # --- batches that were refused
@@ -585,7 +611,10 @@ class QueueEngine:
             self._leave(behind, now)
 
     def _is_unstarted(self, batch: Batch) -> bool:
-        return batch.id not in self._running and batch not in self._storing and not batch.replays
+        return self._waits(batch) and not batch.replays
+
+    def _waits(self, batch: Batch) -> bool:
+        return batch.id not in self._running and batch not in self._storing
 
     def _leave_until_next_try(self, batch: Batch, now: Instant) -> None:
         """Let the queue hold a batch whose next try is too far away to wait for it here."""
@@ -594,7 +623,7 @@ class QueueEngine:
             return
         lapses = not self._polling.heartbeat and batch.not_before_s >= self._hand.lease_end_s(batch)
         if lapses or len(self._live) - len(self._running) > HELD_BATCHES:
-            self._commands += self._leases.extend(batch.positions(), wait_s, now)
+            self._leases.extend(batch.positions(), wait_s)
             self._leave([batch], now)
 
     def _not_extended(self, messages: int, error: str) -> None:
@@ -607,7 +636,7 @@ class QueueEngine:
 
     def _beat(self, now: Instant) -> None:
         self._beats = False
-        self._commands += self._leases.beat(self._lease_s, now)
+        self._leases.beat(self._lease_s, now)
         self._beat_later(now)
 
     # --- deleting
@@ -702,8 +731,6 @@ class QueueEngine:
             self._commands.append(stopping(failure_id))
             return
         self._replays.begin(request, 1)
-        if request.elsewhere:
-            self._elsewhere.add(failure_id)
         indexes = range(len(chunk.positions))
         batch = Batch(self._planner.new_id(), self._queue, 0, [Part(chunk, indexes)], len(indexes))
         batch.replays = failure_id
@@ -712,17 +739,18 @@ class QueueEngine:
     def _settle_replay(self, batch: Batch, failure_id: str, verdict: Verdict, plan: Plan, now: Instant) -> None:
         """Follow a try of a stored failure, which has no queue to go back to."""
         self._tell(batch, verdict, plan, returns=False)
-        if isinstance(verdict, FailedWhole) and len(plan.again) < 2 and failure_id in self._elsewhere:
-            self._succeed(batch, (), now)
-            self._refuse_replay(failure_id, f"{verdict.error.error_type}: {verdict.error.message}", failed=True)
-        elif self._returns(verdict, plan) and isinstance(verdict, FailedWhole):
+        if self._replays.is_refused(failure_id):
+            self._drop_replay(failure_id, now)
+        elif isinstance(verdict, FailedWhole) and len(plan.again) < 2 and self._replays.has_place(failure_id):
+            reason = f"{verdict.error.error_type}: {verdict.error.message}"
+            self._refuse_replay(f.ReplayRefused(failure_id, reason, failed=True), now)
+        elif isinstance(verdict, FailedWhole) and self._returns(verdict, plan):
             discard = Discard(batch, Reason.RETRIES, verdict.error, verdict.responded, verdict.function_error)
             self._keep(discard, now)
         elif plan.discard:
             self._keep(plan.discard, now)
         elif plan.again and self._draining:
-            self._succeed(batch, (), now)
-            self._refuse_replay(failure_id, "the daemon is stopping")
+            self._refuse_replay(stopping(failure_id), now)
         elif isinstance(verdict, NotAccepted):
             self._refused[batch.id] = batch
             self._await_refused(batch, now)
@@ -731,17 +759,21 @@ class QueueEngine:
             self._replay_moved(failure_id, len(plan.again))
 
     def _replay_moved(self, failure_id: str, pieces: int, new_failure: str | None = None) -> None:
-        if failure_id not in self._replays:
-            return  # it was refused while other pieces of it still ran
         over = self._replays.replaced(failure_id, pieces, new_failure)
         if over:
-            self._elsewhere.discard(failure_id)
             self._commands.append(over)
 
-    def _refuse_replay(self, failure_id: str, reason: str, *, failed: bool = False) -> None:
-        if self._replays.abandon([failure_id]):
-            self._elsewhere.discard(failure_id)
-            self._commands.append(f.ReplayRefused(failure_id, reason, failed))
+    def _refuse_replay(self, refused: f.ReplayRefused, now: Instant) -> None:
+        """End a replay: now, or with those of its batches that are with the function or being stored."""
+        self._replays.refuse(refused)
+        self._drop_replay(refused.failure_id, now)
+
+    def _drop_replay(self, failure_id: str, now: Instant) -> None:
+        for batch in [each for each in self._live.values() if each.replays == failure_id]:
+            if self._waits(batch):
+                self._refused.pop(batch.id, None)
+                self._succeed(batch, (), now)
+                self._replay_moved(failure_id, 0)
 
     # --- stopping
 
@@ -749,18 +781,16 @@ class QueueEngine:
         self._draining = True
         self._commands += self._polls.stop()
         waiting = [part.chunk.positions[index] for part in self._window.drain() for index in part.indexes]
-        self._commands += self._leases.give_back(waiting)
+        self._leases.give_back(waiting)
         self._hand.let_go(waiting)
-        self._refused.clear()
         unstarted = [batch for batch in self._live.values() if self._is_unstarted(batch)]
         for batch in unstarted:
             if not batch.durable:
-                self._commands += self._leases.give_back(batch.positions())
+                self._leases.give_back(batch.positions())
         self._leave(unstarted, now)
-        for batch in [each for each in self._live.values() if each.id not in self._running]:
-            if batch.replays and batch not in self._storing:
-                self._succeed(batch, (), now)
-                self._refuse_replay(batch.replays, "the daemon is stopping")
+        replays = [batch.replays for batch in self._live.values() if batch.replays and self._waits(batch)]
+        for failure_id in dict.fromkeys(replays):
+            self._refuse_replay(stopping(failure_id), now)
         self._commands += [f.Cancel(batch_id, waiting_only=True) for batch_id in self._running]
         self._agenda.at(now.mono_s + within_s, self._force)
 

@@ -13,6 +13,8 @@ class _Running:
     request: ReplayRequested
     left: int
     new_failures: list[str] = field(default_factory=list)
+    #: How it ends when its last batch is over, if not as replayed.
+    refused: ReplayRefused | None = None
 
 
 class Replays:
@@ -23,13 +25,28 @@ class Replays:
         #: Requests whose shard is not open here, and until when (monotonic) they wait.
         self._parked: list[tuple[ReplayRequested, float]] = []
 
+    def __len__(self) -> int:
+        return len(self._running) + len(self._parked)
+
     def __contains__(self, failure_id: str) -> bool:
         return failure_id in self._running or any(request.failure_id == failure_id for request, _ in self._parked)
 
     def begin(self, request: ReplayRequested, batches: int) -> None:
         self._running[request.failure_id] = _Running(request, batches)
 
-    def replaced(self, failure_id: str, pieces: int, new_failure: str | None = None) -> Replayed | None:
+    def has_place(self, failure_id: str) -> bool:
+        """Say whether its records have a place of their own."""
+        return self._running[failure_id].request.elsewhere
+
+    def refuse(self, refused: ReplayRefused) -> None:
+        """Let a replay end so when its last batch is over; the first reason counts."""
+        replay = self._running[refused.failure_id]
+        replay.refused = replay.refused or refused
+
+    def is_refused(self, failure_id: str) -> bool:
+        return self._running[failure_id].refused is not None
+
+    def replaced(self, failure_id: str, pieces: int, new_failure: str | None = None) -> Replayed | ReplayRefused | None:
         """Note that one batch became so many pieces (0 = it is over), or a new failure; give the end of the replay."""
         replay = self._running[failure_id]
         replay.left += pieces - 1
@@ -38,7 +55,7 @@ class Replays:
         if replay.left:
             return None
         del self._running[failure_id]
-        return Replayed(failure_id, tuple(replay.new_failures))
+        return replay.refused or Replayed(failure_id, tuple(replay.new_failures))
 
     def park(self, request: ReplayRequested, until_s: float) -> None:
         self._parked.append((request, until_s))

@@ -696,7 +696,7 @@ def leftovers(engine: QueueEngine) -> list[str]:
         "refused": engine._refused,
         "window": engine._window.count,
         "keeping": engine._keeping,
-        "elsewhere": engine._elsewhere,
+        "replays": len(engine._replays),
         "deletes": engine._deletes.left,
         "leases": engine._leases,
         "writes": engine._memory.writes,

@@ -1,0 +1,82 @@
+"""Replays in a queue's engine that end before all of their pieces do."""
+
+from __future__ import annotations
+
+from router.core import facts as f
+from router.core.model import Cancelled, FunctionError, Polling, Refused
+from tests.core.columns import RAISED
+from tests.core.queue_play import Play, invoked, page
+
+NO_WORKER = Refused(FunctionError("Headrace.NotStarted", "no worker"))
+FAILED = f.ReplayRefused("sqs:a", "Boom: boom", failed=True)
+
+
+def halved(*, concurrency: int = 2) -> Play:
+    """Make an engine that runs both halves of a message with two records, which has a place of its own."""
+    play = Play(bisect=True, polling=Polling(function_concurrency=concurrency))
+    play.feed(f.ReplayRequested("sqs:a", page([1, 2]), elsewhere=True))
+    play.end(RAISED)
+    return play
+
+
+def test_what_has_a_place_is_not_stored_whichever_half_fails_and_ends_with_the_last() -> None:
+    play = halved()
+    assert invoked(play.asked) == [[1], [2]]
+    assert play.end(RAISED) == []
+    assert play.end(RAISED) == [FAILED]
+
+
+def test_what_has_a_place_failed_although_its_last_half_succeeds() -> None:
+    play = halved()
+    assert play.end(RAISED) == []
+    assert play.end() == [FAILED]
+
+
+def test_a_half_that_is_not_begun_goes_with_the_other() -> None:
+    play = halved(concurrency=1)
+    assert invoked(play.asked) == [[1]]
+    assert play.end(RAISED) == [FAILED]
+    assert not play.running
+
+
+def test_a_half_that_waits_for_the_function_frees_its_place() -> None:
+    play = halved()
+    assert play.end(NO_WORKER, which=1) == []
+    assert play.end(RAISED) == [FAILED]
+    play.wait_until(100.0)
+    play.receive(page([3, 4, 5, 6]))
+    assert invoked(play.asked) == [[3, 4], [5, 6]]
+
+
+def test_the_same_replay_may_begin_again_only_when_all_of_it_is_over() -> None:
+    play = halved()
+    play.end(RAISED)
+    again = f.ReplayRequested("sqs:a", page([1, 2]), elsewhere=True)
+    assert play.feed(again) == []
+    assert play.end() == [FAILED]
+    assert invoked(play.feed(again)) == [[1, 2]]
+    assert play.end() == [f.Replayed("sqs:a", ())]
+
+
+def test_a_drain_refuses_when_what_runs_has_ended() -> None:
+    play = Play(bisect=True, maximum_retry_attempts=0)
+    play.feed(f.ReplayRequested("a", page([1, 2, 3, 4])))
+    play.end(RAISED)
+    assert [batch.positions() for batch in play.running.values()] == [[1, 2], [3, 4]]
+    play.end(NO_WORKER)
+    play.feed(f.DrainRequested(30.0))
+    (waiting,) = play.running
+    assert play.asked == [f.Cancel(waiting, waiting_only=True)]
+    assert play.end(Cancelled()) == [f.ReplayRefused("a", "the daemon is stopping"), f.Finished()]
+
+
+def test_a_drain_waits_for_what_is_being_stored() -> None:
+    play = Play(bisect=True, maximum_retry_attempts=0)
+    play.feed(f.ReplayRequested("a", page([1, 2])))
+    play.end(RAISED)
+    play.end(RAISED)
+    keep = play.only(f.Keep)
+    play.end(NO_WORKER)
+    play.feed(f.DrainRequested(30.0))
+    assert play.asked == []
+    assert play.feed(f.Kept(keep.failure.id)) == [f.ReplayRefused("a", "the daemon is stopping"), f.Finished()]
