@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from random import Random
 
 import pytest
@@ -78,6 +79,19 @@ def test_a_wait_is_no_longer_than_half_a_lease() -> None:
         assert wait_s <= 2.5
         now_s += wait_s
         made.again([position])
+
+
+def test_without_a_visibility_timeout_it_is_tried_for_ever() -> None:
+    made, _ = deletes(1, lease_end_s=inf)
+    now_s = 0.0
+    for _ in range(12):
+        [call] = made.wanted()
+        assert made.ended(call.call, {1: EXPIRED}, instant(now_s)) == []
+        wait_s, [position], given_up = made.retry([1], 0.0, instant(now_s))
+        assert given_up == []
+        now_s += wait_s
+        made.again([position])
+    assert wait_s >= 24.0, "as seldom as in an outage"
 
 
 def test_nothing_is_given_up_while_the_queue_does_not_answer_nor_for_a_lease_after() -> None:
