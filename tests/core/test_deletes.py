@@ -83,7 +83,7 @@ def test_a_wait_is_no_longer_than_half_a_lease() -> None:
 
 def test_without_a_visibility_timeout_it_is_tried_for_ever() -> None:
     made, _ = deletes(1, lease_end_s=inf)
-    now_s = 0.0
+    now_s = wait_s = 0.0
     for _ in range(12):
         [call] = made.wanted()
         assert made.ended(call.call, {1: EXPIRED}, instant(now_s)) == []
