@@ -1,87 +1,28 @@
 """A stream, its function and the daemons that carry it, in virtual time; and what must be true of all deliveries.
 
-The server side (records, committed progress, stores, the destination) outlives the daemons. A daemon is everything this
-program builds for one mapping: supervisor, runner, engine, failures, replays. Killing one throws all of that away and
-keeps the server side. Whatever the function is given is written down, and judged at the end.
+The server side here are records in shards and committed progress.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import pairwise
-from random import Random
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from router.core.facts import Demand, Progress
-from router.core.model import (
-    Cancelled,
-    Chunk,
-    EventSourceMapping,
-    Failed,
-    FailureKind,
-    FunctionError,
-    Outcome,
-    Refused,
-    Returned,
-)
-from router.core.retention import Retention
+from router.core.model import Chunk
 from router.errors import SourceUnavailable
-from router.failures import Failures
-from router.ports import Invocation, Selection
-from router.replay import Replayer
+from router.ports import Source
 from router.stream_side import plug_stream
-from router.supervisor import MappingLife, MappingParts
-from router.telemetry import Log, Metrics
-from tests.fakes.destination import MemoryDestination
-from tests.fakes.invoker import MemoryInvoker
-from tests.fakes.store import MemoryStore
 from tests.fakes.stream_source import MemoryCodec, MemorySource, MemoryStream
-from tests.sim.virtual_time import VirtualTimeLoop
-
-NAME = "orders"
+from tests.sim.stage import KINDS, Plan, Record, Stage
 
 
-class Lines(Log):
-    """Keeps what is logged."""
-
-    def __init__(self, lines: list[tuple[float, str, Mapping[str, object]]]) -> None:
-        super().__init__()
-        self._lines = lines
-
-    def bind(self, **bound: object) -> Log:
-        return self
-
-    def write(self, event: str, **fields: object) -> None:
-        self._lines.append((asyncio.get_running_loop().time(), event, fields))
-
-
-@dataclass(slots=True)
-class Delivery:
-    """One time the function had some records."""
-
-    request_id: str
-    records: Sequence[tuple[str, int]]
-    start_s: float
-    end_s: float = float("inf")
-    outcome: Outcome | None = None
-    #: Records that this delivery finished.
-    done: Sequence[tuple[str, int]] = ()
-
-
-@dataclass(slots=True)
-class Record:
-    key: str
-    number: int
-    #: good | poison | flaky | unwanted
-    kind: str
-    #: Failures that are left of a flaky one.
-    failures_left: int = 0
+@dataclass(frozen=True)
+class StreamPlan(Plan):
+    retry_state_limit_bytes: int
 
 
 class Wire(MemorySource):
@@ -89,7 +30,7 @@ class Wire(MemorySource):
 
     def __init__(self, world: World) -> None:
         super().__init__(world.stream, wait_s=20.0)
-        self.retry_state_limit_bytes = world.plan.retry_state_limit_bytes
+        self.retry_state_limit_bytes = world.retry_state_limit_bytes
         self._world = world
 
     async def open(self) -> None:
@@ -115,166 +56,26 @@ class Wire(MemorySource):
             raise SourceUnavailable("connection refused")
 
 
-class Function:
-    """An Invoker that writes down what is delivered."""
+class World(Stage):
+    """The server side, and the ledger; records are named by shard and position."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._deliveries: dict[str, Delivery] = {}
-        self._dying: set[str] = set()
-        self._workers = MemoryInvoker(self._run, concurrency=3)
+    codec = MemoryCodec()
+    plug = staticmethod(plug_stream)
 
-    def invoke(self, invocation: Invocation) -> None:
-        def done(outcome: Outcome) -> None:
-            delivery = self._deliveries.pop(invocation.request_id, None)
-            self._dying.discard(invocation.request_id)
-            if delivery:
-                self._world.end(delivery, outcome)
-            invocation.done(outcome)
-
-        self._workers.invoke(replace(invocation, done=done))
-
-    def cancel(self, request_id: str, *, waiting_only: bool) -> None:
-        if request_id not in self._deliveries:
-            self._workers.cancel(request_id, waiting_only=waiting_only)
-        elif not waiting_only and request_id not in self._dying:
-            self._dying.add(request_id)
-            loop = asyncio.get_running_loop()
-            loop.call_later(self._world.plan.killing_s, partial(self._workers.cancel, request_id, waiting_only=False))
-
-    async def close(self) -> None:
-        await self._workers.close()
-
-    def _run(self, request_id: str, event: bytes) -> tuple[float, Outcome]:
-        duration_s, outcome, delivery = self._world.begin(request_id, event)
-        if delivery:
-            self._deliveries[request_id] = delivery
-        return duration_s, outcome
-
-
-def wanted(_: Mapping[str, object], data: bytes | None) -> bool:
-    """The mapping's filter."""
-    return data == b"wanted"
-
-
-@dataclass
-class Site:
-    """What one machine keeps over the lives of its daemons."""
-
-    store: MemoryStore = field(default_factory=MemoryStore)
-    daemon: Daemon | None = None
-
-
-class Daemon:
-    """One life of one mapping's machinery."""
-
-    def __init__(self, world: World, site: Site) -> None:
-        log, metrics = Lines(world.lines), Metrics().of(NAME)
-        rng = Random(world.rng.getrandbits(32))
-        self.replayer = Replayer(site.store, log)
-        self.failures = Failures(
-            NAME,
-            store=site.store,
-            destination=world.destination,
-            retention=Retention(undelivered_limit=world.plan.undelivered_limit),
-            batch_info=MemoryCodec().batch_info,
-            hold=self._hold,
-            metrics=metrics,
-            log=log,
-            wall=world.wall,
-            rng=rng,
-        )
-        self.function = Function(world)
-        parts = MappingParts(
-            world.plan.mapping,
-            enabled=True,
-            source_name="memory:orders",
-            make_source=lambda: Wire(world),
-            plug=plug_stream,
-            invoker=self.function,
-            passes=wanted,
-            keep=self.failures.keep,
-        )
-        self.life = MappingLife(
-            parts, store=site.store, replays=self.replayer, metrics=metrics, log=log, wall=world.wall, rng=rng
-        )
-        self.replayer.lives = {NAME: self.life}
-        self._task = asyncio.ensure_future(self._run())
-
-    async def _run(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            beside = [tasks.create_task(work()) for work in (self.replayer.run, self.failures.run)]
-            await tasks.create_task(self.life.run())
-            for task in beside:
-                task.cancel()
-
-    def _hold(self, reason: str | None) -> None:
-        self.life.hold(reason)
-
-    async def kill(self) -> None:
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
-
-    async def drain(self, within_s: float) -> None:
-        self.life.drain(within_s)
-        await self._task
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a simulation is made of."""
-
-    seed: int
-    mapping: EventSourceMapping
-    records: int
-    #: Time over which records come and faults happen.
-    busy_s: float
-    retry_state_limit_bytes: int
-    undelivered_limit: int
-    sites: int
-    #: How long it takes to kill an invocation.
-    killing_s: float
-
-
-class World:
-    """The server side, and the ledger."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.rng = Random(plan.seed)
+    def __init__(self, plan: StreamPlan) -> None:
+        super().__init__(plan)
+        self.retry_state_limit_bytes = plan.retry_state_limit_bytes
         self.stream = MemoryStream(("orders-0", "orders-1"))
-        self.destination = MemoryDestination()
-        self.sites = [Site() for _ in range(plan.sites)]
-        self.records: dict[tuple[str, int], Record] = {}
-        self.deliveries: list[Delivery] = []
-        self.finished: set[tuple[str, int]] = set()
         #: Records that the source deleted before they were finished.
         self.trimmed: set[tuple[str, int]] = set()
-        self.lines: list[tuple[float, str, Mapping[str, object]]] = []
-        #: Times of kills, and of shards that went without a drain: each may forget the attempt in flight.
-        self.interruptions: list[float] = []
-        self.away = False
-        self.refusing = False
-        self.fixed = False
-        #: How far the wall clock was put forward or back.
-        self.step_s = 0.0
-        self.faults: list[str] = []
-        #: Records that were replayed, and so have more attempts, also behind the checkpoint.
-        self.replayed: set[tuple[str, int]] = set()
-        self.wrong: list[str] = []
         self._numbers: Counter[str] = Counter()
 
-    def wall(self) -> float:
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, VirtualTimeLoop)
-        return loop.wall() + self.step_s
-
-    # --- records
+    def make_source(self) -> Source:
+        return Wire(self)
 
     def append(self) -> None:
         key = f"k{self.rng.randrange(7)}"
-        kinds = {"good": 70, "flaky": 12, "poison": 0 if self._endless else 8, "unwanted": 10}
+        kinds = {**KINDS, "poison": 0} if self._endless else KINDS
         [kind] = self.rng.choices(list(kinds), list(kinds.values()))
         self._numbers[key] += 1
         # One key lives in one shard, as with any partitioner.
@@ -291,120 +92,26 @@ class World:
         """Would a poison record block its lane for ever?"""
         return self.plan.mapping.maximum_retry_attempts is None
 
-    # --- the function
+    def names(self, event: bytes) -> list[Any]:
+        return [(record["partition"], record["offset"]) for record in json.loads(event)["records"]]
 
-    def begin(self, request_id: str, event: bytes) -> tuple[float, Outcome, Delivery | None]:
-        """Say how long an invocation takes and how it ends, and write down that it began."""
-        now_s = asyncio.get_running_loop().time()
-        if self.refusing:
-            return 0.5, Refused(FunctionError("Runtime.ImportModuleError", "no module"), initialising=True), None
-        ids = [(record["partition"], record["offset"]) for record in json.loads(event)["records"]]
-        delivery = Delivery(request_id, ids, now_s)
-        self.deliveries.append(delivery)
-        self.wrong += [
-            f"{shard}-{position} is behind the checkpoint and runs again at {now_s:.1f}"
-            for shard, position in ids
-            if position <= self.stream.committed[shard].checkpoint and (shard, position) not in self.replayed
-        ]
-        self.wrong += [f"{each} is unwanted" for each in ids if self.records[each].kind == "unwanted"]
-        duration_s = self.rng.choice((0.0, 0.01, 0.2, 2.0, 25.0, 100.0))
-        bad = [each for each in ids if self._fails(self.records[each])]
-        if self.fixed or not bad:
-            return duration_s, Returned(None), delivery
-        return duration_s, self._failure(bad), delivery
+    def item(self, name: Any) -> object:
+        shard, position = name
+        return {"partition": shard, "offset": position}
 
-    def _fails(self, record: Record) -> bool:
-        if record.kind == "flaky" and record.failures_left:
-            record.failures_left -= 1
-            return True
-        return record.kind == "poison"
+    def listed(self, items: Sequence[Any]) -> set[Any]:
+        return {(item["partition"], item["offset"]) for item in items}
 
-    def _failure(self, bad: Sequence[tuple[str, int]]) -> Outcome:
-        report = [{"itemIdentifier": {"partition": shard, "offset": position}} for shard, position in bad]
-        if self.plan.mapping.report_item_failures and self.rng.random() < 0.8:
-            malformed: list[Any] = [{"itemIdentifier": "?"}]
-            return Returned({"batchItemFailures": report if self.rng.random() < 0.8 else malformed})
-        kind = self.rng.choice((FailureKind.RAISED, FailureKind.TIMED_OUT, FailureKind.CRASHED))
-        return Failed(kind, FunctionError("ValueError", "poison"))
-
-    def end(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Write down how an invocation ended, and which records that finishes."""
-        delivery.end_s = asyncio.get_running_loop().time()
-        delivery.outcome = outcome
-        if isinstance(outcome, Returned):
-            items = (outcome.body or {}).get("batchItemFailures", []) if isinstance(outcome.body, dict) else []
-            named = [item["itemIdentifier"] for item in items]
-            if "?" not in named:
-                failed = {(item["partition"], item["offset"]) for item in named}
-                delivery.done = [each for each in delivery.records if each not in failed]
-                self.finished.update(delivery.done)
-
-    # --- what must be true
+    def check_delivery(self, names: Sequence[Any]) -> Iterator[str]:
+        for shard, position in names:
+            if position <= self.stream.committed[shard].checkpoint and (shard, position) not in self.replayed:
+                yield f"{shard}-{position} is behind the checkpoint and runs again"
 
     async def is_done(self) -> bool:
         """Is everything committed that was written, and no replay under way?"""
-        replaying = Selection(statuses=("replaying",))
-        if any([await site.store.failures(replaying) for site in self.sites]):
+        if await self.is_replaying():
             return False
         return all(self.stream.committed[name] == (log.end - 1, "") for name, log in self.stream.shards.items())
 
     def live_sources(self) -> Sequence[MemorySource]:
         return list(self.stream.members)
-
-    async def stored(self) -> set[tuple[str, int]]:
-        """Give the records that are in stored failures."""
-        found = set()
-        for site in self.sites:
-            for entry in await site.store.failures(Selection()):
-                found |= await _records_of(site, entry.batch.id)
-        return found
-
-    async def note_replays(self, site: Site, failure_ids: Sequence[str]) -> None:
-        for failure_id in failure_ids:
-            self.replayed |= await _records_of(site, failure_id)
-
-    def first_deliveries_out_of_order(self) -> list[str]:
-        """Compare live records; what expired unseen and was replayed came after its time, as it must."""
-        first: set[tuple[str, int]] = set()
-        order: dict[str, list[int]] = defaultdict(list)
-        for delivery in self.deliveries:
-            for each in delivery.records:
-                if each not in first and each not in self.replayed:
-                    first.add(each)
-                    order[self.records[each].key].append(self.records[each].number)
-        return [f"{key}: {b} after {a}" for key, seen in order.items() for a, b in pairwise(seen) if b <= a]
-
-    def overlaps(self) -> list[str]:
-        by_key: dict[str, list[Delivery]] = defaultdict(list)
-        for delivery in self.deliveries:
-            for key in {self.records[each].key for each in delivery.records}:
-                by_key[key].append(delivery)
-        return [
-            f"{key}: {after.request_id} began at {after.start_s} while {before.request_id} ran until {before.end_s}"
-            for key, deliveries in by_key.items()
-            for before, after in pairwise(sorted(deliveries, key=lambda delivery: (delivery.start_s, delivery.end_s)))
-            if after.start_s < before.end_s
-        ]
-
-    def tried_too_often(self) -> list[str]:
-        """Compare the tries of each record in a batch of its own with the limit and the interruptions meanwhile."""
-        retries = self.plan.mapping.maximum_retry_attempts
-        tries: dict[tuple[str, int], list[Delivery]] = defaultdict(list)
-        for delivery in self.deliveries:
-            if len(delivery.records) == 1 and not delivery.done and not isinstance(delivery.outcome, Cancelled):
-                tries[delivery.records[0]].append(delivery)
-        violations = []
-        for each, mine in tries.items():
-            meanwhile = sum(mine[0].start_s <= at_s <= mine[-1].start_s for at_s in self.interruptions)
-            if retries is not None and len(mine) > retries + 1 + meanwhile and each not in self.replayed:
-                violations.append(f"{each} was tried {len(mine)} times, {meanwhile} interruptions meanwhile")
-        return violations
-
-    def interrupt(self) -> None:
-        self.interruptions.append(asyncio.get_running_loop().time())
-
-
-async def _records_of(site: Site, failure_id: str) -> set[tuple[str, int]]:
-    event = await site.store.event(failure_id)
-    assert event is not None
-    return {(record["partition"], record["offset"]) for record in json.loads(event)["records"]}
