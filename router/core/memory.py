@@ -28,6 +28,8 @@ class Memory:
         self._rng = rng
         states = {position: decode(text) for position, text in texts.items()}
         self._states = {position: state for position, state in states.items() if state}
+        #: Monotonic time of the next try, as far as it was noted or asked for in this life.
+        self._due_s: dict[int, float] = {}
         #: Positions whose texts are to be deleted.
         self._stale = {position for position, state in states.items() if state is None}
         self._calls = count(1)
@@ -49,6 +51,14 @@ class Memory:
     def get(self, position: int) -> MessageState | None:
         return self._states.get(position)
 
+    def next_try_s(self, position: int, now: Instant) -> float:
+        """Give the monotonic time of a message's next try.
+
+        What an earlier life noted is read by the wall clock once, so that a stepped clock delays a try no longer than
+        its own wait, however often the message comes meanwhile.
+        """
+        return self._due_s.setdefault(position, now.mono_s + self._states[position].wait_s(now.wall_s))
+
     def note(self, pieces: Iterable[Batch], waiting: Sequence[Batch], now: Instant) -> Remember:
         """Note the pieces that messages are in; `waiting` batches may go on when that is written."""
         positions: list[int] = []
@@ -58,6 +68,7 @@ class Memory:
             for position in piece.positions():
                 self._states.pop(position, None)  # the newest are last
                 self._states[position] = state
+                self._due_s[position] = piece.not_before_s
                 positions.append(position)
         self._stale.difference_update(positions)
         return self._write(positions + self._forget_oldest(), waiting)
@@ -67,12 +78,14 @@ class Memory:
         oldest = list(islice(self._states, max(0, len(self._states) - MOST)))
         for position in oldest:
             del self._states[position]
+            self._due_s.pop(position, None)
         return oldest
 
     def forget(self, position: int) -> bool:
         """Forget a message with the next `flush`; say whether it is the first to wait for that."""
         if self._states.pop(position, None) is None:
             return False
+        self._due_s.pop(position, None)
         self._stale.add(position)
         return len(self._stale) == 1
 

@@ -262,23 +262,25 @@ class QueueEngine:
                 new_keys.update(() if key is None else (key,))
             else:
                 pieces.setdefault(state.piece, []).append(index)
+        restored: list[Batch] = []
         for piece, mine in pieces.items():
-            batch = self._restored(piece, chunk, mine, now)
-            if self._memory.gates(batch):
-                self._gated.add(batch)
-            self._enter(batch, now)
-            self._leave_until_next_try(batch, now)
+            restored.append(self._restored(piece, chunk, mine, now))
+            if self._memory.gates(restored[-1]):
+                self._gated.add(restored[-1])
+            self._enter(restored[-1], now)
         if new:
             self._window.add(Part(chunk, new), now.mono_s)
             self._is_unsorted = self._is_unsorted or bool(chunk.ranks)
+        for batch in restored:  # only now: what came behind it goes back too
+            self._leave_until_next_try(batch, now)
 
     def _restored(self, piece: str, chunk: Chunk, indexes: Sequence[int], now: Instant) -> Batch:
         states = [state for index in indexes if (state := self._memory.get(chunk.positions[index]))]
         batch_id = self._planner.new_id() if piece in self._live else piece
         batch = Batch(batch_id, self._queue, 0, [Part(chunk, indexes)], len(indexes), durable=True)
         batch.attempts = max(state.attempts for state in states)
-        batch.backoff_s = max(state.wait_s(now.wall_s) for state in states)
-        batch.not_before_s = now.mono_s + batch.backoff_s
+        batch.not_before_s = max(self._memory.next_try_s(chunk.positions[index], now) for index in indexes)
+        batch.backoff_s = max(0.0, batch.not_before_s - now.mono_s)
         return batch
 
     def _sort_window(self, now: Instant) -> None:
