@@ -180,6 +180,9 @@ class Replayer:
 
     async def _claim(self, failure_id: str) -> str | None:
         """Make a failure ours to replay; else say why it is not."""
+        if failure_id in self._ends:
+            # Its records failed again meanwhile and were stored anew, under the same id.
+            return "it is being replayed already"
         try:
             won = await self._store.claim([failure_id])
         except StoreUnavailable as error:
