@@ -80,7 +80,7 @@ def make_plan(seed: int) -> QueuePlan:
 async def answers_lost(world: QueueWorld, rng: Random) -> None:
     """Calls fail a few times; what they asked for may have happened all the same."""
     for source in list(world.sources):
-        for call in ("receive", "delete", "extend"):
+        for call in ("receive", "delete") if world.needs_leases else ("receive", "delete", "extend"):
             source.fail(call, SourceUnavailable("no answer"), times=rng.randrange(4), happens=rng.random() < 0.5)
 
 
@@ -88,7 +88,8 @@ async def messages_refused(world: QueueWorld, rng: Random) -> None:
     """Single messages of a call fail, a few times or for long."""
     for source in list(world.sources):
         for name in rng.sample(list(world.queue.messages), min(5, len(world.queue.messages))):
-            source.refuse(rng.choice(("delete", "delete", "extend")), name, times=rng.choice((1, 3, 30)))
+            call = "delete" if world.needs_leases else rng.choice(("delete", "delete", "extend"))
+            source.refuse(call, name, times=rng.choice((1, 3, 30)))
 
 
 async def delivered_twice(world: QueueWorld, rng: Random) -> None:
@@ -103,7 +104,7 @@ async def lease_changed(world: QueueWorld, rng: Random) -> None:
 
 
 async def queue_deleted(world: QueueWorld, rng: Random) -> None:
-    if world.fifo and len(world.sites) > 1:
+    if world.needs_leases:
         return  # a new queue knows nothing of the groups that another machine still has in hand
     world.purge()
     await asyncio.sleep(rng.choice((0, 100)))
