@@ -51,6 +51,8 @@ class Deletes:
 
     def again(self, positions: Sequence[int]) -> None:
         """Ask once more for what was not deleted."""
+        for position in positions:
+            self._hand.expect(position).undeleted = False
         self._waiting.extend(positions)
 
     def wanted(self) -> list[Delete]:
@@ -97,8 +99,10 @@ class Deletes:
         again: list[int] = []
         given_up: list[int] = []
         for position in positions:
-            visible_s = max(self._hand.expect(position).lease_end_s, self._answered_s)
-            (again if now.mono_s < visible_s + lease_s else given_up).append(position)
+            message = self._hand.expect(position)
+            visible_s = max(message.lease_end_s, self._answered_s)
+            message.undeleted = now.mono_s < visible_s + lease_s
+            (again if message.undeleted else given_up).append(position)
         return wait_s, again, given_up
 
     def forget(self, position: int) -> Deletion | None:

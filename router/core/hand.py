@@ -29,6 +29,8 @@ class Message:
     lease_end_s: float
     #: It is only to be deleted, and holds back what comes behind it until it is; None = not finished yet.
     deletion: Deletion | None = None
+    #: Has its deletion failed, and waits to be tried again?
+    undeleted: bool = False
 
     @property
     def row(self) -> Any:

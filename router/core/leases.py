@@ -49,9 +49,17 @@ class Leases:
         self.extend(positions, 0)
 
     def beat(self, lease_s: float, now: Instant) -> None:
-        """Extend what waits or runs, as far as it has used up some of its lease and is not being extended."""
+        """Extend what waits or runs, as far as it has used up some of its lease and is not being extended.
+
+        Also what waits for another try of its deletion: its receipt must not end, and a FIFO queue hides a whole group
+        until the last lease in it ends.
+        """
         old_s = now.mono_s + lease_s * (1 - _USED_UP)
-        due = [position for position, each in self._hand if each.deletion is None and each.lease_end_s <= old_s]
+        due = [
+            position
+            for position, each in self._hand
+            if each.lease_end_s <= old_s and (each.deletion is None or each.undeleted)
+        ]
         self.extend([position for position in due if position not in self._positions], lease_s)
 
     def wanted(self, now: Instant) -> list[Extend]:

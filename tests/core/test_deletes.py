@@ -166,8 +166,13 @@ class Play:
         return commands
 
 
-def refuse_until(play: Play, commands: list[f.Command], mono_s: float) -> list[f.Command]:
-    """Let every deletion fail until some time, while the queue does all else; give all that was asked for."""
+def refuse_until(
+    play: Play, commands: list[f.Command], mono_s: float, *, expired: frozenset[int] = frozenset()
+) -> list[f.Command]:
+    """Let every deletion fail until some time, while the queue does all else but extend what has expired.
+
+    Gives all that was asked for.
+    """
     asked: list[f.Command] = []
     while commands or play.now_s < mono_s:
         asked += commands
@@ -176,7 +181,7 @@ def refuse_until(play: Play, commands: list[f.Command], mono_s: float) -> list[f
             if isinstance(each, f.Delete):
                 answers += play.feed(f.Deleted(each.call, dict.fromkeys(each.messages, EXPIRED)))
             elif isinstance(each, f.Extend):
-                answers += play.feed(f.Extended(each.call, {}))
+                answers += play.feed(f.Extended(each.call, dict.fromkeys(expired.intersection(each.messages), EXPIRED)))
         commands = answers or (play.wait_until(min([mono_s, *play.wakes]) + 0.001) if play.now_s < mono_s else [])
     return asked
 
@@ -189,12 +194,23 @@ def test_the_next_of_a_group_does_not_run_while_the_one_before_it_is_not_deleted
     play = Play(polling=Polling(fifo=True, heartbeat=True, function_concurrency=4))
     play.receive(page(1, 2, keys=(b"a", b"a")))
     assert [batch.positions() for batch in play.running] == [[1]]
-    asked = refuse_until(play, play.end(Returned(NOT_READ)), GIVEN_UP_S)
-    extended = [position for each in asked if isinstance(each, f.Extend) for position in each.messages]
-    assert set(extended) == {2}, "the second one's lease was made longer"
+    asked = refuse_until(play, play.end(Returned(NOT_READ)), GIVEN_UP_S, expired=frozenset([1]))
+    assert [each for each in asked if isinstance(each, f.Extend)], "the second one's lease was made longer"
     assert not [each for each in asked if isinstance(each, f.Invoke)]
     play.receive(page(1, 2, keys=(b"a", b"a"), receive=2))
     assert [batch.positions() for batch in play.running] == [[1]], "both are the queue's again"
+
+
+def test_the_leases_of_a_group_end_together_while_one_of_it_is_not_deleted() -> None:
+    play = Play(polling=Polling(fifo=True, heartbeat=True, function_concurrency=4))
+    play.receive(page(1, 2, keys=(b"a", b"a")))
+    asked = refuse_until(play, play.end(Returned(NOT_READ)), 10 * LEASE_S)
+    extends = [each for each in asked if isinstance(each, f.Extend)]
+    assert len(extends) > 10
+    assert {tuple(each.messages) for each in extends} == {(1, 2)}
+    assert not [each for each in asked if isinstance(each, f.Invoke)], "it is not given up while its receipt is good"
+    [delete] = [each for each in asked if isinstance(each, f.Delete)][-1:]
+    assert tuple(delete.messages) == (1,)
 
 
 def test_what_was_stored_as_failed_but_not_deleted_has_no_fresh_budget() -> None:
