@@ -79,9 +79,13 @@ class Play:
         self.wakes: list[float] = []
         self.feed(f.QueueOpened())
 
+    @property
+    def instant(self) -> Instant:
+        return Instant(self.now_s, WALL_S + self.now_s)
+
     def feed(self, fact: f.QueueFact) -> list[f.Command]:
         """Give what the fact leads to, without notes, wake-ups and receives."""
-        commands = self.engine.feed(fact, Instant(self.now_s, WALL_S + self.now_s))
+        commands = self.engine.feed(fact, self.instant)
         for command in commands:
             match command:
                 case f.WakeAt(mono_s):
