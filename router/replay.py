@@ -47,13 +47,18 @@ class Replayer:
         self.make_queue: MakeQueue
         self._tasks: asyncio.TaskGroup | None = None
         self._ends: dict[str, asyncio.Future[ReplayEnd]] = {}
+        #: Failures that a job has claimed, or is about to, until their end is written.
+        self._claimed: set[str] = set()
 
     async def run(self) -> None:
         """Take up what a former daemon left claimed, and carry jobs until cancelled."""
+        self._claimed.clear()
         async with asyncio.TaskGroup() as self._tasks:
-            left = await self._insist(partial(self._store.failures, Selection(statuses=("replaying",))))
-            for mapping in {entry.batch.mapping for entry in left}:
-                mine = [entry.batch.id for entry in left if entry.batch.mapping == mapping]
+            found = await self._insist(partial(self._store.failures, Selection(statuses=("replaying",))))
+            left = [entry.batch for entry in found if entry.batch.id not in self._claimed]
+            self._claimed.update(batch.id for batch in left)
+            for mapping in {batch.mapping for batch in left}:
+                mine = [batch.id for batch in left if batch.mapping == mapping]
                 self._tasks.create_task(self._work(mine, 0.0, asyncio.Queue(), claimed=True))
             await asyncio.get_running_loop().create_future()
 
@@ -180,14 +185,19 @@ class Replayer:
 
     async def _claim(self, failure_id: str) -> str | None:
         """Make a failure ours to replay; else say why it is not."""
-        if failure_id in self._ends:
-            # Its records failed again meanwhile and were stored anew, under the same id.
+        if failure_id in self._claimed:
+            # Perhaps its records failed again meanwhile and were stored anew, under the same id.
             return "it is being replayed already"
+        self._claimed.add(failure_id)
+        why_not = None
         try:
-            won = await self._store.claim([failure_id])
+            if not await self._store.claim([failure_id]):
+                why_not = "it is being replayed already, or was dropped"
         except StoreUnavailable as error:
-            return str(error)
-        return None if won else "it is being replayed already, or was dropped"
+            why_not = str(error)
+        if why_not:
+            self._claimed.discard(failure_id)
+        return why_not
 
     async def _insist(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do something with the store until it works: what is claimed is not left half-way."""
@@ -262,6 +272,7 @@ class Replayer:
         """Write down how a replay ended."""
         change = Unclaim(end.id) if end.outcome == "refused" else SetStatus(end.id, end.outcome)
         await self._insist(partial(self._store.apply, [change]))
+        self._claimed.discard(end.id)
         self._note(end)
         return end
 

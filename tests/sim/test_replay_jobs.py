@@ -122,3 +122,29 @@ def test_a_stored_event_that_cannot_be_read_is_refused_alone() -> None:
         assert await service.statuses() == {"f1": "stored", "f2": "replayed"}
 
     run(main())
+
+
+def test_what_a_job_claims_while_the_store_is_asked_for_what_was_left_runs_once() -> None:
+    async def main() -> None:
+        service = Service()
+        await service.stored("f1", "orders")
+        await service.stored("f2", "orders")
+        await service.store.claim(["f2"])
+        service.store.read_fault = "locked"
+        works = [asyncio.create_task(service.replayer.run())]
+        await asyncio.sleep(0.5)
+        service.store.read_fault = None
+        job = service.replayer.start(["f1", "f2"], 0.0)
+        await asyncio.sleep(10.0)
+        works.append(asyncio.create_task(service.replayer.lives["orders"].run()))
+        async with asyncio.timeout(100.0):
+            ends = [await job.get(), await job.get(), await job.get()]
+        assert [end and (end.id, end.outcome) for end in ends] == [("f2", "refused"), ("f1", "replayed"), None]
+        await asyncio.sleep(10.0)
+        assert await service.statuses() == {"f1": "replayed", "f2": "replayed"}
+        assert not any(work.done() for work in works)
+        for work in works:
+            work.cancel()
+        await asyncio.wait(works)
+
+    run(main())
