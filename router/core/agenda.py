@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from itertools import count
+from math import inf
 
 from router.core.facts import WakeAt
 from router.core.model import Instant
@@ -41,3 +42,23 @@ class Agenda:
             return None
         self._asked_s = due_s
         return WakeAt(due_s)
+
+
+class Alarm:
+    """One action that runs once, at the earliest of the times it was asked for since it ran last."""
+
+    def __init__(self, agenda: Agenda, action: Callable[[Instant], None]) -> None:
+        self._agenda = agenda
+        self._action = action
+        self._due_s = inf
+
+    def by(self, mono_s: float) -> None:
+        if mono_s < self._due_s:
+            self._due_s = mono_s
+            self._agenda.at(mono_s, self._ring)
+
+    def _ring(self, now: Instant) -> None:
+        # Later times that it was asked for before are still in the agenda, and come to nothing.
+        if now.mono_s >= self._due_s:
+            self._due_s = inf
+            self._action(now)

@@ -30,7 +30,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final, assert_never
 
 from router.core import facts as f
-from router.core.agenda import Agenda
+from router.core.agenda import Agenda, Alarm
 from router.core.deletes import Deletes
 from router.core.describe import ShardStatus, failed_batch, tell_try
 from router.core.hand import Deletion, Hand
@@ -117,8 +117,6 @@ class QueueEngine:
         self._storing: set[Batch] = set()
         #: Batches with the function, and since when (monotonic).
         self._running: dict[str, tuple[Batch, float]] = {}
-        #: Monotonic time at which `_take_back` looks next at what is with the function.
-        self._lapse_s = inf
         #: Batches that the function did not take; they keep their place among those with the function.
         self._refused: dict[str, Batch] = {}
         #: Since when each place that is free has been free, longest first: the batching window runs from there.
@@ -127,7 +125,6 @@ class QueueEngine:
         self._replays = Replays()
         self._deletes = Deletes(self._hand, rng)
         self._leases = Leases(self._hand)
-        self._beats = False
         self._memory = Memory(remembered, rng)
         #: Failures in a row that were left to the queue, and the last one.
         self._failed_in_a_row = 0
@@ -140,6 +137,8 @@ class QueueEngine:
         self._forced = False
         self._finished = False
         self._agenda = Agenda()
+        self._beats = Alarm(self._agenda, self._beat)
+        self._lapses = Alarm(self._agenda, self._take_back)
         self._commands: list[f.Command] = []
 
     # --- the two ends
@@ -263,7 +262,9 @@ class QueueEngine:
             else:
                 pieces.setdefault(state.piece, []).append(index)
         restored: list[Batch] = []
-        for piece, mine in pieces.items():
+        size = self._mapping.batch_size
+        cut = [(piece, mine[at : at + size]) for piece, mine in pieces.items() for at in range(0, len(mine), size)]
+        for piece, mine in cut:
             restored.append(self._restored(piece, chunk, mine, now))
             if self._memory.gates(restored[-1]):
                 self._gated.add(restored[-1])
@@ -406,7 +407,7 @@ class QueueEngine:
             return True
         end_s = self._hand.lease_end_s(batch)
         if end_s > now.mono_s:
-            self._expect_lapse(end_s, now)
+            self._lapses.by(max(end_s, now.mono_s + LAPSE_S))
             return True
         lapsed = self._hand.lapsed(batch, now.mono_s)
         if len(lapsed) == batch.count or _keys(batch):
@@ -418,18 +419,12 @@ class QueueEngine:
         batch.parts, batch.count = batch.select(alive), len(alive)
         return True
 
-    def _expect_lapse(self, end_s: float, now: Instant) -> None:
-        if end_s < self._lapse_s:
-            self._lapse_s = max(end_s, now.mono_s + LAPSE_S)
-            self._agenda.at(self._lapse_s, self._take_back)
-
     def _take_back(self, now: Instant) -> None:
         """Take batches back whose leases end while they still wait for a worker: the queue gives them to others."""
-        self._lapse_s = inf
         for batch_id, (batch, _) in self._running.items():
             end_s = inf if batch.replays else self._hand.lease_end_s(batch)
             if end_s > now.mono_s:
-                self._expect_lapse(end_s, now)
+                self._lapses.by(max(end_s, now.mono_s + LAPSE_S))
             else:
                 self._commands.append(f.Cancel(batch_id, waiting_only=True))
 
@@ -632,12 +627,10 @@ class QueueEngine:
         self._note("lease.not_extended", messages=messages, error=error)
 
     def _beat_later(self, now: Instant) -> None:
-        if self._polling.heartbeat and not self._beats and len(self._hand) and self._lease_s:
-            self._beats = True
-            self._agenda.at(now.mono_s + self._lease_s / 3, self._beat)
+        if self._polling.heartbeat and len(self._hand) and self._lease_s:
+            self._beats.by(now.mono_s + self._lease_s / 3)
 
     def _beat(self, now: Instant) -> None:
-        self._beats = False
         self._leases.beat(self._lease_s, now)
         self._beat_later(now)
 

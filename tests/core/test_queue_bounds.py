@@ -71,6 +71,19 @@ def test_a_heartbeat_has_two_chances() -> None:
     assert extended(play, extends(play.wait_until(30.0))) == list(range(11))
 
 
+def test_a_lease_that_got_shorter_is_extended_sooner_and_once() -> None:
+    play = gather(messages=0, heartbeat=True)
+    play.receive(page([1]), lease_s=300.0)
+    play.now_s = 1.0
+    play.receive(page([2]), lease_s=30.0)
+    beats: list[float] = []
+    while play.now_s < 250.0:
+        asked = extends(play.wait())
+        if extended(play, asked):
+            beats.append(play.now_s)
+    assert beats == [11.0 + 10.0 * number for number in range(len(beats))]
+
+
 def test_receives_at_once_are_bounded() -> None:
     polls = Polls(Polling(), Random(1))
     under_way = deque(polls.wanted(10_000, RECEIVE_LIMIT, 0.0, patient=False))
@@ -137,6 +150,17 @@ def test_a_lease_that_was_renewed_does_not_end() -> None:
     play.receive(page([1], receive=2), lease_s=10.0)
     assert play.wait_until(18.9) == []
     assert play.wait_until(19.0) == [f.Cancel(next(iter(play.running)), waiting_only=True)]
+
+
+def test_leases_that_end_in_any_order_are_looked_at_once_each() -> None:
+    play = Play(batch_size=1, polling=Polling(function_concurrency=9))
+    for position, lease_s in enumerate((50.0, 40.0, 30.0, 20.0, 60.0)):
+        play.receive(page([position]), lease_s)
+    cancels: list[tuple[float, int]] = []
+    while play.now_s < 200.0 and any(mono_s > play.now_s for mono_s in play.wakes):
+        asked = [command for command in play.wait() if isinstance(command, f.Cancel)]
+        cancels += [(play.now_s, len(asked))] if asked else []
+    assert cancels == [(20.0, 1), (30.0, 2), (40.0, 3), (50.0, 4), (60.0, 5)]
 
 
 def test_replays_wait_for_a_worker_as_long_as_it_takes() -> None:
