@@ -482,7 +482,7 @@ def at_terminal():
         asked = False
         try:
             while True:
-                # An interrupt between the question and the reading of the answer is lost, as at any terminal: say it again.
+                # An interrupt between the question and the reading of the answer is lost, as at any terminal.
                 if asked and answer == INTERRUPT and not select.select([terminal], [], [], 0.5)[0]:
                     os.write(terminal, answer)
                 shown += os.read(terminal, 4096)
