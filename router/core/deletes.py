@@ -51,8 +51,6 @@ class Deletes:
 
     def again(self, positions: Sequence[int]) -> None:
         """Ask once more for what was not deleted."""
-        for position in positions:
-            self._hand.expect(position).undeleted = False
         self._waiting.extend(positions)
 
     def wanted(self) -> list[Delete]:
@@ -86,8 +84,8 @@ class Deletes:
     def retry(self, positions: Sequence[int], lease_s: float, now: Instant) -> tuple[float, list[int], list[int]]:
         """Give a wait, what to ask for again after it, and what is given up.
 
-        A message comes again within a lease's time of its lease's end, and is deleted by its new receipt then. One that
-        has not come by then, while the queue answers, is another reader's.
+        A message whose lease has ended comes again, and is deleted by its new receipt then. One that has not come for
+        a lease's time since it could not be deleted first, although the queue answers, is another reader's.
         """
         # Calls that fail together are one failure.
         if now.mono_s >= self._next_s:
@@ -100,9 +98,9 @@ class Deletes:
         given_up: list[int] = []
         for position in positions:
             message = self._hand.expect(position)
-            visible_s = max(message.lease_end_s, self._answered_s)
-            message.undeleted = now.mono_s < visible_s + lease_s
-            (again if message.undeleted else given_up).append(position)
+            message.undeleted_s = min(message.undeleted_s, now.mono_s)
+            since_s = max(message.lease_end_s, message.undeleted_s, self._answered_s)
+            (again if now.mono_s < since_s + lease_s else given_up).append(position)
         return wait_s, again, given_up
 
     def forget(self, position: int) -> Deletion | None:

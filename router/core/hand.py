@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final
 
 from router.core.model import Batch, Chunk
@@ -29,8 +30,8 @@ class Message:
     lease_end_s: float
     #: It is only to be deleted, and holds back what comes behind it until it is; None = not finished yet.
     deletion: Deletion | None = None
-    #: Has its deletion failed, and waits to be tried again?
-    undeleted: bool = False
+    #: Monotonic time since which its deletion fails.
+    undeleted_s: float = inf
 
     @property
     def row(self) -> Any:

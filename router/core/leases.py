@@ -51,14 +51,14 @@ class Leases:
     def beat(self, lease_s: float, now: Instant) -> None:
         """Extend what waits or runs, as far as it has used up some of its lease and is not being extended.
 
-        Also what waits for another try of its deletion: its receipt must not end, and a FIFO queue hides a whole group
+        Also what could not be deleted yet: its receipt must not end, and a FIFO queue hides a whole group
         until the last lease in it ends.
         """
         old_s = now.mono_s + lease_s * (1 - _USED_UP)
         due = [
             position
             for position, each in self._hand
-            if each.lease_end_s <= old_s and (each.deletion is None or each.undeleted)
+            if each.lease_end_s <= old_s and (each.deletion is None or each.undeleted_s < inf)
         ]
         self.extend([position for position in due if position not in self._positions], lease_s)
 

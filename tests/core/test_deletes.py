@@ -111,6 +111,20 @@ def test_nothing_is_given_up_while_the_queue_does_not_answer_nor_for_a_lease_aft
     assert (again, given_up) == ([], [2])
 
 
+def test_what_ran_for_longer_than_its_lease_has_time_to_come_again() -> None:
+    made, hand = deletes(1)
+    [call] = made.wanted()
+    now_s = 5 * LEASE_S
+    assert made.ended(call.call, {1: EXPIRED}, instant(now_s)) == []
+    wait_s, again, given_up = made.retry([1], LEASE_S, instant(now_s))
+    assert (again, given_up) == ([1], [])
+    hand.take(page(1, receive=2), now_s + LEASE_S)
+    made.again(again)
+    [call] = made.wanted()
+    assert call.messages == {1: (1, 2)}
+    assert made.ended(call.call, {}, instant(now_s + wait_s)) == [1]
+
+
 def test_what_has_come_again_meanwhile_is_deleted_by_its_new_receipt() -> None:
     made, hand = deletes(1)
     [call] = made.wanted()
