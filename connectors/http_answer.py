@@ -170,7 +170,9 @@ class _Chunked:
     open_ended = False
 
     def __init__(self) -> None:
+        #: What came last, from `_at` on not taken yet.
         self._pending = b""
+        self._at = 0
         #: Bytes of the chunk, and of the line end behind it, that are still to come; None = its size is next.
         self._missing_bytes: int | None = None
         self._is_last = False
@@ -178,7 +180,8 @@ class _Chunked:
         self.parts: list[bytes] = []
 
     def feed(self, data: bytes) -> bool:
-        self._pending += data
+        self._pending = self._pending[self._at :] + data
+        self._at = 0
         while not self._is_last:
             if self._missing_bytes is None:
                 line = self._line()
@@ -189,7 +192,7 @@ class _Chunked:
                 return False
         while (line := self._line()) is not None:
             if not line:
-                self.excess = bool(self._pending)
+                self.excess = self._at < len(self._pending)
                 return True
         return False
 
@@ -203,26 +206,27 @@ class _Chunked:
 
     def _take(self, missing_bytes: int) -> bool:
         """Take what there is of the chunk; say whether that is all of it."""
-        taken = self._pending[: max(missing_bytes - len(_LINE_END), 0)]
+        taken = self._pending[self._at : self._at + max(missing_bytes - len(_LINE_END), 0)]
         self.parts.append(taken)
-        rest = self._pending[len(taken) :]
-        missing_bytes -= len(taken)
-        self._pending, self._missing_bytes = rest, missing_bytes
-        if missing_bytes > len(_LINE_END) or len(rest) < len(_LINE_END):
+        self._at += len(taken)
+        self._missing_bytes = missing_bytes - len(taken)
+        if self._missing_bytes > len(_LINE_END) or len(self._pending) - self._at < len(_LINE_END):
             return False
-        if not rest.startswith(_LINE_END):
+        if not self._pending.startswith(_LINE_END, self._at):
             raise NotHttp
-        self._pending, self._missing_bytes = rest[len(_LINE_END) :], None
+        self._at += len(_LINE_END)
+        self._missing_bytes = None
         return True
 
     def _line(self) -> bytes | None:
         """Take a line, when it is all there."""
-        end = self._pending.find(_LINE_END)
+        end = self._pending.find(_LINE_END, self._at)
         if end < 0:
-            if len(self._pending) > _HEAD_LIMIT_BYTES:
+            if len(self._pending) - self._at > _HEAD_LIMIT_BYTES:
                 raise NotHttp
             return None
-        line, self._pending = self._pending[:end], self._pending[end + len(_LINE_END) :]
+        line = self._pending[self._at : end]
+        self._at = end + len(_LINE_END)
         return line
 
 

@@ -134,6 +134,11 @@ def test_what_is_no_answer_is_refused(data: bytes) -> None:
         read(data, reader=AnswerReader(10**6))
 
 
+def test_chunks_may_be_many_and_small() -> None:
+    data = chunked(*[b"a"] * 50_000) + b"0\r\n\r\n"
+    assert read(data, reader=AnswerReader(10**6))[0] == Answer(200, b"a" * 50_000)
+
+
 def test_a_length_that_is_told_twice_is_one() -> None:
     assert read(OK + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}")[0] == Answer(200, b"{}")
 
