@@ -421,12 +421,14 @@ class QueueEngine:
 
     def _take_back(self, now: Instant) -> None:
         """Take batches back whose leases end while they still wait for a worker: the queue gives them to others."""
-        for batch_id, (batch, _) in self._running.items():
-            end_s = inf if batch.replays else self._hand.lease_end_s(batch)
-            if end_s > now.mono_s:
-                self._lapses.by(max(end_s, now.mono_s + LAPSE_S))
-            else:
-                self._commands.append(f.Cancel(batch_id, waiting_only=True))
+        ends_s = {
+            batch_id: self._hand.lease_end_s(batch)
+            for batch_id, (batch, _) in self._running.items()
+            if not batch.replays
+        }
+        self._commands += [f.Cancel(each, waiting_only=True) for each, end_s in ends_s.items() if end_s <= now.mono_s]
+        next_s = min((end_s for end_s in ends_s.values() if end_s > now.mono_s), default=inf)
+        self._lapses.by(max(next_s, now.mono_s + LAPSE_S))
 
     def _enter(self, batch: Batch, now: Instant) -> None:
         self._live[batch.id] = batch
