@@ -126,8 +126,9 @@ class QueueEngine:
         self._deletes = Deletes(self._hand, rng)
         self._leases = Leases(self._hand)
         self._memory = Memory(remembered, rng)
-        #: Failures in a row that were left to the queue, and the last one.
+        #: Failures in a row that were left to the queue, and the last one, with its monotonic time.
         self._failed_in_a_row = 0
+        self._failed_s = 0.0
         self._last_error: str | None = None
         #: Records that the function has succeeded with.
         self.records_done = 0
@@ -237,6 +238,8 @@ class QueueEngine:
         fresh = self._hand.take(chunk, now.mono_s + fact.lease_s if fact.lease_s else inf)
         if self._polls.received(fact.poll, len(fresh), now.mono_s):
             self._concurrency.idled()
+            if now.mono_s >= self._failed_s + fact.lease_s:  # it has not come again: the queue has moved it away
+                self._failed_in_a_row = 0
         if self._polls.not_before_s > now.mono_s:
             self._agenda.at(self._polls.not_before_s, _nothing)
         if chunk.kept is not None:
@@ -475,6 +478,7 @@ class QueueEngine:
                     return
             case FailedWhole(error) if returns:
                 self._failed_in_a_row += 1
+                self._failed_s = now.mono_s
                 self._last_error = error.message
             case NotAccepted() if not self._draining:
                 self._refused[batch.id] = batch
