@@ -704,3 +704,53 @@ def test_a_batch_that_is_tried_again_is_what_a_queue_is_stuck_at() -> None:
     play.end(RAISED)
     [status] = play.engine.status(play.instant)
     assert (status.attempts, status.last_error, status.next_try_s) == (1, "boom", WALL_S + 1.0)
+
+
+# --- bounds
+
+
+def test_no_more_is_asked_for_than_memory_takes() -> None:
+    play = Play(batch_size=1, memory_bytes=200, polling=Polling(function_concurrency=5))
+    while play.polls:
+        play.receive(page([len(play.engine._hand)]))
+    assert len(play.engine._hand) == 2
+    play.end()
+    play.feed(f.Deleted(1, {}))
+    assert play.polls
+
+
+def test_receives_that_fail_together_are_one_failure() -> None:
+    play = Play(batch_size=10, polling=Polling(function_concurrency=5))
+    polls = list(play.polls)
+    assert len(polls) > 2
+    for poll in polls:
+        del play.polls[poll]
+        play.feed(f.ReceiveFailed(poll, "away"))
+    assert {note.fields["retry_in_s"] for note in play.notes if note.event == "source.failed"} == {
+        play.notes[-1].fields["retry_in_s"]
+    }
+    assert invoked(play.wait_until(1.0)) == []
+    assert len(play.polls) == len(polls)
+
+
+def test_failures_are_told_until_what_failed_would_have_come_again() -> None:
+    play = Play(batch_size=1, polling=ONE)
+    play.receive(page([1]))
+    play.end(RAISED)
+    play.now_s = 25.0
+    play.receive(page([]))
+    [status] = play.engine.status(play.instant)
+    assert status.attempts == 1
+    play.now_s = 50.0
+    play.receive(page([]))
+    [status] = play.engine.status(play.instant)
+    assert status.attempts == 0
+
+
+def test_a_replay_that_runs_is_not_begun_again_and_none_begins_while_draining() -> None:
+    play = Play()
+    assert invoked(play.feed(f.ReplayRequested("f1", page([1, 2])))) == [[1, 2]]
+    assert play.feed(f.ReplayRequested("f1", page([1, 2]))) == []
+    assert play.end() == [f.Replayed("f1", ())]
+    play.feed(f.DrainRequested(10.0))
+    assert play.feed(f.ReplayRequested("f2", page([3]))) == [f.ReplayRefused("f2", "the daemon is stopping")]

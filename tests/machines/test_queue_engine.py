@@ -223,7 +223,7 @@ def outcomes(flight: Flight) -> st.SearchStrategy[Outcome]:
 
 TestQueueEngine = QueueEngineMachine.TestCase
 TestQueueEngine.settings = settings(
-    max_examples=300,
+    max_examples=200,
     stateful_step_count=50,
     deadline=None,
     derandomize=True,
