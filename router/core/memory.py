@@ -82,12 +82,12 @@ class Memory:
         return oldest
 
     def forget(self, position: int) -> bool:
-        """Forget a message with the next `flush`; say whether it is the first to wait for that."""
+        """Forget a message with the next `flush`; say whether it was remembered."""
         if self._states.pop(position, None) is None:
             return False
         self._due_s.pop(position, None)
         self._stale.add(position)
-        return len(self._stale) == 1
+        return True
 
     def flush(self) -> Remember | None:
         """Delete the texts of messages that were forgotten."""
@@ -130,11 +130,12 @@ class Memory:
         return backoff_s(OUTAGE_BACKOFF, self._failures - 1, self._rng)
 
     def purge(self, now: Instant) -> bool:
-        """Forget now and then what no queue keeps any more; say whether something is the first to wait for `flush`."""
+        """Forget now and then what no queue keeps any more, with the next `flush`; say whether there was something."""
         if self._purged_s is not None and now.mono_s - self._purged_s < _PURGE_S:
             return False
         self._purged_s = now.mono_s
         oldest_s = now.wall_s - RETENTION_S
         old = [position for position, state in self._states.items() if state.noted_s < oldest_s]
-        first = [self.forget(position) for position in old]
-        return any(first)
+        for position in old:
+            self.forget(position)
+        return bool(old)

@@ -138,6 +138,7 @@ class QueueEngine:
         self._forced = False
         self._finished = False
         self._agenda = Agenda()
+        self._flushes = Alarm(self._agenda, self._flush)
         self._beats = Alarm(self._agenda, self._beat)
         self._lapses = Alarm(self._agenda, self._take_back)
         self._commands: list[f.Command] = []
@@ -194,7 +195,7 @@ class QueueEngine:
             case f.QueueOpened():
                 self._open = True
                 self._note("queue.opened")
-                self._flush_later(now)
+                self._flushes.by(now.mono_s + FORGET_S)
             case f.Held(reason):
                 self._held = reason
                 self._commands += self._polls.stop()
@@ -232,7 +233,7 @@ class QueueEngine:
     def _received(self, fact: f.Received, now: Instant) -> None:
         chunk = fact.chunk
         if self._memory.purge(now):
-            self._flush_later(now)
+            self._flushes.by(now.mono_s + FORGET_S)
         self._lease_s = fact.lease_s
         # A queue without visibility timeout has no leases to keep.
         fresh = self._hand.take(chunk, now.mono_s + fact.lease_s if fact.lease_s else inf)
@@ -646,7 +647,7 @@ class QueueEngine:
         gone = self._deletes.ended(call, failed, now)
         for position in gone:
             if self._memory.forget(position):
-                self._flush_later(now)
+                self._flushes.by(now.mono_s + FORGET_S)
         self._end_deletions(gone, now)
         if failed:
             self._not_deleted(failed, now)
@@ -685,13 +686,10 @@ class QueueEngine:
         self._note("store.failed", error=error)
         self._agenda.at(now.mono_s + wait_s, lambda _: self._commands.append(self._memory.again(call)))
 
-    def _flush_later(self, now: Instant) -> None:
-        def flush(_: Instant) -> None:
-            write = self._memory.flush()
-            if write:
-                self._commands.append(write)
-
-        self._agenda.at(now.mono_s + FORGET_S, flush)
+    def _flush(self, _: Instant) -> None:
+        write = self._memory.flush()
+        if write:
+            self._commands.append(write)
 
     # --- giving up
 
