@@ -40,3 +40,9 @@ def test_a_batch_that_only_waits_for_its_turn_is_not_stuck() -> None:
     play.feed(f.ReplayRequested("second", page([2], keys=[b"a"])))
     [status] = play.engine.status(play.instant)
     assert (status.in_flight, status.attempts, status.refusals, status.next_try_s) == (1, 0, 0, None)
+
+
+def test_what_waits_behind_a_failed_message_goes_back_with_it_and_other_groups_go_on() -> None:
+    play = Play(batch_size=1, polling=Polling(function_concurrency=1, fifo=True))
+    play.receive(page([1, 2, 3], keys=[b"a", b"a", b"b"]))
+    assert invoked(play.end(RAISED)) == [[3]]
