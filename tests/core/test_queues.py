@@ -675,6 +675,7 @@ def test_nothing_given_back_is_extended_again() -> None:
     play.receive(page([1, 2], keys=[b"a", b"a"]))
     play.feed(f.DrainRequested(25.0))
     assert play.only(f.Extend) == f.Extend(1, {2: (2, 1)}, 0)
+    play.feed(f.Extended(1, {}))
     assert play.wait_until(10.1) == [f.Extend(2, {1: (1, 1)}, 30)]
 
 
