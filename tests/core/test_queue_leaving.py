@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from router.core import facts as f
-from router.core.model import FunctionError, Instant, Refused
+from router.core.model import FunctionError, Instant, Polling, Refused
 from tests.core.columns import RAISED
-from tests.core.queue_play import WALL_S, Play, page
+from tests.core.queue_play import WALL_S, Play, invoked, page
 
 NO_WORKER = Refused(FunctionError("Headrace.NotStarted", "no worker"))
 
@@ -34,3 +34,15 @@ def test_a_failure_is_told_until_its_message_comes_no_more() -> None:
         play.wait_until(now_s)
         play.receive(page([]))
         assert attempts() == told
+
+
+def test_what_gathers_behind_a_failure_goes_back_and_other_groups_stay() -> None:
+    play = Play(batch_size=1, polling=Polling(function_concurrency=1, fifo=True))
+    play.receive(page([1, 2, 3, 4], keys=[b"a", b"a", b"b", b"a"]))
+    assert invoked(play.asked) == [[1]]
+    assert invoked(play.end(RAISED)) == [[3]]
+    assert play.end() == [f.Delete(1, {3: (3, 1)})]
+    # The queue shows them again, in their order.
+    play.feed(f.Deleted(1, {}))
+    play.receive(page([1, 2, 4], keys=[b"a"] * 3, receive=2))
+    assert invoked(play.asked) == [[1]]
