@@ -11,37 +11,19 @@ from router.core import facts as f
 from router.core.deletes import Deletes
 from router.core.hand import Hand
 from router.core.message_state import decode
-from router.core.model import (
-    NOT_READ,
-    QUEUE_RULES,
-    Batch,
-    Chunk,
-    EventSourceMapping,
-    Failed,
-    FailureKind,
-    FunctionError,
-    Instant,
-    Outcome,
-    Polling,
-    Returned,
-)
-from router.core.queues import QueueEngine
+from router.core.model import Instant, Polling
+from tests.core.columns import RAISED
+from tests.core.queue_play import WALL_S, Play, deleted, invoked, page
 
-WALL_S = 1_700_000_000.0
 LEASE_S = 30.0
 AWAY = "the queue cannot be reached"
 EXPIRED = "InvalidParameterValue: the receipt handle has expired"
-RAISED = Failed(FailureKind.RAISED, FunctionError("ValueError", "no total"))
+#: A lease after the first failure, and until the next try behind that: half a lease at most.
+GIVEN_UP_S = 2.5 * LEASE_S + 1
 
 
 def instant(mono_s: float) -> Instant:
     return Instant(mono_s, WALL_S + mono_s)
-
-
-def page(*positions: int, keys: tuple[bytes, ...] = (), receive: int = 1) -> Chunk:
-    size = len(positions)
-    rows = [(position, receive) for position in positions]
-    return Chunk("queue", list(positions), [100] * size, [int(WALL_S * 1000)] * size, list(keys), rows, through=-1)
 
 
 # --- one by one
@@ -50,7 +32,7 @@ def page(*positions: int, keys: tuple[bytes, ...] = (), receive: int = 1) -> Chu
 def deletes(*positions: int, lease_end_s: float = LEASE_S) -> tuple[Deletes, Hand]:
     """Messages in hand, all of which are to be deleted."""
     hand = Hand()
-    hand.take(page(*positions), lease_end_s)
+    hand.take(page(positions), lease_end_s)
     made = Deletes(hand, Random(1))
     made.add(list(positions))
     return made, hand
@@ -118,7 +100,7 @@ def test_what_ran_for_longer_than_its_lease_has_time_to_come_again() -> None:
     assert made.ended(call.call, {1: EXPIRED}, instant(now_s)) == []
     wait_s, again, given_up = made.retry([1], LEASE_S, instant(now_s))
     assert (again, given_up) == ([1], [])
-    hand.take(page(1, receive=2), now_s + LEASE_S)
+    hand.take(page([1], receive=2), now_s + LEASE_S)
     made.again(again)
     [call] = made.wanted()
     assert call.messages == {1: (1, 2)}
@@ -128,56 +110,13 @@ def test_what_ran_for_longer_than_its_lease_has_time_to_come_again() -> None:
 def test_what_has_come_again_meanwhile_is_deleted_by_its_new_receipt() -> None:
     made, hand = deletes(1)
     [call] = made.wanted()
-    hand.take(page(1, receive=2), 60.0)
+    hand.take(page([1], receive=2), 60.0)
     assert made.ended(call.call, {}, instant(1.0)) == []
     [call] = made.wanted()
     assert call.messages == {1: (1, 2)}
 
 
 # --- in the engine
-
-
-class Play:
-    """Feeds an engine by hand."""
-
-    def __init__(self, *, polling: Polling, batch_size: int = 1, maximum_retry_attempts: int | None = None) -> None:
-        mapping = EventSourceMapping(
-            "mapping",
-            "function",
-            QUEUE_RULES,
-            batch_size=batch_size,
-            polling=polling,
-            maximum_retry_attempts=maximum_retry_attempts,
-        )
-        self.engine = QueueEngine(mapping, "queue", lambda _item, _batch: None, Random(1), {})
-        self.now_s = 0.0
-        self.polls: list[int] = []
-        self.wakes: list[float] = []
-        self.running: list[Batch] = []
-        self.feed(f.QueueOpened())
-
-    def feed(self, fact: f.QueueFact) -> list[f.Command]:
-        commands = self.engine.feed(fact, instant(self.now_s))
-        self.polls += [each.poll for each in commands if isinstance(each, f.Receive)]
-        self.wakes += [each.mono_s for each in commands if isinstance(each, f.WakeAt)]
-        self.running += [each.batch for each in commands if isinstance(each, f.Invoke)]
-        return commands
-
-    def receive(self, chunk: Chunk) -> list[f.Command]:
-        return self.feed(f.Received(self.polls.pop(0), chunk, LEASE_S))
-
-    def end(self, outcome: Outcome) -> list[f.Command]:
-        return self.feed(f.InvocationEnded(self.running.pop(0).id, outcome))
-
-    def wait_until(self, mono_s: float) -> list[f.Command]:
-        """Let time pass, with all wake-ups on the way; give what they led to."""
-        commands: list[f.Command] = []
-        while (next_s := min(self.wakes, default=mono_s)) < mono_s:
-            self.wakes = [each for each in self.wakes if each > next_s]
-            self.now_s = next_s
-            commands += self.feed(f.Due())
-        self.now_s = mono_s
-        return commands
 
 
 def refuse_until(
@@ -196,51 +135,45 @@ def refuse_until(
                 answers += play.feed(f.Deleted(each.call, dict.fromkeys(each.messages, EXPIRED)))
             elif isinstance(each, f.Extend):
                 answers += play.feed(f.Extended(each.call, dict.fromkeys(expired.intersection(each.messages), EXPIRED)))
-        commands = answers or (play.wait_until(min([mono_s, *play.wakes]) + 0.001) if play.now_s < mono_s else [])
+        commands = answers or (play.wait_until(min([mono_s, *play.wakes])) if play.now_s < mono_s else [])
     return asked
 
 
-#: A lease after the first one's end, and until the next try behind that: half a lease at most.
-GIVEN_UP_S = 2.5 * LEASE_S + 1
-
-
 def test_the_next_of_a_group_does_not_run_while_the_one_before_it_is_not_deleted() -> None:
-    play = Play(polling=Polling(fifo=True, heartbeat=True, function_concurrency=4))
-    play.receive(page(1, 2, keys=(b"a", b"a")))
-    assert [batch.positions() for batch in play.running] == [[1]]
-    asked = refuse_until(play, play.end(Returned(NOT_READ)), GIVEN_UP_S, expired=frozenset([1]))
+    play = Play(batch_size=1, polling=Polling(fifo=True, heartbeat=True, function_concurrency=4))
+    assert invoked(play.receive(page([1, 2], keys=[b"a", b"a"]))) == [[1]]
+    asked = refuse_until(play, play.end(), GIVEN_UP_S, expired=frozenset([1]))
     assert [each for each in asked if isinstance(each, f.Extend)], "the second one's lease was made longer"
-    assert not [each for each in asked if isinstance(each, f.Invoke)]
-    play.receive(page(1, 2, keys=(b"a", b"a"), receive=2))
-    assert [batch.positions() for batch in play.running] == [[1]], "both are the queue's again"
+    assert invoked(asked) == []
+    assert invoked(play.receive(page([1, 2], keys=[b"a", b"a"], receive=2))) == [[1]], "both are the queue's again"
 
 
 def test_the_leases_of_a_group_end_together_while_one_of_it_is_not_deleted() -> None:
-    play = Play(polling=Polling(fifo=True, heartbeat=True, function_concurrency=4))
-    play.receive(page(1, 2, keys=(b"a", b"a")))
-    asked = refuse_until(play, play.end(Returned(NOT_READ)), 10 * LEASE_S)
+    play = Play(batch_size=1, polling=Polling(fifo=True, heartbeat=True, function_concurrency=4))
+    play.receive(page([1, 2], keys=[b"a", b"a"]))
+    asked = refuse_until(play, play.end(), 10 * LEASE_S)
     extends = [each for each in asked if isinstance(each, f.Extend)]
     assert len(extends) > 10
     assert {tuple(each.messages) for each in extends} == {(1, 2)}
-    assert not [each for each in asked if isinstance(each, f.Invoke)], "it is not given up while its receipt is good"
-    [delete] = [each for each in asked if isinstance(each, f.Delete)][-1:]
-    assert tuple(delete.messages) == (1,)
+    assert invoked(asked) == [], "it is not given up while its receipt is good"
+    assert set(deleted(asked)) == {1}
 
 
 def test_what_was_stored_as_failed_but_not_deleted_has_no_fresh_budget() -> None:
     play = Play(polling=Polling(function_concurrency=1), maximum_retry_attempts=1)
-    play.receive(page(1))
-    commands = play.end(RAISED)
-    [remember] = [each for each in commands if isinstance(each, f.Remember)]
+    play.receive(page([1]))
+    play.end(RAISED)
+    remember = play.only(f.Remember)
     state = decode(remember.texts[1])
     assert state is not None
     assert state.attempts == 1
     play.feed(f.Remembered(remember.call))
     play.wait_until(2.0)
-    [keep] = [each for each in play.end(RAISED) if isinstance(each, f.Keep)]
-    asked = refuse_until(play, play.feed(f.Kept(keep.failure.id)), GIVEN_UP_S)
+    play.end(RAISED)
+    asked = refuse_until(play, play.feed(f.Kept(play.only(f.Keep).failure.id)), GIVEN_UP_S)
+    assert deleted(asked)
     assert not [each for each in asked if isinstance(each, f.Remember)], "it is not forgotten"
-    play.receive(page(1, receive=2))
-    [batch] = play.running
+    play.receive(page([1], receive=2))
+    [batch] = play.running.values()
     assert batch.attempts == 1
     assert [each for each in play.end(RAISED) if isinstance(each, f.Keep)]
