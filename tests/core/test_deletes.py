@@ -78,18 +78,19 @@ def test_without_a_visibility_timeout_it_is_tried_for_ever() -> None:
 
 def test_nothing_is_given_up_while_the_queue_does_not_answer_nor_for_a_lease_after() -> None:
     made, _ = deletes(1, 2)
+    for now_s in (1000.0, 1100.0):
+        [call] = made.wanted()
+        _, again, given_up = made.retry(list(made.failed(call.call, AWAY)), LEASE_S, instant(now_s))
+        assert (again, given_up) == ([1, 2], [])
+        made.again(again)
     [call] = made.wanted()
-    _, again, given_up = made.retry(list(made.failed(call.call, AWAY)), LEASE_S, instant(1000.0))
-    assert (again, given_up) == ([1, 2], [])
-    made.again(again)
-    [call] = made.wanted()
-    assert made.ended(call.call, {2: EXPIRED}, instant(1010.0)) == [1]
-    _, again, given_up = made.retry([2], LEASE_S, instant(1010.0))
+    assert made.ended(call.call, {2: EXPIRED}, instant(1110.0)) == [1]
+    _, again, given_up = made.retry([2], LEASE_S, instant(1110.0))
     assert (again, given_up) == ([2], [])
     made.again(again)
     [call] = made.wanted()
-    assert made.ended(call.call, {2: EXPIRED}, instant(1040.0)) == []
-    _, again, given_up = made.retry([2], LEASE_S, instant(1040.0))
+    assert made.ended(call.call, {2: EXPIRED}, instant(1140.0)) == []
+    _, again, given_up = made.retry([2], LEASE_S, instant(1140.0))
     assert (again, given_up) == ([], [2])
 
 
