@@ -41,6 +41,7 @@ from router.failures import Failures
 from router.ports import Destination, QueueSource, Source
 from router.queue_side import plug_queue
 from router.replay import Replayer
+from router.service_manager import ServiceManager
 from router.stream_side import plug_stream
 from router.supervisor import MappingLife, MappingParts, Plug, Supervisor
 from router.telemetry import Log, Metrics
@@ -76,6 +77,7 @@ async def build(configuration: Configuration, log: Log) -> Daemon:
         replayer=shared.replayer,
         metrics=metrics,
         log=log,
+        manager=ServiceManager(os.environ, log),
         wall=time.time,
         invokers=list(pools.values()),
         describe_functions=lambda: [_info(configuration.functions[name], pool) for name, pool in pools.items()],
@@ -84,7 +86,7 @@ async def build(configuration: Configuration, log: Log) -> Daemon:
         releases=[*(sink.close for sink in sinks.values()), lock.close],
     )
     board = Board(daemon)
-    daemon.background = [board.run, *(failures.run for _, failures, _ in mappings)]
+    daemon.background = [board.run, partial(daemon.manager.run, board), *(failures.run for _, failures, _ in mappings)]
     daemon.servers = [Web(daemon, board), Control(daemon, board)]
     return daemon
 

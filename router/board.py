@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from router.daemon import FunctionInfo
 from router.errors import StoreUnavailable
 from router.ports import Store, WallClock
-from router.status import MappingFacts, Rate, ShardFacts, ready_document, status_document
+from router.status import MappingFacts, Rate, ShardFacts, ready_document, status_document, summary
 from router.supervisor import MappingLife, Supervisor
 from router.telemetry import Metrics
 
@@ -55,6 +55,9 @@ class Board:
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         return ready_document(self.mappings())
+
+    def summary(self) -> str:
+        return summary(self.mappings())
 
     async def gauge(self) -> None:
         """Set the gauges to what they are now; while the store cannot be read, those that come from it stay."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from router.ports import Invoker, Store, WallClock
 from router.replay import Replayer
+from router.service_manager import ServiceManager
 from router.supervisor import Supervisor
 from router.telemetry import Log, Metrics
 
@@ -56,6 +57,7 @@ class Daemon:
     replayer: Replayer
     metrics: Metrics
     log: Log
+    manager: ServiceManager
     wall: WallClock
     invokers: Sequence[Invoker]
     describe_functions: Callable[[], Sequence[FunctionInfo]]
@@ -100,6 +102,7 @@ class Daemon:
         if not self._stop.is_set():
             self.log.write("daemon.draining", within_s=self.drain_s)
             self._stop.set()
+            self.manager.stopping(self.drain_s)
             self.supervisor.drain(self.drain_s)
 
     async def _serve(self) -> None:

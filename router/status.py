@@ -137,6 +137,19 @@ def ready_document(mappings: Sequence[MappingFacts]) -> tuple[bool, dict[str, An
     return ready, {"ready": ready, "mappings": members}
 
 
+def summary(mappings: Sequence[MappingFacts]) -> str:
+    """Say in one line how many mappings there are in each state, and which does not move."""
+    counts = Counter(each.health.state for each in mappings)
+    states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    stuck = [
+        f"{each.name}: {each.health.reason[0]}"
+        for each in mappings
+        if each.health.reason and each.health.state != "stopped"
+    ]
+    more = f" and {len(stuck) - 1} more" if len(stuck) > 1 else ""
+    return f"mappings: {states or 'none'}" + (f" ({stuck[0]}{more})" if stuck else "")
+
+
 def reason(health: MappingHealth) -> dict[str, str] | None:
     """Give why a mapping does not move, as machines read it."""
     return {"code": health.reason[0], "message": health.reason[1]} if health.reason else None

@@ -19,6 +19,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "daemon.draining": ("info", "Shutdown was asked for; in-flight work ends and is committed."),
     "daemon.stopped": ("info", "Everything is settled and closed."),
     "daemon.forced": ("warning", "A second signal: the daemon stops at once; what was in flight is delivered again."),
+    "notification.failed": ("warning", "The service manager (NOTIFY_SOCKET) could not be told how the daemon is."),
     "background.crashed": ("error", "A bug stopped deliveries or replays; they begin anew. Please report the trace."),
     "mapping.started": ("info", "The mapping reached its source and reads."),
     "mapping.waiting": ("warning", "The mapping cannot run; it tries again."),

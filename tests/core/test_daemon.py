@@ -11,6 +11,7 @@ from typing import Any
 
 from router.daemon import CRASH_PAUSE_S, Daemon
 from router.replay import Replayer
+from router.service_manager import ServiceManager
 from router.supervisor import Supervisor
 from router.telemetry import Log, Metrics
 from tests.fakes.store import MemoryStore
@@ -29,6 +30,7 @@ def make_daemon(**parts: Any) -> Daemon:
         "replayer": Replayer(store, Log()),
         "metrics": Metrics(),
         "log": Log(),
+        "manager": ServiceManager({}, Log()),
         "wall": lambda: 0.0,
         "invokers": (),
         "describe_functions": lambda: (),

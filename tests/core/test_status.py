@@ -4,7 +4,7 @@ import pytest
 
 from router.core.describe import ShardStatus
 from router.daemon import FunctionInfo
-from router.status import MappingFacts, Rate, ShardFacts, ready_document, status_document, stored_document
+from router.status import MappingFacts, Rate, ShardFacts, ready_document, status_document, stored_document, summary
 from router.supervisor import MappingHealth
 from tests.fakes.failures import entry
 
@@ -168,3 +168,20 @@ def test_a_total_that_begins_again_counts_on():
     rate.add(0.0, 1000)
     rate.add(1.0, 50)
     assert rate.per_second == 50.0
+
+
+def test_the_summary_is_one_line_that_counts_states_and_names_what_does_not_move():
+    away = ("SourceUnavailable", "broker:9092: refused")
+    assert summary([]) == "mappings: none"
+    assert summary([mapping(), mapping(state="idle"), mapping(state="idle")]) == "mappings: 2 idle, 1 running"
+    assert (
+        summary(
+            [
+                mapping(),
+                mapping(name="old", state="stopped", reason=("Disabled", "in the file")),
+                mapping(name="in", state="starting", reason=away),
+                mapping(name="out", state="starting", reason=away),
+            ]
+        )
+        == "mappings: 1 running, 2 starting, 1 stopped (in: SourceUnavailable and 1 more)"
+    )
