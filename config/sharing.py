@@ -14,7 +14,7 @@ from config.destinations import ToSqs
 from config.mistakes import Report
 from config.names import Queue, parse_queue
 from config.schema import EventSource
-from config.sources import S3, Carrier
+from config.sources import S3, Carrier, Kafka
 
 
 def find(mappings: Mapping[str, EventSource], report: Report) -> None:
@@ -66,23 +66,27 @@ def _queue(block: Carrier | ToSqs) -> Queue:
 
 
 def _on_one_queue(mappings: Mapping[str, EventSource]) -> Iterator[tuple[str, EventSource, EventSource]]:
-    readers = [(name, mapping, mapping.source.carrier) for name, mapping in mappings.items()]
-    for (name, mapping, carrier), (_, other, other_carrier) in combinations(readers, 2):
-        if carrier and other_carrier and same_queue(carrier, other_carrier):
-            yield name, mapping, other
+    """Pair up the readers of one queue: only those of queues of one name are compared, for there may be thousands."""
+    named: dict[str, list[tuple[str, EventSource, Carrier]]] = {}
+    for name, mapping in mappings.items():
+        if (carrier := mapping.source.carrier) and carrier.sound("queue"):
+            named.setdefault(parse_queue(carrier.queue).name, []).append((name, mapping, carrier))
+    for readers in named.values():
+        for (name, mapping, one), (_, other, another) in combinations(readers, 2):
+            if same_queue(one, another):
+                yield name, mapping, other
 
 
 def _topics(mappings: Mapping[str, EventSource], report: Report) -> None:
-    readers = [
-        (name, mapping.source.kafka, mapping.source.kafka.consumer_group or name)
-        for name, mapping in mappings.items()
-        if mapping.source.kafka is not None
-        if mapping.source.kafka.sound("bootstrap_servers", "topic", "consumer_group")
-    ]
-    for (name, kafka, group), (_, other, other_group) in combinations(readers, 2):
-        if (kafka.topic, group) == (other.topic, other_group) and set(kafka.bootstrap_servers) & set(
-            other.bootstrap_servers
-        ):
-            report.add(
-                other.at("consumer_group"), f"same topic and consumer group as mapping {name}, allowed another group"
-            )
+    groups: dict[tuple[str, str], list[tuple[str, Kafka]]] = {}
+    for name, mapping in mappings.items():
+        kafka = mapping.source.kafka
+        if kafka is not None and kafka.sound("bootstrap_servers", "topic", "consumer_group"):
+            groups.setdefault((kafka.topic, kafka.consumer_group or name), []).append((name, kafka))
+    for readers in groups.values():
+        for (name, kafka), (_, other) in combinations(readers, 2):
+            if set(kafka.bootstrap_servers) & set(other.bootstrap_servers):
+                report.add(
+                    other.at("consumer_group"),
+                    f"same topic and consumer group as mapping {name}, allowed another group",
+                )

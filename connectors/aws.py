@@ -8,10 +8,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-from connectors.sigv4 import Keys
 from router.errors import DestinationUnavailable, SourceUnavailable
 
 if TYPE_CHECKING:
@@ -85,25 +83,6 @@ _EXCEPTIONS: Final = {
 }
 
 
-class Credentials(Protocol):
-    """Credentials that renew themselves."""
-
-    async def get_frozen_credentials(self) -> Keys: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """All it takes to call a service without its client."""
-
-    endpoint_url: str
-    region: str
-    credentials: Credentials
-    #: PEM file of the authorities to trust.
-    ca: str
-    #: URL of the proxy that the environment names for this endpoint.
-    proxy: str | None
-
-
 def new_session() -> aioboto3.Session:
     """Read the usual AWS environment and profile."""
     import aioboto3  # noqa: PLC0415 - see the module
@@ -142,26 +121,6 @@ def _client_options(
             **more,
         ),
     }
-
-
-async def access(session: aioboto3.Session, client: SQSClient) -> Access:
-    """Give what a client of this session knows about its service, before any call; may raise the library's errors."""
-    from botocore.exceptions import NoCredentialsError  # noqa: PLC0415 - see the module
-    from botocore.httpsession import get_cert_path  # noqa: PLC0415
-    from botocore.utils import get_environ_proxies  # noqa: PLC0415
-
-    endpoint_url = client.meta.endpoint_url
-    inner: Any = session._session  # noqa: SLF001 - what it knows of the profile is not to be had otherwise
-    credentials = await inner.get_credentials()
-    if credentials is None:
-        raise NoCredentialsError
-    return Access(
-        endpoint_url,
-        client.meta.region_name,
-        credentials,
-        inner.get_config_variable("ca_bundle") or str(get_cert_path(True)),
-        get_environ_proxies(endpoint_url).get(endpoint_url.partition(":")[0]),
-    )
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from connectors.aws import HUNG_UP, UNREACHABLE, Access, aws_errors, refusal
+from connectors.aws import HUNG_UP, UNREACHABLE, aws_errors, refusal
+from connectors.aws_access import Access
 from connectors.deadlines import Deadlines
 from connectors.http_answer import Answer, HttpError, NotHttp, TooLarge
 from connectors.http_client import HttpClient, HungUp, NoTls, ProxyRefused, Unreachable, Untrusted

@@ -17,6 +17,7 @@ from math import ceil, inf
 from typing import Any, Final
 
 from connectors.aws import are_credentials_refused
+from connectors.aws_access import forget
 from connectors.settings import SqsSettings, queue_name
 from connectors.sqs_client import SqsClient
 from connectors.sqs_codec import MessageCodec, SqsCodec, message_of
@@ -111,8 +112,8 @@ class SqsSource:
         if self._is_refused:
             self._is_refused = False
             with self._failing():
-                found = await find_queue(self._settings, call_s=self._call_s)
-            self._client.renew(found.access.credentials)
+                self._queue = await find_queue(self._settings, call_s=self._call_s)
+            self._client.renew(self._queue.access.credentials)
         return self._queue, self._client
 
     @contextmanager
@@ -122,7 +123,9 @@ class SqsSource:
             yield
         except SourceUnavailable as error:
             self._looked_s = -inf
-            self._is_refused = self._is_refused or are_credentials_refused(error)
+            if self._queue and are_credentials_refused(error):
+                self._is_refused = True
+                forget(self._queue.access)
             raise
 
     def _learn(self, state: QueueState) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from connectors.aws import Access, Credentials
+from connectors.aws_access import Access, Credentials
 from connectors.aws_json import JsonClient
 from connectors.sqs_codec import ReceivedMessage
 from router.errors import SourceUnavailable

@@ -1,4 +1,4 @@
-"""Finding a queue: its URL, its ARN and its settings. The AWS library says where SQS is, and is let go afterwards."""
+"""Finding a queue: its URL, its ARN and its settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
-from connectors.aws import Access, access, aws_errors, new_session, sqs_client
+from connectors.aws import are_credentials_refused, aws_errors
+from connectors.aws_access import Access, forget, sqs_access
 from connectors.settings import SqsSettings, queue_name
 from connectors.sqs_client import SqsClient, find_url
 from router.errors import SourceUnavailable
@@ -83,18 +84,25 @@ async def find_queue(settings: SqsSettings, *, call_s: float = 10.0) -> FoundQue
     what = describe(settings)
     place = place_of(settings)
     with aws_errors(SourceUnavailable, what):
-        session = new_session()
-        async with sqs_client(place.endpoint_url, place.region, session) as client:
-            reached = await access(session, client)
-    url = place.url or await find_url(reached, place.name, place.owner, what, call_s=call_s)
-    calls = SqsClient(reached, url, what, call_s=call_s)
+        reached = await sqs_access(place.endpoint_url, place.region)
     try:
-        attributes = await calls.attributes("All")
-    finally:
-        await calls.close()
+        url = place.url or await find_url(reached, place.name, place.owner, what, call_s=call_s)
+        attributes = await _attributes(SqsClient(reached, url, what, call_s=call_s))
+    except SourceUnavailable as error:
+        # The latter two: what the environment says of authorities or proxies cannot be used.
+        if are_credentials_refused(error) or isinstance(error.__cause__, OSError | ValueError):
+            forget(reached)
+        raise
     state = QueueState.of(attributes, what)
     with _sqs_attributes(what):
         return FoundQueue(url, attributes["QueueArn"], attributes, state, reached)
+
+
+async def _attributes(client: SqsClient) -> Mapping[str, str]:
+    try:
+        return await client.attributes("All")
+    finally:
+        await client.close()
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import pytest
 import uvloop
 from botocore.exceptions import CredentialRetrievalError
 
-from connectors.aws import Access
+from connectors.aws_access import Access
 from connectors.sqs_client import SqsClient
 from router.errors import SourceUnavailable
 from tests.fakes.http_server import Answer, HttpServer, http_server, refuse, say, send, stall

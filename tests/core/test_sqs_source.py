@@ -358,6 +358,32 @@ async def test_credentials_that_were_refused_are_read_anew(monkeypatch: pytest.M
     ]
 
 
+async def test_credentials_are_read_once_for_all_queues_of_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAFIRST")
+    async with queue() as server, opened(server), queue() as elsewhere:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIASECOND")
+        async with opened(server, "invoices"), opened(elsewhere):
+            assert {_key(request) for request in server.requests} == {"AKIAFIRST"}
+            assert {_key(request) for request in elsewhere.requests} == {"AKIASECOND"}
+
+
+async def test_a_queue_that_refused_credentials_is_opened_with_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAFIRST")
+    async with queue() as server, opened(server):
+        server.script.append(refuse(403, "InvalidClientTokenId"))
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIASECOND")
+        source = SqsSource(settings("invoices", server.url))
+        with pytest.raises(SourceUnavailable, match="the credentials are not accepted"):
+            await source.open()
+        asked = len(server.requests)
+        async with opened(server, "invoices"):
+            assert {_key(request) for request in server.requests[asked:]} == {"AKIASECOND"}
+
+
+def _key(request: Any) -> str:
+    return str(request.headers["authorization"]).partition("Credential=")[2].partition("/")[0]
+
+
 # --- checking
 
 
