@@ -36,7 +36,7 @@ CREDENTIALS = {
 
 @dataclass(slots=True)
 class Endpoint(AbstractAsyncContextManager["Endpoint"]):
-    """One `bench.sqs_endpoint` with a supply that does not end."""
+    """One `bench.sqs_endpoint`, with a supply that does not end unless its options say otherwise."""
 
     #: Its options.
     options: Sequence[str] = ()

@@ -127,6 +127,9 @@ class Queue:
         self._content = content
         self._numbers = count()
         self._supply: int = 0 if options.fifo else options.messages
+        self._rate: float = options.rate
+        self._owed = 0.0
+        self._filled_s = time.monotonic()
         self._waiting: deque[Message] = deque()
         self._flying: dict[int, Message] = {}
         self._leases: list[tuple[float, int, Sequence[Message]]] = []
@@ -226,6 +229,15 @@ class Queue:
             self._open.append(group)
 
     # --- in
+
+    def fill(self) -> None:
+        """Add to a supply that comes at a rate."""
+        now_s = time.monotonic()
+        self._owed += self._rate * (now_s - self._filled_s)
+        self._filled_s = now_s
+        come = int(self._owed)
+        self._owed -= come
+        self._supply += come
 
     def send(self, body: str, group: str | None) -> int:
         message = Message(next(self._numbers), _content(body))
@@ -362,8 +374,9 @@ class Service:
             connection.reply(reply)
 
     def look(self) -> None:
-        """Take back what was not deleted in time, again and again."""
+        """Take back what was not deleted in time, and bring what is due, again and again."""
         self._queue.expire()
+        self._queue.fill()
         self.serve()
         asyncio.get_running_loop().call_later(_LOOK_S, self.look)
 
@@ -534,6 +547,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--name", default="bench", help="of the queue, as its ARN has it")
     parser.add_argument("--messages", type=int, default=0, help="there from the start")
+    parser.add_argument("--rate", type=float, default=0.0, help="more of them a second (a standard queue)")
     parser.add_argument("--size", type=int, default=1024, help="bytes of their bodies")
     parser.add_argument("--bucket", help="make the bodies notifications of this bucket")
     parser.add_argument("--fifo", action="store_true")

@@ -8,7 +8,7 @@ import random
 import shlex
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -52,20 +52,22 @@ async def filled(servers: str, records: int, size_bytes: int, partitions: int = 
 
 
 @asynccontextmanager
-async def temporary(servers: str, name: str) -> AsyncIterator[str]:
-    """Give a new empty topic; delete it afterwards."""
+async def temporary(servers: str, name: str, settings: Mapping[str, str] | None = None) -> AsyncIterator[str]:
+    """Give a new empty topic, with settings of the broker's for topics; delete it afterwards."""
     topic = f"{name}-{os.getpid()}-{random.getrandbits(32):08x}"
     async with _admin(servers) as admin:
-        await create(admin, topic)
+        await create(admin, topic, settings=settings)
         try:
             yield topic
         finally:
             await admin.delete_topics([topic])
 
 
-async def create(admin: AIOKafkaAdminClient, topic: str, partitions: int = PARTITIONS) -> None:
+async def create(
+    admin: AIOKafkaAdminClient, topic: str, partitions: int = PARTITIONS, settings: Mapping[str, str] | None = None
+) -> None:
     """Create a topic and wait until it can be written."""
-    await admin.create_topics([NewTopic(topic, partitions, 1)])
+    await admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=dict(settings or {}))])
     await _wait_for(lambda: _has_leaders(admin, topic, partitions))
 
 
