@@ -58,6 +58,8 @@ async def build(configuration: Configuration, log: Log) -> Daemon:
         StoreUnavailable: the state directory cannot be used; the message says what to do.
     """
     store = await SqliteStore.open(configuration.state_dir)
+    if store.upgraded:
+        log.write("store.upgraded", before=store.upgraded.before, after=store.upgraded.after, copy=store.upgraded.aside)
     lock = WorkerLock(configuration.state_dir)
     metrics = Metrics()
     sinks = {name: _log_file(configuration, name) for name in used_functions(configuration)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
@@ -72,8 +73,11 @@ class Board:
             if facts.health.reason:
                 metrics.stuck.labels(facts.name, facts.health.reason[0]).set(1)
         with contextlib.suppress(StoreUnavailable):
+            waiting: Counter[str] = Counter()
+            for tally in await served.store.tallies():
+                waiting[tally.mapping] += tally.undelivered
             for name in served.supervisor.lives:
-                metrics.undelivered.labels(name).set((await served.store.backlog(name)).undelivered)
+                metrics.undelivered.labels(name).set(waiting[name])
 
     def _facts(self, life: MappingLife) -> MappingFacts:
         runner = life.runner

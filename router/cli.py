@@ -112,10 +112,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_command(commands, "schema", schema, "print the JSON Schema of the configuration, for editors")
     add_command(commands, "status", status, "show how every mapping is, and why it does not move")
     _add_failures(add_group(commands, "failures", "look at failed batches, replay them, drop them"))
-    backing_up = add_command(
-        add_group(commands, "state", "the state directory"), "backup", backup, "copy the store into one file"
-    )
-    backing_up.add_argument("target", type=Path, metavar="TARGET", help="a file that does not exist yet")
+    _add_state(add_group(commands, "state", "the state directory"))
     return parser
 
 
@@ -138,6 +135,12 @@ def _add_failures(commands: Any) -> None:
         one.add_argument("--all", action="store_true", help="every failure that is open")
         one.add_argument("--dry-run", action="store_true", help="only list what was selected")
         one.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _add_state(commands: Any) -> None:
+    one = add_command(commands, "backup", backup, "copy the store into one file, also while the service runs")
+    one.add_argument("target", type=Path, metavar="TARGET", help="a file that does not exist yet")
+    add_command(commands, "upgrade", upgrade, "bring a store of an older version forward, as the service does at start")
 
 
 def show_version() -> int:
@@ -283,9 +286,7 @@ def status(given: argparse.Namespace) -> int:
     try:
         document = control_client.status(directory)
     except NotRunning:
-        from router.status import stored_document
-
-        document = stored_document(_installed_version(), _stored(directory))
+        document = _stored(directory)
         if given.json:
             print_json(document)
         else:
@@ -298,13 +299,14 @@ def status(given: argparse.Namespace) -> int:
     return 0
 
 
-def _stored(directory: Path) -> Sequence[FailureEntry]:
+def _stored(directory: Path) -> dict[str, Any]:
     from connectors.store.reader import FILE_NAME
-    from router.ports import Selection
+    from router.status import stored_document
+    from router.stored import look
 
     if not (directory / FILE_NAME).exists():
-        return ()
-    return _read(directory, lambda store: store.failures(Selection()))
+        return stored_document(_installed_version(), (), {})
+    return stored_document(_installed_version(), *_read(directory, look))
 
 
 # --- failures
@@ -473,16 +475,21 @@ def _ask(question: str) -> bool:
 
 
 def backup(given: argparse.Namespace) -> int:
-    from router.failure_commands import print_json
+    from connectors.store.reader import back_up
+    from router import state_commands
 
-    target: Path = given.target
-    _read(_state_dir(given), lambda store: store.backup(target))
-    size_bytes = target.stat().st_size
-    if given.json:
-        print_json({"backup": str(target), "bytes": size_bytes})
-    else:
-        print(f"{target}: {size_bytes} bytes; in the place of headrace.db of a state directory it is that state again")
-    return 0
+    directory, target = _state_dir(given), given.target
+    return state_commands.backup(target, lambda tell: back_up(directory, target, tell), as_json=given.json)
+
+
+def upgrade(given: argparse.Namespace) -> int:
+    from connectors.store import reader, schema, sqlite
+    from router import state_commands
+
+    directory = _state_dir(given)
+    return state_commands.upgrade(
+        reader.version(directory), schema.VERSION, lambda: sqlite.upgrade(directory), as_json=given.json
+    )
 
 
 if __name__ == "__main__":

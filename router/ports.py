@@ -259,6 +259,8 @@ class Selection:
     error: str | None = None
     #: Empty = every status.
     statuses: tuple[str, ...] = ()
+    #: Only those behind this one in the order of time and id: the end of the page before.
+    after: tuple[float, str] | None = None
     limit: int | None = None
 
 
@@ -331,6 +333,17 @@ class Backlog:
     failures: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many failures of one status a mapping has."""
+
+    mapping: str
+    status: str
+    failures: int
+    #: Of them, those that their destination has not accepted yet.
+    undelivered: int
+
+
 class Store(Protocol):
     """Durable state of the daemon. Every method may raise StoreUnavailable."""
 
@@ -362,8 +375,16 @@ class Store(Protocol):
         """Give failures to deliver, oldest first: stored or replaying, and not accepted by their destination yet."""
         ...
 
+    async def count(self, selection: Selection) -> int:
+        """Say how many failures are selected, whatever its limit; at once where only mapping and statuses are set."""
+        ...
+
+    async def tallies(self) -> Sequence[Tally]:
+        """Count what all mappings have stored, by mapping and status; costs the same however much it is."""
+        ...
+
     async def backlog(self, mapping: str) -> Backlog:
-        """Count what a mapping has stored."""
+        """Count what a mapping has stored; costs the same however much it is."""
         ...
 
     async def close(self) -> None: ...

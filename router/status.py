@@ -12,7 +12,7 @@ from router.core.model import UNKNOWN_TIME_MS
 from router.daemon import FunctionInfo
 from router.failure_json import EXACT_INTEGER
 from router.failure_record import iso_ms
-from router.ports import FailureEntry
+from router.ports import Tally
 from router.supervisor import MappingHealth
 
 #: States in which a mapping is connected to its source and works on what comes.
@@ -105,15 +105,15 @@ def status_document(
     }
 
 
-def stored_document(version: str, entries: Iterable[FailureEntry]) -> dict[str, Any]:
-    """Describe what a store knows while no daemon runs: the failures of each mapping, by status."""
-    counts: dict[tuple[str, str], Counter[str]] = {}
-    for entry in entries:
-        counts.setdefault((entry.batch.mapping, entry.batch.function), Counter())[entry.status] += 1
+def stored_document(version: str, tallies: Iterable[Tally], functions: Mapping[str, str]) -> dict[str, Any]:
+    """Describe what a store knows while no daemon runs: the failures of each mapping by status, and its function."""
+    counts: dict[str, dict[str, int]] = {}
+    for tally in tallies:
+        counts.setdefault(tally.mapping, {})[tally.status] = tally.failures
     mappings: list[dict[str, Any]] = [
         {
             "name": name,
-            "function": function,
+            "function": functions.get(name),
             "source": None,
             "state": "stopped",
             "reason": None,
@@ -125,7 +125,7 @@ def stored_document(version: str, entries: Iterable[FailureEntry]) -> dict[str, 
             "shards": [],
             "failures": dict(sorted(statuses.items())),
         }
-        for (name, function), statuses in sorted(counts.items())
+        for name, statuses in sorted(counts.items())
     ]
     return {"version": version, "state": "stopped", "mappings": mappings, "functions": []}
 

@@ -10,7 +10,14 @@ from typing import Any, Final
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 #: Colour of a word that says how something is.
@@ -228,3 +235,17 @@ def show_end(end: Mapping[str, Any]) -> None:
 def _end(end: Mapping[str, Any]) -> str:
     detail = end["reason"] or ", ".join(end["new_failures"])
     return f"{end['id']}  {end['outcome']}" + (f": {detail}" if detail else "")
+
+
+# --- copies
+
+
+@contextmanager
+def bytes_progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show on a terminal how far something is; what is given must be called with bytes done and bytes in all."""
+    if not sys.stdout.isatty():
+        yield lambda _done, _total: None
+        return
+    with Progress(TextColumn(what), BarColumn(), DownloadColumn(), TimeRemainingColumn(), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

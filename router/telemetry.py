@@ -66,6 +66,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "failure.replay_refused": ("warning", "A replay could not run."),
     "queue.replayed": ("info", "A job over a dead-letter queue is over; what it could not replay is still there."),
     "failure.expired": ("info", "Settled failures older than the retention were removed."),
+    "store.upgraded": ("info", "The store was of an older version; as it was, it is kept beside the new one."),
     "store.failed": ("warning", "The failure store could not be read or written beside a batch; it is tried again."),
     "library.warned": (
         "warning",

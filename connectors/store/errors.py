@@ -17,8 +17,9 @@ _DAMAGED: Final = (
     "it is damaged or no database; move it away, or put a copy made by `headrace state backup` in its place"
 )
 
-#: By SQLite's primary result code.
+#: By SQLite's result code, extended or primary.
 _ADVICE: Final = {
+    sqlite3.SQLITE_IOERR_SHMSIZE: _FULL,  # no room for the index of the log, which opening makes
     sqlite3.SQLITE_FULL: _FULL,
     sqlite3.SQLITE_READONLY: _READ_ONLY,
     sqlite3.SQLITE_PERM: _READ_ONLY,
@@ -52,5 +53,6 @@ def store_errors(path: Path) -> Iterator[None]:
 
 
 def _advice(error: sqlite3.Error) -> str:
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the primary part of an extended code
-    return _ADVICE.get(code, "SQLite refused")
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    primary = code & 0xFF
+    return _ADVICE.get(code) or _ADVICE.get(primary, "SQLite refused")

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from connectors.store import rows, schema
+from connectors.store.copies import Tell, copy
 from connectors.store.errors import store_errors
 from router.errors import StoreUnavailable
-from router.ports import Backlog, FailureEntry, Selection
+from router.ports import Backlog, FailureEntry, Selection, Tally
 
 T = TypeVar("T")
 
@@ -46,22 +47,20 @@ class SqliteReader:
     async def failures(self, selection: Selection) -> Sequence[FailureEntry]:
         return await self._read(lambda database: rows.failures(database, selection))
 
+    async def count(self, selection: Selection) -> int:
+        return await self._read(lambda database: rows.count(database, selection))
+
     async def event(self, failure_id: str) -> bytes | None:
         return await self._read(lambda database: rows.event(database, failure_id))
 
     async def undelivered(self, mapping: str) -> Sequence[FailureEntry]:
         return await self._read(lambda database: rows.undelivered(database, mapping))
 
+    async def tallies(self) -> Sequence[Tally]:
+        return await self._read(rows.tallies)
+
     async def backlog(self, mapping: str) -> Backlog:
         return await self._read(lambda database: rows.backlog(database, mapping))
-
-    async def backup(self, target: Path) -> None:
-        """Write a consistent copy in one file (0600); put in place of headrace.db, it is that state again.
-
-        Raises:
-            StoreUnavailable: `target` exists, or cannot be written.
-        """
-        await asyncio.to_thread(self._copy, target)
 
     async def close(self) -> None:
         """Close the connection. May come twice."""
@@ -78,10 +77,30 @@ class SqliteReader:
         with store_errors(self._path):
             return work(self._reading)
 
-    def _copy(self, target: Path) -> None:
-        # A connection of its own, so that a long copy holds up no other reader.
-        with contextlib.closing(_open_read_only(self._path)) as database, store_errors(self._path):
-            schema.copy(database, target)
+
+def version(directory: Path) -> int:
+    """Say of which version the store of a state directory is.
+
+    Raises:
+        StoreUnavailable: there is none, it cannot be read, or it is newer than all we know.
+    """
+    database, found = _open_any(directory / FILE_NAME)
+    database.close()
+    return found
+
+
+def back_up(directory: Path, target: Path, tell: Tell | None = None) -> None:
+    """Copy the store of a state directory into one file, whether a daemon uses it or not, and of whatever version.
+
+    Put in place of headrace.db, the copy is that state again. Blocks; `tell` hears how far it is, and may raise.
+
+    Raises:
+        StoreUnavailable: there is no store; or `target` exists, or cannot be written.
+    """
+    path = directory / FILE_NAME
+    database, _ = _open_any(path)
+    with contextlib.closing(database), store_errors(path):
+        copy(database, target, tell)
 
 
 def connect(path: Path, *, mode: str) -> sqlite3.Connection:
@@ -93,6 +112,18 @@ def connect(path: Path, *, mode: str) -> sqlite3.Connection:
 
 
 def _open_read_only(path: Path) -> sqlite3.Connection:
+    database, version = _open_any(path)
+    if version < schema.VERSION:
+        database.close()
+        raise StoreUnavailable(
+            f"{path} is of store version {version}, this headrace reads version {schema.VERSION}; "
+            "upgrade it with `headrace state upgrade`, or by starting the service"
+        )
+    return database
+
+
+def _open_any(path: Path) -> tuple[sqlite3.Connection, int]:
+    """Open a store for reading; gives its version, too."""
     if not path.exists():
         raise _absent(path)
     with store_errors(path):
@@ -100,13 +131,14 @@ def _open_read_only(path: Path) -> sqlite3.Connection:
             return _checked(connect(path, mode="mode=ro"), path)
         except sqlite3.OperationalError:
             # A reader of a write-ahead log needs its index beside it. Where that cannot be made, because the directory
-            # cannot be written, nobody else writes either; without a log the file alone is the whole store.
-            if path.with_name(f"{path.name}-wal").exists():
+            # cannot be written or the disk is full, nobody else writes either; without a log the file is all there is.
+            log = path.with_name(f"{path.name}-wal")
+            if log.exists() and log.stat().st_size:
                 raise
             return _checked(connect(path, mode="immutable=1"), path)
 
 
-def _checked(database: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+def _checked(database: sqlite3.Connection, path: Path) -> tuple[sqlite3.Connection, int]:
     try:
         version = schema.check(database, path)
     except BaseException:
@@ -115,7 +147,7 @@ def _checked(database: sqlite3.Connection, path: Path) -> sqlite3.Connection:
     if not version:
         database.close()
         raise _absent(path)
-    return database
+    return database, version
 
 
 def _absent(path: Path) -> StoreUnavailable:

@@ -20,6 +20,7 @@ from router.ports import (
     PutState,
     Selection,
     SetStatus,
+    Tally,
     Unclaim,
 )
 
@@ -27,6 +28,9 @@ _COLUMNS: Final = (
     "batch, status, destination, batch_info, event_bytes, deliveries, delivery_error, next_delivery_s"  # as in _entry
 )
 _OLDEST_FIRST: Final = "ORDER BY failed_at_s, id"
+#: The index that SQLite makes for the primary key.
+_BY_ID: Final = "sqlite_autoindex_failures_1"
+STATUSES: Final = ("stored", "delivered", "replaying", "replayed", "failed_again", "dropped")
 
 _KEEP: Final = """
     INSERT INTO failures (id, mapping, shard, failed_at_s, error, status, destination, undelivered, deliveries,
@@ -101,10 +105,26 @@ def states(database: sqlite3.Connection, mapping: str) -> dict[str, str]:
 
 
 def failures(database: sqlite3.Connection, selection: Selection) -> list[FailureEntry]:
-    where, values = _conditions(selection)
+    parts = _parts(selection)
+    question = " UNION ALL ".join(f"SELECT {_COLUMNS}, failed_at_s, id FROM {part}" for part, _ in parts)
+    values = [value for _, several in parts for value in several]
     limit = -1 if selection.limit is None else selection.limit
-    question = f"SELECT {_COLUMNS} FROM failures WHERE {where} {_OLDEST_FIRST} LIMIT ?"
-    return [_entry(row) for row in database.execute(question, (*values, limit))]
+    return [_entry(row[:-2]) for row in database.execute(f"{question} {_OLDEST_FIRST} LIMIT ?", (*values, limit))]
+
+
+def count(database: sqlite3.Connection, selection: Selection) -> int:
+    if selection == Selection(mapping=selection.mapping, statuses=selection.statuses):
+        wanted, values = _among("status", selection.statuses or STATUSES)
+        question = f"SELECT total(failures) FROM totals WHERE mapping = ifnull(?, mapping) AND {wanted}"
+        [number] = database.execute(question, (selection.mapping, *values)).fetchone()
+        return int(number)
+    found = [database.execute(f"SELECT count(*) FROM {part}", values).fetchone() for part, values in _parts(selection)]
+    return sum(number for (number,) in found)
+
+
+def tallies(database: sqlite3.Connection) -> list[Tally]:
+    question = "SELECT mapping, status, failures, undelivered FROM totals WHERE failures ORDER BY mapping, status"
+    return [Tally(*row) for row in database.execute(question)]
 
 
 def undelivered(database: sqlite3.Connection, mapping: str) -> list[FailureEntry]:
@@ -121,9 +141,8 @@ def event(database: sqlite3.Connection, failure_id: str) -> bytes | None:
 
 
 def backlog(database: sqlite3.Connection, mapping: str) -> Backlog:
-    question = "SELECT total(undelivered), total(event_bytes), count(*) FROM failures WHERE mapping = ?"
-    undelivered_count, stored_bytes, count = database.execute(question, (mapping,)).fetchone()
-    return Backlog(int(undelivered_count), int(stored_bytes), count)
+    question = "SELECT total(undelivered), total(event_bytes), total(failures) FROM totals WHERE mapping = ?"
+    return Backlog(*map(int, database.execute(question, (mapping,)).fetchone()))
 
 
 def _keep(database: sqlite3.Connection, entry: FailureEntry, event: bytes) -> None:
@@ -167,6 +186,17 @@ def _entry(row: tuple[Any, ...]) -> FailureEntry:
     )
 
 
+def _parts(selection: Selection) -> list[tuple[str, list[Any]]]:
+    """Give what is to be read, as tables with conditions: each is read along one index, in the order of pages."""
+    where, values = _conditions(selection)
+    if selection.ids or selection.key is not None:
+        statuses = _among("status", selection.statuses) if selection.statuses else ("true", [])
+        return [(f"failures INDEXED BY {_BY_ID} WHERE {where} AND {statuses[0]}", [*values, *statuses[1]])]
+    index = "failures_of_status" if selection.mapping is None else "failures_of_mapping"
+    part = f"failures INDEXED BY {index} WHERE {where} AND status = ?"
+    return [(part, [*values, status]) for status in selection.statuses or STATUSES]
+
+
 def _conditions(selection: Selection) -> tuple[str, list[Any]]:
     conditions = list(_each_condition(selection))
     values = [value for _, several in conditions for value in several]
@@ -175,14 +205,13 @@ def _conditions(selection: Selection) -> tuple[str, list[Any]]:
 
 def _each_condition(selection: Selection) -> Iterator[tuple[str, Sequence[Any]]]:
     if selection.ids:
-        # One text, whatever their number: SQLite limits parameters.
-        yield "id IN (SELECT value FROM json_each(?))", [msgspec.json.encode(selection.ids).decode()]
-    if selection.statuses:
-        yield "status IN (SELECT value FROM json_each(?))", [msgspec.json.encode(selection.statuses).decode()]
+        yield _among("id", selection.ids)
     if selection.error is not None:
         yield "instr(error, ?)", [selection.error.casefold()]
     if selection.key is not None:
         yield "id IN (SELECT failure_id FROM keys WHERE key = ?)", [selection.key]
+    if selection.after is not None:
+        yield "(failed_at_s, id) > (?, ?)", selection.after
     for condition, value in (
         ("mapping = ?", selection.mapping),
         ("shard = ?", selection.shard),
@@ -191,3 +220,8 @@ def _each_condition(selection: Selection) -> Iterator[tuple[str, Sequence[Any]]]
     ):
         if value is not None:
             yield condition, [value]
+
+
+def _among(column: str, values: Sequence[str]) -> tuple[str, list[Any]]:
+    # One text, whatever their number: SQLite limits parameters.
+    return f"{column} IN (SELECT value FROM json_each(?))", [msgspec.json.encode(values).decode()]

@@ -1,22 +1,31 @@
 """The tables of the embedded store, their version, and the way from one version to the next.
 
 `user_version` of the database is the schema version, `application_id` says that it is ours. Versions only go forward: a
-newer store is refused, an older one is copied aside and then taken through the steps it lacks, each in one transaction.
+newer store is refused, an older one is copied aside and then taken through the steps it lacks, all in one transaction.
+Whenever that is cut off, the store is of the old version or the new one, whole, and the next start goes on.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from connectors.store.copies import copy_over
+from connectors.store.errors import store_errors
 from router.errors import StoreUnavailable
 
 #: "HDRC"
 APPLICATION_ID: Final = 0x48445243
+
+_ADDED: Final = """ON CONFLICT DO UPDATE SET failures = failures + excluded.failures,
+            undelivered = undelivered + excluded.undelivered, event_bytes = event_bytes + excluded.event_bytes"""
+_COUNTED: Final = f"""INSERT INTO totals VALUES (new.mapping, new.status, 1, new.undelivered, new.event_bytes)
+            {_ADDED}"""
+_UNCOUNTED: Final = f"""INSERT INTO totals VALUES (old.mapping, old.status, -1, -old.undelivered, -old.event_bytes)
+            {_ADDED}"""
 
 # Events are in a table of their own, so that lists never read their pages. `undelivered` is 1 while a destination is
 # to be served; `claimed_from` is the status that a failure had before it was claimed for a replay.
@@ -64,25 +73,81 @@ STEPS: Final[Sequence[str]] = (
         PRIMARY KEY (mapping, key)
     ) STRICT, WITHOUT ROWID;
     """,
+    # What a mapping has of each status is counted as it changes: nobody counts a million rows. One index serves pages
+    # of each status, so that what is settled is never read on the way to what is not.
+    f"""
+    DROP INDEX failures_by_time;
+    DROP INDEX failures_of_mapping;
+    DROP INDEX sizes_of_mapping;
+    CREATE INDEX failures_of_status ON failures (status, failed_at_s, id);
+    CREATE INDEX failures_of_mapping ON failures (mapping, status, failed_at_s, id);
+
+    CREATE TABLE totals (
+        mapping TEXT NOT NULL,
+        status TEXT NOT NULL,
+        failures INTEGER NOT NULL,
+        undelivered INTEGER NOT NULL,
+        event_bytes INTEGER NOT NULL,
+        PRIMARY KEY (mapping, status)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO totals
+        SELECT mapping, status, count(*), sum(undelivered), sum(event_bytes) FROM failures GROUP BY mapping, status;
+
+    CREATE TRIGGER failure_kept AFTER INSERT ON failures BEGIN
+        {_COUNTED};
+    END;
+    CREATE TRIGGER failure_deleted AFTER DELETE ON failures BEGIN
+        {_UNCOUNTED};
+    END;
+    CREATE TRIGGER failure_changed AFTER UPDATE OF mapping, status, undelivered, event_bytes ON failures BEGIN
+        {_COUNTED};
+        {_UNCOUNTED};
+    END;
+    """,
 )
+VERSION: Final = len(STEPS)
 
 
-def prepare(database: sqlite3.Connection, path: Path, steps: Sequence[str] = STEPS) -> None:
-    """Bring a database to the newest version, after a copy of it if it holds an older one.
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """A store was brought from one version to another."""
+
+    before: int
+    after: int
+    #: The store as it was.
+    aside: Path
+
+
+def prepare(database: sqlite3.Connection, path: Path, steps: Sequence[str] = STEPS) -> Upgrade | None:
+    """Make the tables of an empty database, or bring an older one to the newest version, after a copy of it.
 
     Raises:
-        StoreUnavailable: the file is not ours, or of a newer version.
+        StoreUnavailable: the file is not ours, of a newer version, or there is no room; then it is as it was.
     """
-    version = check(database, path, newest=len(steps))
+    version, newest = check(database, path, newest=len(steps)), len(steps)
+    if version == newest:
+        return None
+    if not version:
+        _take(database, steps, 0)
+        return None
     aside = path.with_name(f"{path.name}.version-{version}")
-    if 0 < version < len(steps) and not aside.exists():
-        copy(database, aside)
-    for number, step in enumerate(steps[version:], version + 1):
-        stamp = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {number}"
-        database.executescript(f"BEGIN IMMEDIATE; {step}; {stamp}; COMMIT;")
+    try:
+        copy_over(database, aside)
+        with store_errors(path):
+            _take(database, steps, version)
+    except StoreUnavailable as error:
+        raise StoreUnavailable(
+            f"{path} is of store version {version} and cannot be brought to {newest}; it is as it was: {error}"
+        ) from error
+    return Upgrade(version, newest, aside)
 
 
-def check(database: sqlite3.Connection, path: Path, newest: int = len(STEPS)) -> int:
+def _take(database: sqlite3.Connection, steps: Sequence[str], version: int) -> None:
+    stamp = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {len(steps)}"
+    database.executescript(f"BEGIN IMMEDIATE; {'; '.join(steps[version:])}; {stamp}; COMMIT;")
+
+
+def check(database: sqlite3.Connection, path: Path, newest: int = VERSION) -> int:
     """Give the schema version of a database that we can use; 0 = it is empty.
 
     Raises:
@@ -101,41 +166,3 @@ def check(database: sqlite3.Connection, path: Path, newest: int = len(STEPS)) ->
             "run that version or a newer one, or choose another state directory"
         )
     return int(version)
-
-
-def copy(database: sqlite3.Connection, target: Path) -> None:
-    """Make a consistent copy in one file, complete or not at all, while others go on writing.
-
-    Raises:
-        StoreUnavailable: there is something at `target` already.
-    """
-    taken = f"{target} exists already; name a file that does not"
-    if target.exists():
-        raise StoreUnavailable(taken)
-    partial = target.with_name(f"{target.name}.partial")
-    try:
-        partial.unlink(missing_ok=True)
-        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        with contextlib.closing(sqlite3.connect(partial)) as other:
-            database.backup(other)
-            other.execute("PRAGMA journal_mode = DELETE")
-        os.link(partial, target)  # unlike a rename, it replaces nothing
-        _sync(target.parent)
-    except FileExistsError as error:
-        raise StoreUnavailable(taken) from error
-    except (OSError, sqlite3.Error) as error:
-        cause = error.strerror if isinstance(error, OSError) else error
-        raise StoreUnavailable(
-            f"cannot write the copy {target}: {cause}; free space or choose another place"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

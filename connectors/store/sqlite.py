@@ -1,13 +1,14 @@
 """The embedded store: one SQLite file in the state directory, written by one daemon, read by anybody who may.
 
 Write-ahead log with synchronous=FULL: what `apply` has returned for survives the end of the process and of the power.
-Files are 0600 and a directory that we make is 0700: events are users' data. Everything in it is JSON or the bytes of an
-event; no pickles.
+Files are 0600 and a directory that we make is 0700: events are users' data, and what is deleted is overwritten with
+zeros. Everything in it is JSON or the bytes of an event; no pickles.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -15,25 +16,36 @@ from pathlib import Path
 from typing import Final, Self
 
 from connectors.store import rows, schema
+from connectors.store.copies import sync
 from connectors.store.errors import store_errors
 from connectors.store.lock import DirectoryLock
 from connectors.store.reader import FILE_NAME, SqliteReader, connect
+from connectors.store.schema import Upgrade
 from connectors.store.writer import Writer
 from router.ports import Change
 
 #: Pages of the log after which it is written back into the database (4 KiB each: 16 MiB).
 CHECKPOINT_PAGES: Final = 4096
+#: What the log keeps of the disk after it had to grow (a copy was made): the same.
+LOG_BYTES: Final = 16 * 1024**2
 
 
 class SqliteStore(SqliteReader):
     """The Store port over SQLite."""
 
     def __init__(
-        self, path: Path, reading: sqlite3.Connection, writing: sqlite3.Connection, lock: DirectoryLock
+        self,
+        path: Path,
+        reading: sqlite3.Connection,
+        writing: sqlite3.Connection,
+        lock: DirectoryLock,
+        upgraded: Upgrade | None,
     ) -> None:
         super().__init__(path, reading)
         self._writer = Writer(writing, path)
         self._lock = lock
+        #: What opening it has brought forward; None = it was of this version already, or new.
+        self.upgraded = upgraded
 
     @classmethod
     async def open(cls, directory: Path) -> Self:
@@ -67,31 +79,54 @@ class SqliteStore(SqliteReader):
             lock = DirectoryLock(directory)
             try:
                 _make_private(path)
-                writing = _open_writing(path)
-                return cls(path, connect(path, mode="mode=rw"), writing, lock)
+                writing, upgraded = _open_writing(path)
+                return cls(path, connect(path, mode="mode=rw"), writing, lock, upgraded)
             except BaseException:
                 lock.release()
                 raise
 
 
+def upgrade(directory: Path) -> Path | None:
+    """Bring the store of a state directory forward; gives where it is kept as it was, if it was older. Blocks.
+
+    Raises:
+        StoreUnavailable: in use, or it cannot be done; then it is as it was.
+    """
+
+    async def open_and_close() -> SqliteStore:
+        store = await SqliteStore.open(directory)
+        await store.close()
+        return store
+
+    upgraded = asyncio.run(open_and_close()).upgraded
+    return upgraded.aside if upgraded else None
+
+
 def _make_private(path: Path) -> None:
-    """Create the file for us alone; SQLite gives its companions the same mode."""
+    """Create the file for us alone, durably; SQLite gives its companions the same mode."""
+    is_new = not path.exists()
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     path.chmod(0o600)
+    if is_new:
+        sync(path.parent)
+        with contextlib.suppress(PermissionError):  # not ours to read; it may have been made with ours by somebody else
+            sync(path.absolute().parent.parent)
 
 
-def _open_writing(path: Path) -> sqlite3.Connection:
+def _open_writing(path: Path) -> tuple[sqlite3.Connection, Upgrade | None]:
     database = connect(path, mode="mode=rw")
     try:
-        schema.check(database, path)
+        if not schema.check(database, path):
+            database.execute("PRAGMA auto_vacuum = INCREMENTAL")  # to be said before anything is in the file
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
+        database.execute("PRAGMA secure_delete = ON")
         database.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        schema.prepare(database, path)
+        database.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
+        return database, schema.prepare(database, path)
     except BaseException:
         database.close()
         raise
-    return database
 
 
 def _write_all(database: sqlite3.Connection, changes: Sequence[Change]) -> None:

@@ -21,6 +21,7 @@ from router.ports import (
     Selection,
     SetStatus,
     Store,
+    Tally,
     Unclaim,
 )
 from tests.fakes.failures import EVENT, entry
@@ -106,6 +107,35 @@ class StoreConformance:
         await keep(store, first, second, third)
         await store.apply([DeliveryEnded("f3", None)])
         assert await ids(store, selection) == expected
+        assert await store.count(selection) == len(expected)
+
+    @pytest.mark.parametrize("selection", [ALL, Selection(mapping="orders"), Selection(statuses=("stored", "dropped"))])
+    @pytest.mark.parametrize("size", [1, 3, 7])
+    async def test_pages_hold_everything_once_and_in_order(self, store: Store, selection: Selection, size: int) -> None:
+        await keep(store, *(entry(f"f{number}", failed_at_s=1.0 + number // 3) for number in range(7)))
+        await keep(store, entry("g", failed_at_s=2.0, mapping="invoices"))
+        await store.drop(["f1", "f5"])
+        await store.apply([SetStatus("f2", "replayed")])
+        whole = await ids(store, selection)
+        found: list[str] = []
+        page = await store.failures(replace(selection, limit=size))
+        while page:
+            found += [each.batch.id for each in page]
+            last = page[-1].batch
+            page = await store.failures(replace(selection, limit=size, after=(last.failed_at_s, last.id)))
+        assert found == whole
+        assert await store.count(replace(selection, limit=1)) == len(whole)
+
+    async def test_what_mappings_have_is_counted_by_status(self, store: Store) -> None:
+        await keep(store, entry("f1"), entry("f2"), entry("f3"), entry("g", mapping="invoices", destination=None))
+        assert await store.tallies() == [Tally("invoices", "stored", 1, 0), Tally("orders", "stored", 3, 3)]
+        await store.drop(["f1"])
+        await store.apply([DeliveryEnded("f2", None), DeleteFailure("g")])
+        assert await store.tallies() == [
+            Tally("orders", "delivered", 1, 0),
+            Tally("orders", "dropped", 1, 0),
+            Tally("orders", "stored", 1, 1),
+        ]
 
     async def test_a_claim_is_won_once(self, store: Store) -> None:
         await keep(store, entry("f1"), entry("f2"))

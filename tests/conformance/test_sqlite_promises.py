@@ -11,13 +11,11 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from connectors.store import schema
 from connectors.store.reader import SqliteReader
 from connectors.store.sqlite import SqliteStore
 from connectors.store.writer import Writer
@@ -31,21 +29,8 @@ KIB_64 = os.urandom(64 * 1024)
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    opened = await SqliteStore.open(tmp_path / "state")
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
+def store(sqlite_store: SqliteStore) -> SqliteStore:
+    return sqlite_store
 
 
 def mode(path: Path) -> int:
@@ -260,19 +245,6 @@ async def test_a_second_daemon_is_refused_until_the_first_ends(store: SqliteStor
     await second.close()
 
 
-async def test_a_newer_store_is_refused(tmp_path: Path) -> None:
-    await (await SqliteStore.open(tmp_path)).close()
-    with closing(sqlite3.connect(tmp_path / "headrace.db")) as database:
-        database.execute("PRAGMA user_version = 7")
-    before = (tmp_path / "headrace.db").read_bytes()
-    refusal = r"newer headrace \(store version 7, this one knows up to 1\); run that version or a newer one"
-    with pytest.raises(StoreUnavailable, match=refusal):
-        await SqliteStore.open(tmp_path)
-    with pytest.raises(StoreUnavailable, match=refusal):
-        await SqliteReader.open_read_only(tmp_path)
-    assert (tmp_path / "headrace.db").read_bytes() == before
-
-
 async def test_a_database_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "headrace.db")) as database:
         database.execute("CREATE TABLE songs (title)")
@@ -301,33 +273,6 @@ async def test_pages_overwritten_by_somebody_are_found_when_they_are_read(tmp_pa
     with pytest.raises(StoreUnavailable, match="damaged"):
         await reader.failures(ALL)
     await reader.close()
-
-
-def test_an_older_store_is_copied_aside_and_brought_forward(tmp_path: Path) -> None:
-    path = tmp_path / "headrace.db"
-    steps = [*schema.STEPS, "ALTER TABLE states ADD COLUMN note TEXT", "CREATE TABLE leases (shard TEXT)"]
-    with closing(sqlite3.connect(path, isolation_level=None)) as database:
-        schema.prepare(database, path)
-        database.execute("INSERT INTO states VALUES ('a', 'x', '1')")
-        schema.prepare(database, path, steps)
-        assert database.execute("PRAGMA user_version").fetchone() == (3,)
-        assert database.execute("SELECT * FROM states").fetchall() == [("a", "x", "1", None)]
-    with closing(sqlite3.connect(tmp_path / "headrace.db.version-1")) as aside:
-        assert aside.execute("PRAGMA user_version").fetchone() == (1,)
-        assert aside.execute("SELECT * FROM states").fetchall() == [("a", "x", "1")]
-
-
-def test_a_step_that_fails_leaves_the_version_before_it(tmp_path: Path) -> None:
-    path = tmp_path / "headrace.db"
-    with closing(sqlite3.connect(path, isolation_level=None)) as database:
-        schema.prepare(database, path)
-        with pytest.raises(sqlite3.OperationalError):
-            schema.prepare(database, path, [*schema.STEPS, "CREATE TABLE leases (shard TEXT); DROP TABLE nothing"])
-    with closing(sqlite3.connect(path, isolation_level=None)) as database:
-        assert schema.check(database, path) == 1
-        assert "leases" not in {name for (name,) in database.execute("SELECT name FROM sqlite_schema")}
-        schema.prepare(database, path, [*schema.STEPS, "CREATE TABLE leases (shard TEXT)"])
-        assert schema.check(database, path, newest=2) == 2
 
 
 # --- reading beside it, and copies
@@ -380,45 +325,3 @@ async def test_a_long_list_does_not_hold_up_writes(store: SqliteStore) -> None:
     await store.apply([PutState("a", "x", "1")])
     assert not listing.done()
     assert len(await listing) == 3000
-
-
-async def test_a_copy_made_while_writing_is_a_whole_store(store: SqliteStore, tmp_path: Path) -> None:
-    target = tmp_path / "restored" / "headrace.db"
-    target.parent.mkdir()
-    stop = asyncio.Event()
-
-    async def write() -> int:
-        number = 0
-        while not stop.is_set():
-            await store.apply([KeepFailure(entry(f"f{number}"), EVENT), PutState("orders", "last", str(number))])
-            number += 1
-        return number
-
-    writing = asyncio.ensure_future(write())
-    await keep(store, entry("before"))
-    await store.backup(target)
-    stop.set()
-    assert await writing > 0
-    assert (mode(target), sorted(target.parent.iterdir())) == (0o600, [target])
-    restored = await SqliteStore.open(target.parent)
-    last = (await restored.states("orders")).get("last", "-1")
-    assert set(await ids(restored)) == {"before", *(f"f{number}" for number in range(int(last) + 1))}
-    assert await restored.event("before") == EVENT
-    await restored.close()
-
-
-async def test_a_copy_replaces_nothing(store: SqliteStore, tmp_path: Path) -> None:
-    target = tmp_path / "precious"
-    target.write_text("mine")
-    with pytest.raises(StoreUnavailable, match="precious exists already; name a file that does not"):
-        await store.backup(target)
-    assert target.read_text() == "mine"
-
-
-async def test_a_copy_that_cannot_be_written_leaves_nothing(store: SqliteStore, small_disk: Path) -> None:
-    await keep(store, *(entry(f"f{number}") for number in range(30)), event=KIB_64)
-    with pytest.raises(StoreUnavailable, match=r"cannot write the copy .*full"):
-        await store.backup(small_disk / "copy")
-    assert list(small_disk.iterdir()) == []
-    with pytest.raises(StoreUnavailable, match=r"cannot write the copy .*No such file"):
-        await store.backup(small_disk / "missing" / "copy")

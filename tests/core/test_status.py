@@ -4,9 +4,9 @@ import pytest
 
 from router.core.describe import ShardStatus
 from router.daemon import FunctionInfo
+from router.ports import Tally
 from router.status import MappingFacts, Rate, ShardFacts, ready_document, status_document, stored_document, summary
 from router.supervisor import MappingHealth
-from tests.fakes.failures import entry
 
 NOW_S = 1767225700.0
 
@@ -144,11 +144,11 @@ def test_it_is_ready_once_every_mapping_opened_its_source_or_said_why_it_cannot(
 
 
 def test_without_a_daemon_the_failures_of_each_mapping_are_counted():
-    entries = [entry("a"), entry("b"), entry("c", mapping="other", function="f")]
-    document = stored_document("1.2.3", entries)
+    tallies = [Tally("orders", "dropped", 1, 0), Tally("orders", "stored", 2, 1), Tally("other", "stored", 1, 0)]
+    document = stored_document("1.2.3", tallies, {"orders": "worker", "other": "f"})
     assert document["state"] == "stopped"
     assert [(each["name"], each["function"], each["failures"]) for each in document["mappings"]] == [
-        ("orders", "worker", {"stored": 2}),
+        ("orders", "worker", {"dropped": 1, "stored": 2}),
         ("other", "f", {"stored": 1}),
     ]
     running = described(mapping())["mappings"][0]

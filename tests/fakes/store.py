@@ -18,6 +18,7 @@ from router.ports import (
     PutState,
     Selection,
     SetStatus,
+    Tally,
     Unclaim,
 )
 
@@ -59,6 +60,9 @@ class MemoryStore:
         found = [_read(row) for row in self._oldest_first() if _selected(row.entry, selection)]
         return found[: selection.limit]
 
+    async def count(self, selection: Selection) -> int:
+        return len(await self.failures(replace(selection, limit=None)))
+
     async def event(self, failure_id: str) -> bytes | None:
         await self._reads()
         return self.rows[failure_id].event if failure_id in self.rows else None
@@ -82,6 +86,13 @@ class MemoryStore:
     async def undelivered(self, mapping: str) -> Sequence[FailureEntry]:
         await self._reads()
         return [_read(row) for row in self._oldest_first() if row.undelivered and row.entry.batch.mapping == mapping]
+
+    async def tallies(self) -> Sequence[Tally]:
+        await self._reads()
+        groups: dict[tuple[str, str], list[Row]] = {}
+        for row in self.rows.values():
+            groups.setdefault((row.entry.batch.mapping, row.entry.status), []).append(row)
+        return [Tally(*key, len(rows), sum(row.undelivered for row in rows)) for key, rows in sorted(groups.items())]
 
     async def backlog(self, mapping: str) -> Backlog:
         await self._reads()
@@ -158,6 +169,7 @@ def _selected(entry: FailureEntry, selection: Selection) -> bool:
         and (selection.key is None or selection.key in entry.keys)
         and (selection.since_s is None or selection.since_s <= batch.failed_at_s)
         and (selection.until_s is None or batch.failed_at_s < selection.until_s)
+        and (selection.after is None or (batch.failed_at_s, batch.id) > selection.after)
         and (selection.error is None or selection.error.casefold() in error)
         and (not selection.statuses or entry.status in selection.statuses)
     )

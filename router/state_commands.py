@@ -1,0 +1,43 @@
+"""`headrace state`: what is done with the embedded store, and said. The store is handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from router.failure_commands import print_json
+from router.tables import bytes_progress
+
+#: Hears how many bytes of how many are done.
+Tell = Callable[[int, int], None]
+
+_RESTORES: Final = "in the place of headrace.db of a state directory it is that state again"
+
+
+def backup(target: Path, copy: Callable[[Tell], None], *, as_json: bool) -> int:
+    """Have the store copied to `target`, showing how far it is. Raises StoreUnavailable."""
+    with bytes_progress("copying") as tell:
+        copy(tell)
+    size_bytes = target.stat().st_size
+    if as_json:
+        print_json({"backup": str(target), "bytes": size_bytes})
+    else:
+        print(f"{target}: {size_bytes} bytes; {_RESTORES}")
+    return 0
+
+
+def upgrade(before: int, after: int, run: Callable[[], Path | None], *, as_json: bool) -> int:
+    """Have the store brought from one version to another by `run`, which gives where the older one is kept, if any.
+
+    Raises:
+        StoreUnavailable: a daemon uses it, or it cannot be done; then the store is as it was.
+    """
+    aside = run() if before < after else None
+    if as_json:
+        print_json({"from": before, "to": after, "copy": None if aside is None else str(aside)})
+    elif aside is None:
+        print(f"the store is of version {after} already; there is nothing to do")
+    else:
+        print(f"the store was of version {before} and is now of {after}; as it was, it is in {aside}")
+    return 0
