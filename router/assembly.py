@@ -1,4 +1,4 @@
-"""Puts the rooms together: a configuration becomes a daemon.
+"""Puts the rooms together: settings become what runs.
 
 Client libraries are imported where a mapping needs them: a daemon without AWS mappings never loads AWS libraries.
 """
@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from random import SystemRandom
 
-from config.settings import Configuration, FunctionSettings, MappingSettings
+from config.settings import Configuration, MappingSettings
 from connectors import DESTINATIONS, SOURCES, load
 from connectors.settings import (
     AwsSettings,
@@ -23,90 +21,41 @@ from connectors.settings import (
     SqsSettings,
     queue_name,
 )
-from connectors.store.sqlite import SqliteStore
 from handlers.function import FunctionSpec
 from handlers.limits import find_cgroup_home
-from handlers.logs import LogSink, RotatingFile
+from handlers.logs import LogSink
 from handlers.output import Heard
 from handlers.pool import Pool
 from handlers.predecessors import WorkerLock
-from router.board import Board
-from router.control import Control
 from router.core.filter import KAFKA, S3, SQS, DataFormat, compile_filters
 from router.core.model import EventSourceMapping
 from router.core.retention import Retention
-from router.daemon import Daemon, FunctionInfo
 from router.errors import NotFound
 from router.failures import Failures
-from router.ports import Destination, QueueSource, Source
+from router.life import MappingLife, MappingParts, Plug
+from router.ports import Destination, Invoker, QueueSource, Source, Store
 from router.queue_side import plug_queue
-from router.replay import Replayer
-from router.service_manager import ServiceManager
+from router.runner import ReplayListener
 from router.stream_side import plug_stream
-from router.supervisor import MappingLife, MappingParts, Plug, Supervisor
+from router.supervisor import Unit
 from router.telemetry import Log, Metrics
-from router.web import Web
 
 #: Workers of a function that sets no reserved_concurrency, at most.
 DEFAULT_CONCURRENCY = 2 * (os.cpu_count() or 1)
 
 
-async def build(configuration: Configuration, log: Log) -> Daemon:
-    """Make a daemon over its state directory, which is locked until the daemon ends.
-
-    Raises:
-        StoreUnavailable: the state directory cannot be used; the message says what to do.
-    """
-    store = await SqliteStore.open(configuration.state_dir)
-    if store.upgraded:
-        log.write("store.upgraded", before=store.upgraded.before, after=store.upgraded.after, copy=store.upgraded.aside)
-    lock = WorkerLock(configuration.state_dir)
-    metrics = Metrics()
-    sinks = {name: _log_file(configuration, name) for name in used_functions(configuration)}
-    pools = {name: make_pool(configuration, name, lock, sink) for name, sink in sinks.items()}
-    shared = _Shared(configuration, store, pools, Replayer(store, log), metrics, log)
-    mappings = [_assemble(each, shared) for each in configuration.mappings]
-    lives = {life.name: life for life, _, _ in mappings}
-    shared.replayer.lives = lives
-    shared.replayer.make_queue = partial(open_queue, configuration)
-    daemon = Daemon(
-        version=version("headrace"),
-        state_dir=configuration.state_dir,
-        listen=(configuration.listen_host, configuration.listen_port),
-        drain_s=configuration.drain_timeout_s,
-        store=store,
-        supervisor=Supervisor(lives),
-        replayer=shared.replayer,
-        metrics=metrics,
-        log=log,
-        manager=ServiceManager(os.environ, log),
-        wall=time.time,
-        invokers=list(pools.values()),
-        describe_functions=lambda: [_info(configuration.functions[name], pool) for name, pool in pools.items()],
-        await_predecessors=lock.await_predecessors,
-        closers=[destination.close for _, _, destination in mappings if destination],
-        releases=[*(sink.close for sink in sinks.values()), lock.close],
-    )
-    board = Board(daemon)
-    daemon.background = [board.run, partial(daemon.manager.run, board), *(failures.run for _, failures, _ in mappings)]
-    daemon.servers = [Web(daemon, board), Control(daemon, board)]
-    return daemon
-
-
 @dataclass(frozen=True, slots=True)
-class _Shared:
+class Shared:
     """What all mappings of a daemon have in common."""
 
-    configuration: Configuration
-    store: SqliteStore
-    pools: Mapping[str, Pool]
-    replayer: Replayer
+    store: Store
+    replays: ReplayListener
     metrics: Metrics
     log: Log
 
 
-def _assemble(settings: MappingSettings, shared: _Shared) -> tuple[MappingLife, Failures, Destination | None]:
-    configuration = shared.configuration
+def make_unit(settings: MappingSettings, configuration: Configuration, invoker: Invoker, shared: Shared) -> Unit:
+    """Make what runs a mapping by a configuration; nothing is connected to before it runs."""
     mapping = _for_function(settings.mapping, configuration)
     source_name, plug, data_format = _kind(settings)
     destination = make_destination(settings.destination, configuration.aws) if settings.destination else None
@@ -133,20 +82,24 @@ def _assemble(settings: MappingSettings, shared: _Shared) -> tuple[MappingLife, 
         source_name=source_name,
         make_source=partial(_source, settings),
         plug=plug,
-        invoker=shared.pools[mapping.function],
+        invoker=invoker,
         passes=compile_filters(settings.filters, data_format).matches if settings.filters else None,
         keep=failures.keep,
     )
     life = MappingLife(
         parts,
         store=shared.store,
-        replays=shared.replayer,
+        replays=shared.replays,
         metrics=metrics,
         log=shared.log,
         wall=time.time,
         rng=SystemRandom(),
     )
-    return life, failures, destination
+    return Unit(life, failures.run, destination.close if destination else _nothing)
+
+
+async def _nothing() -> None:
+    """Close what has nothing to close."""
 
 
 def _kind(settings: MappingSettings) -> tuple[str, Plug, DataFormat]:
@@ -206,10 +159,6 @@ def used_functions(configuration: Configuration) -> list[str]:
     return list(dict.fromkeys(each.mapping.function for each in configuration.mappings))
 
 
-def _log_file(configuration: Configuration, function: str) -> RotatingFile:
-    return RotatingFile(configuration.state_dir / "logs" / f"{function}.log")
-
-
 def make_pool(
     configuration: Configuration,
     name: str,
@@ -239,8 +188,3 @@ def make_pool(
 def _aws_variables(aws: AwsSettings) -> dict[str, str]:
     """Give handlers' AWS libraries the endpoint of the `aws` block; its region is theirs anyway."""
     return {"AWS_ENDPOINT_URL": aws.endpoint_url} if aws.endpoint_url else {}
-
-
-def _info(settings: FunctionSettings, pool: Pool) -> FunctionInfo:
-    status = pool.status
-    return FunctionInfo(settings.name, settings.handler, status.workers, status.busy, status.waiting)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from router.daemon import FunctionInfo
 from router.errors import StoreUnavailable
+from router.life import MappingLife
 from router.ports import Store, WallClock
 from router.status import MappingFacts, Rate, ShardFacts, ready_document, status_document, summary
-from router.supervisor import MappingLife, Supervisor
+from router.supervisor import Supervisor
 from router.telemetry import Metrics
 
 #: Between two looks at how many records are done, for the rates.
@@ -36,13 +37,16 @@ class Board:
 
     def __init__(self, served: Served) -> None:
         self._served = served
-        self._rates = {name: Rate() for name in served.supervisor.lives}
+        self._rates: defaultdict[str, Rate] = defaultdict(Rate)
 
     async def run(self) -> None:
         """Follow the rates until cancelled."""
         while True:
             mono_s = asyncio.get_running_loop().time()
-            for name, life in self._served.supervisor.lives.items():
+            lives = self._served.supervisor.lives
+            for name in self._rates.keys() - lives.keys():
+                del self._rates[name]
+            for name, life in lives.items():
                 self._rates[name].add(mono_s, life.runner.records_done if life.runner else 0)
             await asyncio.sleep(SAMPLE_S)
 

@@ -208,7 +208,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 async def _serve(configuration: Configuration) -> None:
-    from router.assembly import build
+    from router.service import build
     from router.telemetry import Log
 
     daemon = await build(configuration, Log())

@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import traceback
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from router.ports import Invoker, Store, WallClock
+from router.ports import Store, WallClock
 from router.replay import Replayer
 from router.service_manager import ServiceManager
-from router.supervisor import Supervisor
+from router.supervisor import Supervisor, Work, carry_on
 from router.telemetry import Log, Metrics
-
-#: Wait before background work that broke begins anew.
-CRASH_PAUSE_S = 10.0
 
 
 class Server(Protocol):
@@ -59,15 +55,14 @@ class Daemon:
     log: Log
     manager: ServiceManager
     wall: WallClock
-    invokers: Sequence[Invoker]
     describe_functions: Callable[[], Sequence[FunctionInfo]]
     #: Waits until no worker of an earlier daemon is left; called before anything is invoked.
-    await_predecessors: Callable[[], Coroutine[Any, Any, None]]
+    await_predecessors: Work
     #: What is closed when nothing runs any more, and what is let go of then.
-    closers: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
+    closers: Sequence[Work] = ()
     releases: Sequence[Callable[[], None]] = ()
-    #: Work that goes on beside the mappings until the end: deliveries, retention, rates.
-    background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
+    #: Work that goes on beside the mappings until the end: rates.
+    background: Sequence[Work] = ()
     servers: Sequence[Server] = ()
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -84,8 +79,6 @@ class Daemon:
                 closing.callback(release)
             for close in self.closers:
                 closing.push_async_callback(close)
-            for invoker in self.invokers:
-                closing.push_async_callback(invoker.close)
             for server in self.servers:
                 closing.push_async_callback(server.close)
             await self.await_predecessors()
@@ -110,22 +103,13 @@ class Daemon:
         for server in self.servers:
             await server.start()
         async with asyncio.TaskGroup() as tasks:
-            beside = [tasks.create_task(self._beside(work)) for work in (self.replayer.run, *self.background)]
+            beside = [tasks.create_task(carry_on(work, self.log)) for work in (self.replayer.run, *self.background)]
             mappings = tasks.create_task(self.supervisor.run())
             self.log.write("daemon.started", version=self.version, listen=f"{self.listen[0]}:{self.listen[1]}")
             await self._stop.wait()
             await mappings
             for task in beside:
                 task.cancel()
-
-    async def _beside(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Begin work anew whenever a bug ends it: the deliveries of one mapping must not take the others down."""
-        while True:
-            try:
-                return await work()
-            except Exception as bug:  # noqa: BLE001 - it is logged with its trace, and the daemon goes on
-                self.log.write("background.crashed", error=str(bug), trace="".join(traceback.format_exception(bug)))
-            await asyncio.sleep(CRASH_PAUSE_S)
 
     def _on_signal(self, number: int) -> None:
         if self._stop.is_set():

@@ -15,11 +15,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from router.errors import NotFound, StoreUnavailable
+from router.life import MappingLife
 from router.ports import QueueSource, Selection, SetStatus, Store, Unclaim
 from router.queue_replay import QueueLook, QueueReplay, look
 from router.replay_end import JobOver, ReplayEnd
 from router.runner import Runner
-from router.supervisor import MappingLife
 from router.telemetry import Log
 
 T = TypeVar("T")
@@ -143,7 +143,7 @@ class Replayer:
             self._note(end)
             ends.put_nowait(end)
 
-        run_one = partial(self._run_message, life)
+        run_one = partial(self._run_message, life.name)
         try:
             job = QueueReplay(source, life.parts.passes, run_one, tell, interval_s=interval_s, at_once=REPLAYS_AT_ONCE)
             stopped = await job.run()
@@ -153,10 +153,10 @@ class Replayer:
             ends.put_nowait(None)
             await source.close()
 
-    async def _run_message(self, life: MappingLife, message_id: str, event: bytes) -> ReplayEnd:
+    async def _run_message(self, mapping: str, message_id: str, event: bytes) -> ReplayEnd:
         if message_id in self._ends:
             return ReplayEnd(message_id, "refused", reason="it is being replayed already")
-        return await self._carry(message_id, event, life, PATIENCE_S, elsewhere=True)
+        return await self._carry(message_id, event, mapping, PATIENCE_S, elsewhere=True)
 
     # --- a job over stored failures
 
@@ -221,52 +221,56 @@ class Replayer:
             absent = f"its mapping {name!r} is not configured, disabled, or has failed; see `headrace status`"
             reason = absent if found and event else "its records are gone"
             return self._tasks.create_task(self._settle(ReplayEnd(failure_id, "refused", reason=reason)))
-        return self._tasks.create_task(self._replay_stored(failure_id, event, life, patience_s))
+        return self._tasks.create_task(self._replay_stored(failure_id, event, name, patience_s))
 
-    async def _replay_stored(
-        self, failure_id: str, event: bytes, life: MappingLife, patience_s: float | None
-    ) -> ReplayEnd:
-        return await self._settle(await self._carry(failure_id, event, life, patience_s))
+    async def _replay_stored(self, failure_id: str, event: bytes, mapping: str, patience_s: float | None) -> ReplayEnd:
+        return await self._settle(await self._carry(failure_id, event, mapping, patience_s))
 
     async def _carry(
-        self, failure_id: str, event: bytes, life: MappingLife, patience_s: float | None, *, elsewhere: bool = False
+        self, failure_id: str, event: bytes, mapping: str, patience_s: float | None, *, elsewhere: bool = False
     ) -> ReplayEnd:
         """Have a mapping run a failure or message, again by its next runner when one ends early."""
         end: asyncio.Future[ReplayEnd] = asyncio.get_running_loop().create_future()
         self._ends[failure_id] = end
         try:
             while not end.done():
-                await self._hand_over(failure_id, event, life, patience_s, elsewhere=elsewhere)
+                await self._hand_over(failure_id, event, mapping, patience_s, elsewhere=elsewhere)
         finally:
             del self._ends[failure_id]
         return end.result()
 
     async def _hand_over(
-        self, failure_id: str, event: bytes, life: MappingLife, patience_s: float | None, *, elsewhere: bool
+        self, failure_id: str, event: bytes, mapping: str, patience_s: float | None, *, elsewhere: bool
     ) -> None:
         """Give a replay to the mapping's runner, and wait for the end of either."""
         try:
-            runner = await self._running(life, patience_s)
+            runner = await self._running(mapping, patience_s)
             runner.replay(failure_id, event, elsewhere=elsewhere)
         except TimeoutError:
-            self.refused(failure_id, f"its mapping {life.name} does not run; see `headrace status`")
+            self.refused(failure_id, f"its mapping {mapping} does not run; see `headrace status`")
         except ValueError as error:
             self.refused(failure_id, f"its event cannot be read: {error}")
         else:
             ended = asyncio.ensure_future(runner.ended.wait())
-            either: list[asyncio.Future[Any]] = [ended, self._ends[failure_id]]
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            await _first_of(ended, self._ends[failure_id])
             ended.cancel()
 
-    async def _running(self, life: MappingLife, patience_s: float | None) -> Runner:
-        """Wait for the mapping to run. Raises TimeoutError."""
-        runner = life.runner
+    async def _running(self, mapping: str, patience_s: float | None) -> Runner:
+        """Wait for a mapping to run, also for the life that follows one that is leaving.
+
+        Raises:
+            TimeoutError: it does not, or is there no more.
+        """
         async with asyncio.timeout(patience_s):
-            while runner is None or runner.ended.is_set():
-                await life.running.wait()
+            while (life := self.lives.get(mapping)) is not None and not life.gone.is_set():
+                if life.runner is not None and not life.runner.ended.is_set():
+                    return life.runner
+                waits = [asyncio.ensure_future(each.wait()) for each in (life.running, life.gone)]
+                await _first_of(*waits)
+                for wait in waits:
+                    wait.cancel()
                 await asyncio.sleep(0)  # a run that has ended is still being put away
-                runner = life.runner
-        return runner
+        raise TimeoutError
 
     async def _settle(self, end: ReplayEnd) -> ReplayEnd:
         """Write down how a replay ended."""
@@ -281,3 +285,7 @@ class Replayer:
             self._log.write("failure.replay_refused", failure=end.id, reason=end.reason)
         else:
             self._log.write("failure.replayed", failure=end.id, outcome=end.outcome, reason=end.reason)
+
+
+async def _first_of(*futures: asyncio.Future[Any]) -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)

@@ -12,8 +12,8 @@ from router.core.model import UNKNOWN_TIME_MS
 from router.daemon import FunctionInfo
 from router.failure_json import EXACT_INTEGER
 from router.failure_record import iso_ms
+from router.life import MappingHealth
 from router.ports import Tally
-from router.supervisor import MappingHealth
 
 #: States in which a mapping is connected to its source and works on what comes.
 RUNS: Final = frozenset(("running", "idle", "retrying"))

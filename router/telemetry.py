@@ -117,6 +117,7 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        self._of_mappings: list[Counter | Gauge | Histogram] = []
         self._polled = self._counter("polled_event_count", "Records read.")
         self._filtered_out = self._counter("filtered_out_event_count", "Records dropped by filters.")
         self._invoked = self._counter("invoked_event_count", "Records handed to the function; retries count again.")
@@ -143,6 +144,7 @@ class Metrics:
             buckets=_BATCH_BUCKETS,
             registry=self.registry,
         )
+        self._of_mappings.append(self._duration)
         self.max_offset_lag = self._gauge("max_offset_lag", "Largest lag of a shard, records.")
         self.sum_offset_lag = self._gauge("sum_offset_lag", "Lag over all shards, records.")
         self.lag_seconds = self._gauge("lag_seconds", "Age of the oldest record that is not finished.")
@@ -169,11 +171,20 @@ class Metrics:
             duration=self._duration.labels(mapping),
         )
 
+    def forget(self, mapping: str) -> None:
+        """Leave out a mapping that is there no more."""
+        for metric in self._of_mappings:
+            metric.remove_by_labels({"mapping": mapping})
+
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"headrace_{name}", text, ("mapping", *labels), registry=self.registry)
+        counter = Counter(f"headrace_{name}", text, ("mapping", *labels), registry=self.registry)
+        self._of_mappings.append(counter)
+        return counter
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"headrace_{name}", text, ("mapping", *labels), registry=self.registry)
+        gauge = Gauge(f"headrace_{name}", text, ("mapping", *labels), registry=self.registry)
+        self._of_mappings.append(gauge)
+        return gauge
 
 
 class Log:

@@ -777,6 +777,9 @@ class QueueEngine:
     # --- stopping
 
     def _drain(self, within_s: float, now: Instant) -> None:
+        self._agenda.at(now.mono_s + within_s, self._force)
+        if self._draining:
+            return
         self._draining = True
         self._commands += self._polls.stop()
         waiting = [part.chunk.positions[index] for part in self._window.drain() for index in part.indexes]
@@ -791,7 +794,6 @@ class QueueEngine:
         for failure_id in dict.fromkeys(replays):
             self._refuse_replay(stopping(failure_id), now)
         self._commands += [f.Cancel(batch_id, waiting_only=True) for batch_id in self._running]
-        self._agenda.at(now.mono_s + within_s, self._force)
 
     def _force(self, now: Instant) -> None:
         self._forced = True

@@ -87,4 +87,4 @@ class Replays:
 
 
 def stopping(failure_id: str) -> ReplayRefused:
-    return ReplayRefused(failure_id, "the daemon is stopping")
+    return ReplayRefused(failure_id, "the mapping is stopping")

@@ -212,9 +212,12 @@ class StreamEngine:
         self._draining = True
         self._commands += self._reading.quit()
         self._commands += self._replays.refuse_parked()
+        deadline_s = now.mono_s + within_s
         for shard in list(self._shards.values()):
-            if shard.phase is not Phase.CLOSING:
-                self._close(shard, now.mono_s + within_s, now)
+            if shard.phase is Phase.CLOSING:  # since earlier, with a deadline of its own
+                self._agenda.at(deadline_s, self._close_by_force(shard))
+            else:
+                self._close(shard, deadline_s, now)
 
     def _close(self, shard: ShardState, deadline_s: float, now: Instant) -> None:
         """Start nothing more in a shard; end what is in flight by force at the deadline."""

@@ -16,7 +16,7 @@ from router.ports import KeepFailure
 from router.queue_replay import QueueLook, WaitingMessage
 from router.replay_end import JobOver, ReplayEnd
 from router.supervisor import Supervisor
-from router.telemetry import Metrics
+from router.telemetry import Log, Metrics
 from tests.fakes.failures import EVENT, entry
 from tests.fakes.store import MemoryStore
 
@@ -53,7 +53,7 @@ class FakeDaemon:
     state_dir: object
     store: MemoryStore = field(default_factory=MemoryStore)
     replayer: ScriptedReplays = field(default_factory=ScriptedReplays)
-    supervisor: Supervisor = field(default_factory=lambda: Supervisor({}))
+    supervisor: Supervisor = field(default_factory=lambda: Supervisor(Log()))
     metrics: Metrics = field(default_factory=Metrics)
     version: str = "1.2.3"
 

@@ -9,10 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from router.daemon import CRASH_PAUSE_S, Daemon
+from router.daemon import Daemon
 from router.replay import Replayer
 from router.service_manager import ServiceManager
-from router.supervisor import Supervisor
+from router.supervisor import CRASH_PAUSE_S, Supervisor
 from router.telemetry import Log, Metrics
 from tests.fakes.store import MemoryStore
 from tests.sim.virtual_time import run
@@ -26,13 +26,12 @@ def make_daemon(**parts: Any) -> Daemon:
         "listen": ("127.0.0.1", 0),
         "drain_s": 1.0,
         "store": store,
-        "supervisor": Supervisor({}),
+        "supervisor": Supervisor(Log()),
         "replayer": Replayer(store, Log()),
         "metrics": Metrics(),
         "log": Log(),
         "manager": ServiceManager({}, Log()),
         "wall": lambda: 0.0,
-        "invokers": (),
         "describe_functions": lambda: (),
         "await_predecessors": nobody,
     }

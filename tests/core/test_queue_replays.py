@@ -67,7 +67,7 @@ def test_a_drain_refuses_when_what_runs_has_ended() -> None:
     play.feed(f.DrainRequested(30.0))
     (waiting,) = play.running
     assert play.asked == [f.Cancel(waiting, waiting_only=True)]
-    assert play.end(Cancelled()) == [f.ReplayRefused("a", "the daemon is stopping"), f.Finished()]
+    assert play.end(Cancelled()) == [f.ReplayRefused("a", "the mapping is stopping"), f.Finished()]
 
 
 def test_a_drain_waits_for_what_is_being_stored() -> None:
@@ -79,4 +79,4 @@ def test_a_drain_waits_for_what_is_being_stored() -> None:
     play.end(NO_WORKER)
     play.feed(f.DrainRequested(30.0))
     assert play.asked == []
-    assert play.feed(f.Kept(keep.failure.id)) == [f.ReplayRefused("a", "the daemon is stopping"), f.Finished()]
+    assert play.feed(f.Kept(keep.failure.id)) == [f.ReplayRefused("a", "the mapping is stopping"), f.Finished()]

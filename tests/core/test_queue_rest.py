@@ -31,7 +31,7 @@ def test_a_replay_that_fails_while_the_daemon_stops_is_refused_and_not_tried_aga
     assert invoked(play.asked) == [[1]]
     play.feed(f.DrainRequested(30.0))
     ended = play.end(RAISED)
-    assert ended == [f.ReplayRefused("failure", "the daemon is stopping"), f.Finished()]
+    assert ended == [f.ReplayRefused("failure", "the mapping is stopping"), f.Finished()]
 
 
 def test_a_batch_that_only_waits_for_its_turn_is_not_stuck() -> None:

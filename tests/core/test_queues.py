@@ -660,6 +660,15 @@ def test_what_does_not_end_in_time_is_killed_and_keeps_its_lease() -> None:
     assert play.wait_until(10.0 + FORCE_S) == []
 
 
+def test_a_drain_that_is_asked_for_again_ends_sooner() -> None:
+    play = Play(batch_size=1)
+    play.receive(page([1]))
+    running = next(iter(play.running))
+    play.feed(f.DrainRequested(900.0))
+    assert play.feed(f.DrainRequested(10.0)) == []
+    assert play.wait_until(10.0) == [f.Cancel(running)]
+
+
 def test_a_drain_ends_even_when_nobody_answers() -> None:
     play = Play(batch_size=1)
     play.receive(page([1]))
@@ -754,4 +763,4 @@ def test_a_replay_that_runs_is_not_begun_again_and_none_begins_while_draining() 
     assert play.feed(f.ReplayRequested("f1", page([1, 2]))) == []
     assert play.end() == [f.Replayed("f1", ())]
     play.feed(f.DrainRequested(10.0))
-    assert play.feed(f.ReplayRequested("f2", page([3]))) == [f.ReplayRefused("f2", "the daemon is stopping")]
+    assert play.feed(f.ReplayRequested("f2", page([3]))) == [f.ReplayRefused("f2", "the mapping is stopping")]

@@ -4,9 +4,9 @@ import pytest
 
 from router.core.describe import ShardStatus
 from router.daemon import FunctionInfo
+from router.life import MappingHealth
 from router.ports import Tally
 from router.status import MappingFacts, Rate, ShardFacts, ready_document, status_document, stored_document, summary
-from router.supervisor import MappingHealth
 
 NOW_S = 1767225700.0
 

@@ -489,6 +489,19 @@ def test_a_drain_ends_what_is_in_flight_and_starts_nothing():
     assert play.feed(f.Due()) == []
 
 
+def test_a_drain_that_is_asked_for_again_ends_sooner():
+    play = Play()
+    play.open("s")
+    play.read(chunk_of([0, 1]))
+    batch_id = next(iter(play.running))
+    play.feed(f.DrainRequested(900.0))
+    play.feed(f.DrainRequested(10.0))
+    play.now_s = 9.9
+    assert play.feed(f.Due()) == []
+    play.now_s = 10.0
+    assert play.feed(f.Due()) == [f.Cancel(batch_id)]
+
+
 def test_an_idle_mapping_is_drained_at_once():
     play = Play()
     assert play.feed(f.DrainRequested(10.0)) == [f.Finished()]
@@ -556,13 +569,13 @@ def test_a_drain_refuses_what_is_left_of_a_replay():
     play.feed(request(4, 5))
     play.feed(f.DrainRequested(1.0))
     assert play.end() == []
-    assert play.end(Cancelled()) == [f.ReplayRefused("failure", "the daemon is stopping"), f.Finished()]
+    assert play.end(Cancelled()) == [f.ReplayRefused("failure", "the mapping is stopping"), f.Finished()]
 
 
 def test_a_drain_refuses_replays():
     play = Play()
     play.feed(request(4))
-    stopping = f.ReplayRefused("failure", "the daemon is stopping")
+    stopping = f.ReplayRefused("failure", "the mapping is stopping")
     assert play.feed(f.DrainRequested(1.0)) == [stopping, f.Finished()]
     assert play.feed(request(4)) == [stopping]
 

@@ -12,9 +12,10 @@ import pytest
 from router.board import Board
 from router.core.model import KAFKA_RULES, EventSourceMapping
 from router.errors import CannotListen, SourceUnavailable
+from router.life import MappingLife, MappingParts
 from router.ports import KeepFailure
 from router.stream_side import plug_stream
-from router.supervisor import MappingLife, MappingParts, Supervisor
+from router.supervisor import Supervisor, Unit
 from router.telemetry import REASONS, Log, Metrics
 from router.web import Web
 from tests.fakes.failures import EVENT, entry
@@ -59,15 +60,18 @@ def life(name, source, store, metrics, *, enabled=True):
     )
 
 
+async def nothing():
+    """Nothing goes on beside these mappings."""
+
+
 @asynccontextmanager
 async def serving(**changes):
     """A daemon of two mappings, one of them disabled; gives it and a client."""
     store, metrics, source = MemoryStore(), Metrics(), AwaySource()
-    lives = {
-        "orders": life("orders", source, store, metrics),
-        "clicks": life("clicks", source, store, metrics, enabled=False),
-    }
-    daemon = replace(FakeDaemon(Supervisor(lives), store, metrics, source=source), **changes)
+    supervisor = Supervisor(Log())
+    supervisor.want(Unit(life("orders", source, store, metrics), nothing, nothing))
+    supervisor.want(Unit(life("clicks", source, store, metrics, enabled=False), nothing, nothing))
+    daemon = replace(FakeDaemon(supervisor, store, metrics, source=source), **changes)
     web = Web(daemon, Board(daemon))
     running = asyncio.create_task(daemon.supervisor.run())
     await web.start()

@@ -29,9 +29,9 @@ from router.core.model import (
 )
 from router.core.retention import Retention
 from router.failures import Failures
+from router.life import MappingLife, MappingParts, Plug
 from router.ports import Codec, Invocation, Selection, Source
 from router.replay import Replayer
-from router.supervisor import MappingLife, MappingParts, Plug
 from router.telemetry import Log, Metrics
 from tests.fakes.destination import MemoryDestination
 from tests.fakes.invoker import MemoryInvoker

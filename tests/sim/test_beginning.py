@@ -9,10 +9,10 @@ from random import Random
 import structlog
 
 from router.core.model import KAFKA_RULES, EventSourceMapping, Returned
+from router.life import MappingHealth, MappingLife, MappingParts
 from router.ports import KeepFailure, Selection
 from router.replay import Replayer
 from router.stream_side import plug_stream
-from router.supervisor import MappingHealth, MappingLife, MappingParts
 from router.telemetry import Log, Metrics
 from tests.fakes.failures import EVENT, entry
 from tests.fakes.invoker import MemoryInvoker

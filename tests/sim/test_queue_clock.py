@@ -25,9 +25,9 @@ from router.core.model import (
     Reason,
     Returned,
 )
+from router.life import MappingLife, MappingParts
 from router.queue_side import plug_queue
 from router.replay import Replayer
-from router.supervisor import MappingLife, MappingParts
 from router.telemetry import Log, Metrics
 from tests.fakes.invoker import MemoryInvoker
 from tests.fakes.queue_source import MemoryQueue, MemoryQueueSource

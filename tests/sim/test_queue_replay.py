@@ -23,11 +23,11 @@ from router.core.model import (
     Returned,
 )
 from router.errors import NotFound, SourceUnavailable
+from router.life import MappingLife, MappingParts
 from router.queue_replay import BARREN_RECEIVES, CALL_LIMIT, OUTAGE_S, SHORTEST_LEASE_S, message_id
 from router.queue_side import plug_queue
 from router.replay import PATIENCE_S, REPLAYS_AT_ONCE, Replayer
 from router.replay_end import JobOver, ReplayEnd
-from router.supervisor import MappingLife, MappingParts
 from router.telemetry import Log, Metrics
 from tests.fakes.invoker import MemoryInvoker
 from tests.fakes.queue_source import MemoryQueue, MemoryQueueSource
@@ -443,7 +443,7 @@ async def test_a_drain_stops_the_job_and_gives_back_what_did_not_run() -> None:
         ends, over = await listen(job)
     done = [*early, *(end for end in ends if end.outcome == "replayed")]
     assert 5 < len(done) == len(service.runs) < 100
-    assert over.stopped == "the daemon is stopping"
+    assert over.stopped == "the mapping is stopping"
     assert len(service.left) == 100 - len(done)
     assert service.dead.counts() == (len(service.left), 0, 0)
 

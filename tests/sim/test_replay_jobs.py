@@ -9,10 +9,10 @@ from random import Random
 
 from router.core.model import KAFKA_RULES, EventSourceMapping, Returned
 from router.errors import SourceUnavailable
+from router.life import MappingLife, MappingParts
 from router.ports import KeepFailure, Selection
 from router.replay import PATIENCE_S, ReplayEnd, Replayer
 from router.stream_side import plug_stream
-from router.supervisor import MappingLife, MappingParts
 from router.telemetry import Log, Metrics
 from tests.fakes.failures import entry
 from tests.fakes.invoker import MemoryInvoker

@@ -1,0 +1,297 @@
+"""One mapping over all its restarts, and how it is.
+
+It opens its source, runs it, and after an error waits and tries again. What the outside does (a broker away, a missing
+topic) is tried for ever; a bug is restarted a few times and then stays down, visibly. It ends when it is told to leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Protocol
+
+from router.core import facts as f
+from router.core.describe import ShardStatus
+from router.core.lane import backoff_s
+from router.core.model import OUTAGE_BACKOFF, EventSourceMapping
+from router.errors import RouterError, StoreUnavailable
+from router.ports import Invoker, PutState, Source, Store, WallClock
+from router.runner import Engine, KeepFailed, Passes, ReplayListener, Runner, SourceSide
+from router.telemetry import Log, MappingMetrics
+
+#: A mapping that crashes more often than this within CRASH_SPAN_S stays down.
+CRASH_BUDGET = 5
+CRASH_SPAN_S = 600.0
+#: A run that lasted this long was well: the wait after it is a first one again.
+HEALTHY_S = 60.0
+#: What a drain may take beyond its bound, for killed workers and the last commit.
+DRAIN_GRACE_S = 15.0
+#: Key of the store under which a mapping notes what it has begun to read.
+_BEGUN = "begun"
+
+
+class Plug(Protocol):
+    """Makes the engine for one kind of source, and the source side of its runs."""
+
+    async def __call__(
+        self,
+        source: Any,
+        mapping: EventSourceMapping,
+        rng: Random,
+        *,
+        store: Store,
+        passes: Passes | None,
+        metrics: MappingMetrics,
+    ) -> tuple[Engine, SourceSide]:
+        """Plug an open source in. Raises StoreUnavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MappingParts:
+    """What one mapping is made of."""
+
+    mapping: EventSourceMapping
+    enabled: bool
+    #: For people: "kafka:orders".
+    source_name: str
+    make_source: Callable[[], Source]
+    plug: Plug
+    invoker: Invoker
+    passes: Passes | None
+    keep: KeepFailed
+
+
+@dataclass(frozen=True, slots=True)
+class MappingHealth:
+    """How a mapping is: a state of the contract, and why it does not move."""
+
+    state: str
+    #: Code and sentence; None = it moves, or has nothing to do.
+    reason: tuple[str, str] | None
+
+
+class MappingLife:
+    """One mapping over all its restarts."""
+
+    def __init__(
+        self,
+        parts: MappingParts,
+        *,
+        store: Store,
+        replays: ReplayListener,
+        metrics: MappingMetrics,
+        log: Log,
+        wall: WallClock,
+        rng: Random,
+    ) -> None:
+        self.parts = parts
+        self.name = parts.mapping.name
+        self.metrics = metrics
+        self._store = store
+        self._replays = replays
+        self._log = log.bind(mapping=self.name)
+        self._wall = wall
+        self._rng = rng
+        #: Set when it is told to leave.
+        self.leaving = asyncio.Event()
+        #: Set when another life has its name, or none.
+        self.gone = asyncio.Event()
+        self._leave_by_s = 0.0
+        self._why_leaving = ""
+        #: Set when it is told to leave sooner than it was told before.
+        self._sooner = asyncio.Event()
+        self._held: str | None = None
+        self._crashes: deque[float] = deque(maxlen=CRASH_BUDGET)
+        #: The run that is going on; None between two.
+        self.runner: Runner | None = None
+        self._failed = False
+        self._trouble: tuple[str, str] | None = None
+        self._ended = not parts.enabled
+        #: Set while a runner runs.
+        self.running = asyncio.Event()
+
+    # --- what happens to it
+
+    async def run(self) -> None:
+        """Keep the mapping running until it has left, or stays down."""
+        attempt = 0
+        while self.parts.enabled and not self.leaving.is_set() and not self._failed:
+            began_s = _mono_s()
+            try:
+                await self._run_once()
+            except StoreUnavailable as error:
+                attempt = self._wait_for_better("StateUnavailable", str(error), attempt)
+            except RouterError as error:
+                attempt = self._wait_for_better("SourceUnavailable", str(error), attempt)
+            except ExceptionGroup as group:
+                expected, bugs = group.split(RouterError)
+                if bugs:
+                    self._crashed(bugs)
+                code = "Crashed" if bugs else "SourceUnavailable"
+                attempt = self._wait_for_better(code, _first_message(bugs or expected or group), attempt)
+            except Exception as bug:  # noqa: BLE001 - a bug in one mapping must not stop the others
+                self._crashed(bug)
+                attempt = self._wait_for_better("Crashed", str(bug), attempt)
+            if _mono_s() - began_s > HEALTHY_S:
+                attempt = min(attempt, 1)
+            await self._pause(attempt)
+        self._ended = True
+
+    async def _run_once(self) -> None:
+        source = self.parts.make_source()
+        try:
+            await source.open()
+            await self._note_beginning(source)
+            self.runner = await self._new_runner(source)
+            self._trouble = None
+            self._log.write("mapping.started", source=self.parts.source_name, function=self.parts.mapping.function)
+            async with asyncio.TaskGroup() as tasks:
+                run = tasks.create_task(self.runner.run())
+                self.running.set()
+                stop = tasks.create_task(self._drain_when_asked(self.runner, run))
+                await asyncio.wait([run])
+                stop.cancel()
+            self._log.write("mapping.drained")
+        finally:
+            self.running.clear()
+            self.runner = None
+            await source.close()
+
+    async def _note_beginning(self, source: Source) -> None:
+        """Tell when a source that we have read before has forgotten where we were."""
+        if (await self._store.states(self.name)).get(_BEGUN) != source.identity:
+            await self._store.apply([PutState(self.name, _BEGUN, source.identity)])
+        elif source.pinned:
+            self._log.write("position.expired", source=source.identity)
+
+    async def _new_runner(self, source: Source) -> Runner:
+        parts = self.parts
+        rng = Random(self._rng.getrandbits(64))  # noqa: S311 - jitter and request ids
+        engine, side = await parts.plug(
+            source, parts.mapping, rng, store=self._store, passes=parts.passes, metrics=self.metrics
+        )
+        return Runner(
+            parts.mapping,
+            engine,
+            side,
+            parts.invoker,
+            keep=parts.keep,
+            replays=self._replays,
+            metrics=self.metrics,
+            log=self._log,
+            wall=self._wall,
+        )
+
+    async def _drain_when_asked(self, runner: Runner, run: asyncio.Task[None]) -> None:
+        if self._held:
+            runner.post(f.Held(self._held))
+        await self.leaving.wait()
+        with contextlib.suppress(TimeoutError):
+            while True:
+                self._sooner.clear()
+                left_s = max(0.0, self._leave_by_s - _mono_s())
+                runner.post(f.DrainRequested(left_s))
+                await asyncio.wait_for(self._sooner.wait(), left_s + DRAIN_GRACE_S)
+        run.cancel()
+
+    def _wait_for_better(self, code: str, message: str, attempt: int) -> int:
+        self._trouble = (code, message)
+        if not self._failed:
+            self._log.write("mapping.waiting", reason=code, error=message)
+        return attempt + 1
+
+    def _crashed(self, bug: BaseException) -> None:
+        self._log.write("mapping.crashed", error=str(bug), trace="".join(traceback.format_exception(bug)))
+        now_s = _mono_s()
+        self._failed = len(self._crashes) == CRASH_BUDGET and now_s - self._crashes[0] < CRASH_SPAN_S
+        self._crashes.append(now_s)
+        if self._failed:
+            self._log.write("mapping.failed", error=str(bug))
+
+    async def _pause(self, attempt: int) -> None:
+        if attempt and not self._failed:
+            try:
+                await asyncio.wait_for(self.leaving.wait(), backoff_s(OUTAGE_BACKOFF, attempt - 1, self._rng))
+            except TimeoutError:
+                return
+
+    # --- what it is told
+
+    def drain(self, within_s: float, why: str = "The mapping is shutting down.") -> None:
+        """Leave: in-flight work may take this long, counted from now; told again, the earlier end holds."""
+        by_s = _mono_s() + within_s
+        if not self.leaving.is_set():
+            self._leave_by_s, self._why_leaving = by_s, why
+            self.leaving.set()
+        elif by_s < self._leave_by_s:
+            self._leave_by_s = by_s
+            self._sooner.set()
+
+    def hold(self, reason: str | None) -> None:
+        """Start nothing new, for this reason; None = go on."""
+        if reason == self._held:
+            return
+        self._held = reason
+        self._log.write("mapping.held" if reason else "mapping.resumed", reason=reason)
+        if self.runner:
+            self.runner.post(f.Held(reason) if reason else f.Unheld())
+
+    # --- how it is
+
+    @property
+    def is_down(self) -> bool:
+        """Is it disabled, or broke so often that it is not started again?"""
+        return self._failed or not self.parts.enabled
+
+    @property
+    def known(self) -> bool:
+        """Has it opened its source, or said why it cannot?"""
+        return self.runner is not None or self._trouble is not None or self._ended
+
+    def shards(self) -> Sequence[ShardStatus]:
+        return self.runner.shards() if self.runner else []
+
+    def health(self) -> MappingHealth:
+        """Say how the mapping is, in the words of the contract."""
+        if not self.parts.enabled:
+            return MappingHealth("stopped", ("Disabled", "The mapping has `enabled: false`."))
+        if self._failed:
+            return MappingHealth("failed", self._trouble)
+        if self.leaving.is_set():
+            ended = MappingHealth("stopped", None)
+            return ended if self._ended else MappingHealth("draining", ("Draining", self._why_leaving))
+        if self.runner is None:
+            return MappingHealth("starting", self._trouble)
+        return self._running_health(self.runner)
+
+    def _running_health(self, runner: Runner) -> MappingHealth:
+        stuck = runner.why_stuck()
+        if stuck:
+            holding = stuck[0] in ("FailureBacklogFull", "FailureStoreUnavailable")
+            return MappingHealth("holding" if holding else "retrying", stuck)
+        shards = runner.shards()
+        worst = max(shards, key=lambda shard: (shard.attempts, shard.refusals), default=None)
+        where = "" if worst is None or worst.checkpoint < 0 else f" behind {worst.checkpoint}"
+        if worst and worst.attempts:
+            sentence = f"{worst.shard}{where}: attempt {worst.attempts} failed: {worst.last_error}"
+            return MappingHealth("retrying", ("FunctionFailing", sentence))
+        if worst and worst.refusals:
+            sentence = f"{worst.shard}{where}: the function cannot start: {worst.last_error}"
+            return MappingHealth("retrying", ("FunctionUnavailable", sentence))
+        busy = any(shard.in_flight or shard.oldest_ms is not None for shard in shards)
+        return MappingHealth("running" if busy else "idle", None)
+
+
+def _first_message(group: BaseExceptionGroup[BaseException]) -> str:
+    error = group.exceptions[0]
+    return _first_message(error) if isinstance(error, BaseExceptionGroup) else str(error)
+
+
+def _mono_s() -> float:
+    return asyncio.get_running_loop().time()
