@@ -24,10 +24,11 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, OffsetOutOfRangeError
-from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, TopicPartition
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from connectors.kafka_client import client_options, diagnose
-from connectors.kafka_codec import KafkaCodec, chunk_of, shard_name
+from connectors.kafka_codec import KafkaCodec, KafkaRecord, chunk_of, shard_name
+from connectors.kafka_fetch import Fetch, fast_fetch, plain_fetch, unfit
 from connectors.kafka_group import Assigned, Membership
 from connectors.kafka_offsets import GroupOffsets, starting_offsets
 from connectors.settings import KafkaSettings
@@ -40,9 +41,9 @@ from router.ports import Codec, Opened, ShardChange
 _READ_S: Final = 1.0
 #: Records of one read, at most: more at once cost memory and no less CPU (measured on 200 B and 1 KB records).
 _READ_COUNT: Final = 500
-#: One fetch of one partition and of all; a larger record still comes, alone. The client's default of 1 MiB doubles the
-#: memory and is no faster.
-_PARTITION_FETCH_BYTES: Final = 512 * 1024
+#: One fetch of one partition and of all; a larger record still comes, alone. The client's default of 1 MiB costs memory
+#: and is no faster.
+_PARTITION_FETCH_BYTES: Final = 256 * 1024
 _FETCH_BYTES: Final = 8 * 1024 * 1024
 #: Longest a member may keep the group waiting: the drain, and room to commit and to join again.
 _REBALANCE_ROOM_S: Final = 30.0
@@ -66,6 +67,7 @@ class KafkaSource:
         metadata_max_age_s: float = 30.0,
         grace_s: float = 10.0,
         call_s: float = 10.0,
+        plain: bool = False,
     ) -> None:
         """Prepare without I/O.
 
@@ -76,6 +78,7 @@ class KafkaSource:
             grace_s: what there is after the drain bound for ending invocations by force, commit and release.
             call_s: longest time any call but `read` takes; fetches that nobody answers for half of it mean that the
                 broker is away (an idle one is answered twice a second).
+            plain: read by the client's public interface alone.
         """
         self.codec: Codec = KafkaCodec(settings.bootstrap_servers, settings.event_source)
         self._settings = settings
@@ -86,6 +89,7 @@ class KafkaSource:
         self._options: dict[str, Any] = {}
         self._offsets: GroupOffsets | None = None
         self._consumer: AIOKafkaConsumer | None = None
+        self._fetch_rows: Fetch | None = None
         #: Offset that the client gives next, by partition of the current assignment.
         self._next: dict[TopicPartition, int] = {}
         #: Latest answer to a fetch (the client's own stamp), and when we saw it change.
@@ -94,6 +98,7 @@ class KafkaSource:
         self._closed = False
         self.identity = f"kafka:{settings.topic} as {settings.consumer_group}"
         self.pinned = False
+        self.handicap: str | None = "it was asked for" if plain else None
         #: aiokafka's stop must not be cancelled half-way; where the group or a broker lets it wait, it ends on its own.
         self._stopping: asyncio.Future[Any] | None = None
 
@@ -112,6 +117,8 @@ class KafkaSource:
             await consumer.stop()
             raise
         self._offsets, self._consumer = offsets, consumer
+        self.handicap = self.handicap or unfit(consumer)
+        self._fetch_rows = plain_fetch(consumer) if self.handicap else fast_fetch(consumer)
         consumer.subscribe([self._settings.topic], listener=self._group)
 
     async def changes(self) -> AsyncIterator[ShardChange]:
@@ -220,14 +227,12 @@ class KafkaSource:
 
     async def _fetch(
         self, consumer: AIOKafkaConsumer, wanted: Mapping[TopicPartition, str], count: int
-    ) -> Mapping[TopicPartition, Sequence[ConsumerRecord[Any, Any]]]:
+    ) -> Mapping[TopicPartition, Sequence[KafkaRecord]]:
+        assert self._fetch_rows is not None, "it is open"
         try:
             # The client's own time limit does not hold while the group rebalances.
             async with asyncio.timeout(_READ_S + 1):
-                fetched: Mapping[TopicPartition, Sequence[ConsumerRecord[Any, Any]]] = await consumer.getmany(
-                    *wanted, timeout_ms=int(_READ_S * 1000), max_records=count
-                )
-                return fetched
+                return await self._fetch_rows(wanted, count, _READ_S)
         except TimeoutError:
             return {}
         except OffsetOutOfRangeError as error:
@@ -246,7 +251,7 @@ class KafkaSource:
         self,
         consumer: AIOKafkaConsumer,
         wanted: Mapping[TopicPartition, str],
-        fetched: Mapping[TopicPartition, Sequence[ConsumerRecord[Any, Any]]],
+        fetched: Mapping[TopicPartition, Sequence[KafkaRecord]],
     ) -> list[Chunk]:
         """Put what was fetched into chunks; one without records tells of a position that moved past none for us."""
         chunks = []

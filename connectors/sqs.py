@@ -35,6 +35,7 @@ class SqsSource:
     """One queue. A closed source stays closed: make another."""
 
     pinned = False
+    handicap = None
 
     def __init__(
         self, settings: SqsSettings, codec: MessageCodec | None = None, *, call_s: float = 10.0, look_s: float = 60.0

@@ -164,11 +164,14 @@ class MappingLife:
             await source.close()
 
     async def _note_beginning(self, source: Source) -> None:
-        """Tell when a source that we have read before has forgotten where we were."""
+        """Tell when a source that we have read before has forgotten where we were, and when it is read slowly."""
         if (await self._store.states(self.name)).get(_BEGUN) != source.identity:
             await self._store.apply([PutState(self.name, _BEGUN, source.identity)])
         elif source.pinned:
             self._log.write("position.expired", source=source.identity)
+        self.metrics.slowed.set(source.handicap is not None)
+        if source.handicap is not None:
+            self._log.write("source.slowed", source=self.parts.source_name, reason=source.handicap)
 
     async def _new_runner(self, source: Source) -> Runner:
         parts = self.parts

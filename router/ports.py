@@ -87,6 +87,9 @@ class Source(Protocol):
     #: Did `open` find nothing committed and pin starting positions? Never so in a queue.
     pinned: bool
 
+    #: Once it is open: why it is read in a way that takes more processor time than it could; None = it is not.
+    handicap: str | None
+
     async def open(self) -> None:
         """Reach the source; in a stream, pin starting positions where nothing is committed yet.
 

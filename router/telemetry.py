@@ -42,6 +42,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "position.expired": ("warning", "The committed positions of this mapping are gone; it started anew."),
     "source.failed": ("warning", "The source did not answer; it is asked again."),
+    "source.slowed": ("warning", "The source is read in a way that takes more processor time; else all is as it is."),
     "commit.failed": ("warning", "Progress could not be committed; it is tried again."),
     "queue.opened": ("info", "The queue is polled."),
     "queue.left": ("info", "Everything in hand was deleted, or given back to the queue."),
@@ -109,6 +110,7 @@ class MappingMetrics:
     delivery_errors: Counter
     discarded: Counter
     duration: Histogram
+    slowed: Gauge
 
 
 class Metrics:
@@ -145,6 +147,9 @@ class Metrics:
             registry=self.registry,
         )
         self._of_mappings.append(self._duration)
+        self._slowed = self._gauge(
+            "source_slowed", "1 while the source is read in a way that takes more processor time."
+        )
         self.max_offset_lag = self._gauge("max_offset_lag", "Largest lag of a shard, records.")
         self.sum_offset_lag = self._gauge("sum_offset_lag", "Lag over all shards, records.")
         self.lag_seconds = self._gauge("lag_seconds", "Age of the oldest record that is not finished.")
@@ -169,6 +174,7 @@ class Metrics:
             delivery_errors=self._delivery_errors.labels(mapping),
             discarded=self._discarded,
             duration=self._duration.labels(mapping),
+            slowed=self._slowed.labels(mapping),
         )
 
     def forget(self, mapping: str) -> None:

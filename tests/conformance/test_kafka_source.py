@@ -19,11 +19,12 @@ from tests.live.kafka_rig import kafka_settings
 class KafkaBench:
     features = Features()
 
-    def __init__(self, bootstrap: str, topic: str, producer: AIOKafkaProducer) -> None:
+    def __init__(self, bootstrap: str, topic: str, producer: AIOKafkaProducer, *, plain: bool) -> None:
         self.shards = (f"{topic}-0", f"{topic}-1")
         self._bootstrap = bootstrap
         self._topic = topic
         self._producer = producer
+        self._plain = plain
 
     def source(self, starting_position: str = "TRIM_HORIZON", since_s: float | None = None) -> StreamSource:
         return KafkaSource(
@@ -35,6 +36,7 @@ class KafkaBench:
                 drain_s=1.0,
             ),
             grace_s=0.0,
+            plain=self._plain,
         )
 
     def _partition(self, shard: str) -> int:
@@ -63,8 +65,10 @@ class KafkaBench:
 
 
 class TestKafkaSource(StreamSourceConformance):
-    @pytest.fixture
-    async def bench(self, kafka_bootstrap: str, topic: MakeTopic) -> AsyncIterator[Bench]:
+    @pytest.fixture(params=[False, True], ids=["fast", "plain"])
+    async def bench(
+        self, kafka_bootstrap: str, topic: MakeTopic, request: pytest.FixtureRequest
+    ) -> AsyncIterator[Bench]:
         name = await topic(2)
         async with AIOKafkaProducer(bootstrap_servers=kafka_bootstrap) as producer:
-            yield KafkaBench(kafka_bootstrap, name, producer)
+            yield KafkaBench(kafka_bootstrap, name, producer, plain=request.param)

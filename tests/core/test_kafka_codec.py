@@ -11,14 +11,14 @@ from aiokafka.structs import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.kafka_codec import KafkaCodec, chunk_of
+from connectors.kafka_codec import KafkaCodec, KafkaRecord, chunk_of, record_of
 from router.core.model import Batch, FailedBatch, Part, Reason
 from tests.fakes.failures import failed_batch
 
 CODEC = KafkaCodec(("broker-a:9092", "broker-b:9092"), "SelfManagedKafka")
 
 
-def record(offset: int = 15, **changes: Any) -> ConsumerRecord[bytes, bytes]:
+def record(offset: int = 15, **changes: Any) -> KafkaRecord:
     fields: dict[str, Any] = {
         "topic": "orders",
         "partition": 0,
@@ -32,10 +32,10 @@ def record(offset: int = 15, **changes: Any) -> ConsumerRecord[bytes, bytes]:
     } | changes
     for part in ("key", "value"):
         fields[f"serialized_{part}_size"] = -1 if fields[part] is None else len(fields[part])
-    return ConsumerRecord(**fields)
+    return record_of(ConsumerRecord(**fields))
 
 
-def only(row: ConsumerRecord[bytes, bytes]) -> dict[str, Any]:
+def only(row: KafkaRecord) -> dict[str, Any]:
     encoded: dict[str, Any]
     [[encoded]] = json.loads(CODEC.event([row]))["records"].values()
     return encoded
@@ -100,7 +100,7 @@ RECORDS = st.builds(
 
 
 @given(st.lists(RECORDS, min_size=1, max_size=5, unique_by=lambda row: row.offset))
-def test_what_is_read_back_from_an_event_makes_the_same_event(rows: list[ConsumerRecord[bytes, bytes]]) -> None:
+def test_what_is_read_back_from_an_event_makes_the_same_event(rows: list[KafkaRecord]) -> None:
     event = CODEC.event(rows)
     chunk = CODEC.parse(event)
     assert CODEC.event(chunk.rows) == event
@@ -112,7 +112,7 @@ def test_what_is_read_back_from_an_event_makes_the_same_event(rows: list[Consume
 
 @given(RECORDS, RECORDS)
 def test_the_size_of_a_record_is_an_upper_bound_of_what_it_adds_to_an_event(
-    first: ConsumerRecord[bytes, bytes], second: ConsumerRecord[bytes, bytes]
+    first: KafkaRecord, second: KafkaRecord
 ) -> None:
     added = len(CODEC.event([first, second])) - len(CODEC.event([first]))
     size = chunk_of("orders-0", [second], needs_keys=False).sizes[0]

@@ -356,6 +356,7 @@ class MemoryQueueSource:
     """
 
     pinned = False
+    handicap: str | None = None
 
     def __init__(
         self,

@@ -179,6 +179,7 @@ class MemorySource:
     retry_state_limit_bytes = 4096
     identity = "memory"
     pinned = False
+    handicap: str | None = None
 
     def __init__(
         self,

@@ -83,6 +83,16 @@ def test_positions_that_are_gone_are_told() -> None:
     assert "position.expired" in second
 
 
+def test_a_source_that_is_read_in_a_slower_way_is_told_once() -> None:
+    class Slow(MemorySource):
+        handicap = "its client is another one"
+
+    async def main() -> list[str]:
+        return await live_once(MemoryStore(), Slow(MemoryStream()))
+
+    assert run(main()).count("source.slowed") == 1
+
+
 def test_another_source_under_the_same_name_starts_anew_without_alarm() -> None:
     async def main() -> list[str]:
         store = MemoryStore()
