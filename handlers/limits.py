@@ -126,9 +126,23 @@ def find_cgroup_home(mount: Path = Path("/sys/fs/cgroup"), own: Path = Path("/pr
         lines = own.read_text().splitlines()
         path = next(line[3:] for line in lines if line.startswith("0::"))
         folder = (mount / path.lstrip("/")).parent
-        controllers = (folder / "cgroup.subtree_control").read_text().split()
     except (OSError, StopIteration):
         return None
-    if path == "/" or "memory" not in controllers or not os.access(folder / "cgroup.procs", os.W_OK):
+    if path == "/" or not os.access(folder / "cgroup.procs", os.W_OK) or not _limits_memory(folder):
         return None
     return CgroupHome(folder)
+
+
+def _limits_memory(folder: Path) -> bool:
+    """Do folders in this one have limits for memory? Where the folder was handed to us, let them have some first.
+
+    systemd leaves the controllers of a folder that it delegates to whom it delegates it to, and marks the folder.
+    """
+    control = folder / "cgroup.subtree_control"
+    with contextlib.suppress(OSError):
+        if "memory" in control.read_text().split():
+            return True
+        if os.getxattr(folder, "user.delegate") == b"1":
+            control.write_text("+memory")
+            return True
+    return False

@@ -258,3 +258,20 @@ async def test_no_descriptors_are_left_behind(shop):
     for _ in range(5):
         await shop.invoke(pool)
     assert open_descriptors() <= before
+
+
+@pytest.mark.parametrize("delegated", [True, False])
+def test_the_memory_controller_is_turned_on_in_what_systemd_delegates_and_nowhere_else(tmp_path, delegated):
+    service = tmp_path / "headrace.service"
+    service.mkdir()
+    (service / "cgroup.procs").touch()
+    (service / "cgroup.subtree_control").write_text("")
+    if delegated:
+        try:
+            os.setxattr(service, "user.delegate", b"1")
+        except OSError:
+            pytest.skip("this file system has no attributes")
+    own = tmp_path / "own"
+    own.write_text("0::/headrace.service/daemon\n")
+    assert (find_cgroup_home(tmp_path, own) is not None) is delegated
+    assert (service / "cgroup.subtree_control").read_text() == ("+memory" if delegated else "")
