@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint types contracts check test test-fast coverage bench demo demo-kafka services stop clean
+.PHONY: help install lint types contracts check check-deploy lock test test-fast coverage bench demo demo-kafka services stop clean
 
 help:  ## this list
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,22 @@ contracts: install  ## who may import whom
 	$(BIN)/lint-imports --no-logo
 
 check: lint types contracts  ## lint, types and contracts
+
+$(VENV)/.deploy: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --group deploy
+	@touch $@
+
+check-deploy: $(VENV)/.deploy  ## Dockerfile, compose file, Kubernetes manifests and systemd unit, without an engine
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/kubernetes-validate --strict deploy/kubernetes/*.yaml
+	@# the command need not be installed where the unit says
+	sed 's|/opt/headrace/bin/|$(CURDIR)/$(BIN)/|' deploy/headrace.service > $(VENV)/headrace.service
+	@if command -v systemd-analyze > /dev/null; then systemd-analyze verify $(VENV)/headrace.service; else echo 'no systemd-analyze: the unit was not checked'; fi
+
+lock: $(VENV)/.deploy  ## write down the versions of what the image installs: deploy/requirements.txt
+	echo '# What the image installs, by version and hash. Made from pyproject.toml by `make lock`.' > deploy/requirements.txt
+	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml >> deploy/requirements.txt
 
 services: install  ## start Kafka and LocalStack, as far as this machine can; they stay up
 	@$(BIN)/python $(SERVICES) start kafka localstack || echo 'tests that need what did not start are skipped and say so'
