@@ -69,6 +69,8 @@ class Daemon:
         self.text: str | None = None
         #: What the daemons have logged, one dict a line; a line that is no JSON is {"text": ...}.
         self.lines: list[Line] = []
+        #: What the daemon is started through: a command that executes the one behind it.
+        self.through: Sequence[str | Path] = ()
         self._environment = {**os.environ, **(environment or {})}
         self._process: Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -116,8 +118,9 @@ class Daemon:
     async def start(self, *, ready: bool = True) -> None:
         """Write the file and start a daemon; with `ready`, wait until every mapping has its source or says why not."""
         self.write()
+        command = [*self.through, COMMAND, "run", self.file]
         self._process = await asyncio.create_subprocess_exec(
-            COMMAND, "run", self.file, cwd=self.folder, env=self._environment, stderr=PIPE, limit=_LINE_BYTES
+            *command, cwd=self.folder, env=self._environment, stderr=PIPE, limit=_LINE_BYTES
         )
         self._reading = asyncio.create_task(self._read(self._process))
         if ready:
