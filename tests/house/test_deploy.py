@@ -23,8 +23,8 @@ from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
 from config.load import load
+from router.life import DRAIN_GRACE_S
 from router.service_manager import CLOSING_S
-from router.supervisor import DRAIN_GRACE_S
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
