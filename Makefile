@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint types contracts check check-deploy lock test test-fast coverage bench demo demo-kafka services stop clean
+.PHONY: help install lint types contracts reference check check-deploy lock test test-fast coverage bench demo demo-kafka services stop clean
 
 help:  ## this list
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ types: install  ## mypy, strict
 
 contracts: install  ## who may import whom
 	$(BIN)/lint-imports --no-logo
+
+reference: install  ## write the parts of the docs anew that are made from the code
+	$(BIN)/python -m tests.house.regenerate
 
 check: lint types contracts  ## lint, types and contracts
 

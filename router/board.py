@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from router.daemon import FunctionInfo
-from router.errors import StoreUnavailable
 from router.life import MappingLife
 from router.ports import Store, WallClock
-from router.status import MappingFacts, Rate, ShardFacts, ready_document, status_document, summary
+from router.status import LoopLag, MappingFacts, Rate, ShardFacts, ready_document, status_document, summary
 from router.supervisor import Supervisor
 from router.telemetry import Metrics
 
@@ -37,6 +35,7 @@ class Board:
 
     def __init__(self, served: Served) -> None:
         self._served = served
+        self.loop_lag = LoopLag()
         self._rates: defaultdict[str, Rate] = defaultdict(Rate)
 
     async def run(self) -> None:
@@ -49,6 +48,7 @@ class Board:
             for name, life in lives.items():
                 self._rates[name].add(mono_s, life.runner.records_done if life.runner else 0)
             await asyncio.sleep(SAMPLE_S)
+            self.loop_lag.add(asyncio.get_running_loop().time() - mono_s - SAMPLE_S)
 
     def mappings(self) -> list[MappingFacts]:
         return [self._facts(life) for life in self._served.supervisor.lives.values()]
@@ -63,25 +63,6 @@ class Board:
 
     def summary(self) -> str:
         return summary(self.mappings())
-
-    async def gauge(self) -> None:
-        """Set the gauges to what they are now; while the store cannot be read, those that come from it stay."""
-        served, metrics = self._served, self._served.metrics
-        metrics.stuck.clear()
-        for facts in self.mappings():
-            lags = [shard.lag_records or 0 for shard in facts.shards]
-            metrics.max_offset_lag.labels(facts.name).set(max(lags, default=0))
-            metrics.sum_offset_lag.labels(facts.name).set(sum(lags))
-            metrics.lag_seconds.labels(facts.name).set(facts.lag_s(served.wall()) or 0.0)
-            metrics.in_flight.labels(facts.name).set(facts.in_flight)
-            if facts.health.reason:
-                metrics.stuck.labels(facts.name, facts.health.reason[0]).set(1)
-        with contextlib.suppress(StoreUnavailable):
-            waiting: Counter[str] = Counter()
-            for tally in await served.store.tallies():
-                waiting[tally.mapping] += tally.undelivered
-            for name in served.supervisor.lives:
-                metrics.undelivered.labels(name).set(waiting[name])
 
     def _facts(self, life: MappingLife) -> MappingFacts:
         runner = life.runner

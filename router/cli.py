@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from config.settings import Configuration
     from connectors.store.reader import SqliteReader
+    from router.log_pipe import LogPipe
     from router.ports import FailureEntry, Invoker
     from router.selecting import Options
 
@@ -197,21 +198,22 @@ def run(given: argparse.Namespace) -> int:
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
     from router.log_lines import configure
 
-    configure(configuration.log_level, coloured=sys.stderr.isatty() and not given.json)
+    pipe = configure(configuration.log_level, coloured=sys.stderr.isatty() and not given.json)
     import asyncio
 
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(configuration))
+        runner.run(_serve(configuration, pipe))
     return 0
 
 
-async def _serve(configuration: Configuration) -> None:
+async def _serve(configuration: Configuration, pipe: LogPipe) -> None:
     from router.service import build
     from router.telemetry import Log
 
-    daemon = await build(configuration, Log())
+    daemon = await build(configuration, Log(configuration.log_level))
+    daemon.log_pipe = pipe
     await daemon.run()
 
 

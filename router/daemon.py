@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from router.log_pipe import LogPipe
 from router.ports import Store, WallClock
 from router.replay import Replayer
 from router.service_manager import ServiceManager
@@ -64,6 +65,8 @@ class Daemon:
     #: Work that goes on beside the mappings until the end: rates.
     background: Sequence[Work] = ()
     servers: Sequence[Server] = ()
+    #: What carries the log lines; None = they are written as they come.
+    log_pipe: LogPipe | None = None
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -114,6 +117,8 @@ class Daemon:
     def _on_signal(self, number: int) -> None:
         if self._stop.is_set():
             self.log.write("daemon.forced")
+            if self.log_pipe:
+                self.log_pipe.finish()
             # Workers die with us (parent-death signal); nothing that is not committed counts as done.
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

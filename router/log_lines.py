@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
 from typing import Any, Final
@@ -10,36 +11,50 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, Processor
 
-from router.telemetry import Log
+from router.log_pipe import LogPipe
+from router.telemetry import LEVELS, Log
 
 #: Shortest time between two lines for the same message of a library.
 REPEAT_S: Final = 30.0
 #: Messages that are told apart at once.
 _DIFFERENT: Final = 1000
 
-LEVELS: Final = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-}
 
+def configure(level: str, *, coloured: bool) -> LogPipe:
+    """Set how this process logs, also what libraries say; to be called once, before anything logs.
 
-def configure(level: str, *, coloured: bool) -> None:
-    """Set how this process logs, also what libraries say; to be called once, before anything logs."""
+    From then on nothing that is written to standard error waits for who reads it. Gives what carries the lines.
+    """
     render: Processor = structlog.dev.ConsoleRenderer() if coloured else _json
+    pipe = LogPipe(sys.stderr.fileno(), lambda lines: log.write("log.dropped", lines=lines))
+    sys.stderr = pipe  # it has what anybody uses of a text stream
+    atexit.register(pipe.finish)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             render,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        logger_factory=lambda *_: _Printer(pipe),
         cache_logger_on_first_use=True,
     )
+    log = Log(level)
     # Client libraries log what they also raise, and raise what we log: only their warnings are of use.
-    logging.basicConfig(level=max(logging.WARNING, LEVELS[level]), handlers=[_Foreign()])
+    logging.basicConfig(level=max(logging.WARNING, LEVELS[level]), handlers=[_Foreign(log)])
+    return pipe
+
+
+class _Printer:
+    """What structlog hands a line to; which level it is of has been decided."""
+
+    def __init__(self, pipe: LogPipe) -> None:
+        self._pipe = pipe
+
+    def debug(self, line: str) -> None:
+        self._pipe.write(line + "\n")
+
+    info = warning = error = debug
 
 
 def _json(_: Any, __: str, fields: EventDict) -> str:
@@ -53,9 +68,9 @@ class _Foreign(logging.Handler):
     A client that reconnects says so ten times a second, for as long as its broker is away.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, log: Log) -> None:
         super().__init__()
-        self._log = Log()
+        self._log = log
         #: When each message of a logger was written last, epoch seconds, and how often it has been left out since.
         self._said: dict[tuple[str, str], tuple[float, int]] = {}
 

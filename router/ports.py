@@ -390,6 +390,10 @@ class Store(Protocol):
         """Count what a mapping has stored; costs the same however much it is."""
         ...
 
+    def size_bytes(self) -> int:
+        """Give what it takes up on disk; 0 while that cannot be seen. Never StoreUnavailable."""
+        ...
+
     async def close(self) -> None: ...
 
 

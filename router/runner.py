@@ -98,6 +98,7 @@ class Runner:
         self._keep = keep
         self._replays = replays
         self._metrics = metrics
+        self._function = metrics.of_function(mapping.function)
         self._log = log
         self._wall = wall
         self._loop = asyncio.get_running_loop()
@@ -249,6 +250,7 @@ class Runner:
 
     def _ended(self, batch: Batch, outcome: Outcome) -> None:
         self._metrics.duration.observe(self._loop.time() - self._started_s.pop(batch.id))
+        self._function.ended(outcome)
         if self._is_ending:
             if not self._started_s:
                 self._all_ended.set()

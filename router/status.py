@@ -19,6 +19,8 @@ from router.ports import Tally
 RUNS: Final = frozenset(("running", "idle", "retrying"))
 #: Rates are taken over this time.
 RATE_SPAN_S: Final = 10.0
+#: Samples, a second apart, of which the longest delay is told.
+LOOP_LAG_SAMPLES: Final = 60
 
 
 class Rate:
@@ -43,6 +45,20 @@ class Rate:
             return 0.0
         (first_s, first), (last_s, last) = self._samples[0], self._samples[-1]
         return round((last - first) / (last_s - first_s), 1) if last_s > first_s else 0.0
+
+
+class LoopLag:
+    """How long the event loop was busy with one thing, by how late a timer of each second came."""
+
+    def __init__(self) -> None:
+        self._late_s: deque[float] = deque(maxlen=LOOP_LAG_SAMPLES)
+
+    def add(self, late_s: float) -> None:
+        self._late_s.append(late_s)
+
+    @property
+    def worst_s(self) -> float:
+        return max(0.0, *self._late_s) if self._late_s else 0.0
 
 
 @dataclass(frozen=True, slots=True)

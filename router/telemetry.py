@@ -1,16 +1,23 @@
 """Every log event, metric and reason code, in one place.
 
 Metrics carry the names of AWS Lambda's event source mapping metrics in snake case, with the prefix `headrace_` and the
-mapping as label. They are counted per batch or per page, never per record.
+mapping as label. They are counted per batch or per page, never per record. Labels are names of the configuration and
+codes listed here, so their number is bounded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+
+from router.core.model import Failed, Outcome, Reason, Refused, Returned
+
+#: What the levels of the file are in `logging`.
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 #: Event name -> (level, what it says). Levels: debug = per batch, info = lifecycle, warning = retry or discard,
 #: error = a person must act.
@@ -69,32 +76,207 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "failure.expired": ("info", "Settled failures older than the retention were removed."),
     "store.upgraded": ("info", "The store was of an older version; as it was, it is kept beside the new one."),
     "store.failed": ("warning", "The failure store could not be read or written beside a batch; it is tried again."),
+    "log.dropped": ("warning", "Nobody read the log for a while: so many lines are missing here."),
     "library.warned": (
         "warning",
         "A client library logged a warning or an error; what matters of it has an event of ours.",
     ),
 }
 
-#: Reason codes of `status`, the API and the metric `headrace_mapping_stuck`.
-REASONS: Final[dict[str, str]] = {
-    "SourceUnavailable": "The source cannot be reached or refuses us.",
-    "StateUnavailable": "The state directory cannot be read or written.",
-    "CommitFailed": "Progress cannot be committed to the source.",
-    "FailureStoreUnavailable": "A failed batch cannot be stored.",
-    "FailureBacklogFull": "Too many failures wait for their destination, or the failure store is at its cap.",
-    "FunctionFailing": "The function fails and its batch is retried.",
-    "FunctionUnavailable": "The function cannot be started.",
-    "Draining": "The mapping is shutting down.",
-    "Disabled": "The mapping is disabled in the file.",
-    "Crashed": "A bug stopped the mapping: it is restarted, or stays down (state `failed`) when it broke too often.",
+#: Reason codes of `status`, the API and the metric `headrace_mapping_stuck`: what each means, and what to do.
+REASONS: Final[dict[str, tuple[str, str]]] = {
+    "SourceUnavailable": (
+        "The source cannot be reached or refuses us.",
+        "Mend what the sentence names; `headrace check --connect` tries at once. The mapping goes on by itself.",
+    ),
+    "StateUnavailable": (
+        "The state directory cannot be read or written.",
+        "Free space, or repair the directory; the mapping goes on by itself.",
+    ),
+    "CommitFailed": (
+        "Progress cannot be committed to the source.",
+        "Records go on until the buffers are full, and are repeated after a crash. Look at the broker.",
+    ),
+    "FailureStoreUnavailable": (
+        "A failed batch cannot be stored.",
+        "Free space, or repair the state directory; the lane waits until then.",
+    ),
+    "FailureBacklogFull": (
+        "Too many failures wait for their destination, or the failure store is at its cap.",
+        "Repair the destination, or replay or drop failures.",
+    ),
+    "FunctionFailing": (
+        "The function fails and its batch is retried.",
+        "The sentence has the last error. Mend the function; the batch is tried again, or given up, by its limits.",
+    ),
+    "FunctionUnavailable": (
+        "The function cannot be started.",
+        "The sentence says why: its interpreter, its module, or what it answers. No attempt is spent.",
+    ),
+    "Draining": ("The mapping is shutting down.", "Wait."),
+    "Disabled": ("The mapping is disabled in the file.", "Set `enabled: true`."),
+    "Crashed": (
+        "A bug stopped the mapping: it is restarted, or stays down (state `failed`) when it broke too often.",
+        "Report the trace of `mapping.crashed`; restart the daemon to try once more.",
+    ),
 }
 
+
+#: Why a batch was given up: `reason` of a failure, its failure record, and `headrace_discarded_batch_count`.
+DISCARDS: Final[dict[str, str]] = {
+    Reason.RETRIES.value: "It failed once more than `maximum_retry_attempts`.",
+    Reason.AGE.value: "It was older than `maximum_record_age_in_seconds`.",
+    Reason.SIZE.value: "A single record whose event is over 6 MB.",
+    Reason.UNFIT.value: "No event can be made of it, such as a message that is no S3 notification.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One metric: counters have `_total` behind their name when they are shown."""
+
+    #: counter | gauge | histogram
+    kind: str
+    labels: tuple[str, ...]
+    text: str
+    #: The metric of AWS Lambda that it stands for.
+    aws: str = ""
+
+
+_MAPPING: Final = ("mapping",)
+_FUNCTION: Final = ("function",)
+
+METRICS: Final[dict[str, Measure]] = {
+    # of an event source mapping: what has happened
+    "headrace_polled_event_count": Measure("counter", _MAPPING, "Records read.", "PolledEventCount"),
+    "headrace_filtered_out_event_count": Measure(
+        "counter", _MAPPING, "Records dropped by filters.", "FilteredOutEventCount"
+    ),
+    "headrace_invoked_event_count": Measure(
+        "counter", _MAPPING, "Records handed to the function; retries count again.", "InvokedEventCount"
+    ),
+    "headrace_failed_invoke_event_count": Measure(
+        "counter", _MAPPING, "Records whose invocation failed, or that it reported as failed.", "FailedInvokeEventCount"
+    ),
+    "headrace_invoke_error_count": Measure(
+        "counter", _MAPPING, "Failed invocations; refused and partly failed ones count.", "InvokeErrorCount"
+    ),
+    "headrace_dropped_event_count": Measure(
+        "counter", _MAPPING, "Records given up that no destination gets; the store keeps them.", "DroppedEventCount"
+    ),
+    "headrace_committed_event_count": Measure(
+        "counter", _MAPPING, "Positions committed. Streams only.", "CommittedEventCount"
+    ),
+    "headrace_deleted_event_count": Measure(
+        "counter", _MAPPING, "Messages deleted from their queue. Queues only.", "DeletedEventCount"
+    ),
+    "headrace_commit_error_count": Measure(
+        "counter", _MAPPING, "Commits that failed. Streams only.", "CommitErrorCount"
+    ),
+    "headrace_polling_error_count": Measure("counter", _MAPPING, "Reads that failed.", "PollingErrorCount"),
+    "headrace_on_failure_destination_delivered_event_count": Measure(
+        "counter",
+        _MAPPING,
+        "Records covered by delivered failure records.",
+        "OnFailureDestinationDeliveredEventCount",
+    ),
+    "headrace_on_failure_destination_delivery_error_count": Measure(
+        "counter",
+        _MAPPING,
+        "Deliveries of failure records that were not accepted.",
+        "OnFailureDestinationDeliveryErrorCount, DestinationDeliveryFailures",
+    ),
+    "headrace_discarded_batch_count": Measure(
+        "counter", ("mapping", "reason"), "Batches given up and stored, by reason."
+    ),
+    "headrace_invocation_duration_seconds": Measure(
+        "histogram", _MAPPING, "Time from handing a batch to the function until its end, with waiting for a worker."
+    ),
+    # of an event source mapping: how it is
+    "headrace_max_offset_lag": Measure(
+        "gauge", _MAPPING, "Largest lag of a shard, records; 0 while it is not known.", "MaxOffsetLag"
+    ),
+    "headrace_sum_offset_lag": Measure(
+        "gauge", _MAPPING, "Lag over all shards, records; 0 while it is not known.", "SumOffsetLag, OffsetLag"
+    ),
+    "headrace_lag_seconds": Measure(
+        "gauge", _MAPPING, "Age of the oldest record that is not finished; 0 while it is not known."
+    ),
+    "headrace_in_flight_records": Measure("gauge", _MAPPING, "Records with the function."),
+    "headrace_mapping_stuck": Measure(
+        "gauge", ("mapping", "reason"), "1 while the mapping does not move for this reason; absent else."
+    ),
+    "headrace_undelivered_failures": Measure("gauge", _MAPPING, "Stored failures that wait for their destination."),
+    "headrace_stored_failures": Measure("gauge", ("mapping", "status"), "Failures in the store, by their status."),
+    "headrace_source_slowed": Measure(
+        "gauge", _MAPPING, "1 while the source is read in a way that takes more processor time."
+    ),
+    # of a function
+    "headrace_function_invocations": Measure(
+        "counter", _FUNCTION, "Invocations that ran, successful or not.", "Invocations"
+    ),
+    "headrace_function_errors": Measure(
+        "counter", _FUNCTION, "Invocations that failed: errors, timeouts, crashes.", "Errors"
+    ),
+    "headrace_function_throttles": Measure(
+        "counter",
+        _FUNCTION,
+        "Invocations that the function did not take: throttled, or it cannot be started. They are no errors.",
+        "Throttles",
+    ),
+    "headrace_function_duration_seconds": Measure(
+        "histogram", _FUNCTION, "Time in the handler, without its start and without waiting.", "Duration"
+    ),
+    "headrace_function_concurrent_executions": Measure(
+        "gauge", _FUNCTION, "Invocations that run now.", "ConcurrentExecutions"
+    ),
+    "headrace_function_waiting_invocations": Measure("gauge", _FUNCTION, "Invocations that wait for a worker."),
+    "headrace_function_workers": Measure("gauge", _FUNCTION, "Worker processes."),
+    # of the daemon
+    "headrace_build_info": Measure("gauge", ("version", "python"), "1, with what runs."),
+    "headrace_event_loop_lag_seconds": Measure(
+        "gauge", (), "Longest time within the last minute for which the daemon's event loop did nothing else."
+    ),
+    "headrace_store_size_bytes": Measure("gauge", (), "Size of the embedded store on disk, with its log."),
+    "headrace_log_lines_dropped": Measure("counter", (), "Log lines that were lost because nobody read them."),
+    "process_resident_memory_bytes": Measure("gauge", (), "Resident memory of the daemon, without its workers."),
+    "process_virtual_memory_bytes": Measure("gauge", (), "Virtual memory of the daemon."),
+    "process_cpu_seconds": Measure("counter", (), "Processor time of the daemon, without its workers."),
+    "process_start_time_seconds": Measure("gauge", (), "When the daemon started, seconds since the epoch."),
+    "process_open_fds": Measure("gauge", (), "Open descriptors of the daemon."),
+    "process_max_fds": Measure("gauge", (), "Descriptors that it may open."),
+}
+
+_KINDS: Final = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 _BATCH_BUCKETS: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 30, 120, 900)
 
 
 @dataclass(frozen=True, slots=True)
+class FunctionMetrics:
+    """What is counted of one function."""
+
+    invocations: Counter
+    errors: Counter
+    throttles: Counter
+    duration: Histogram
+
+    def ended(self, outcome: Outcome) -> None:
+        """Count the end of an invocation; one that was cancelled, or never sent, is none."""
+        match outcome:
+            case Returned(duration_ms=duration_ms):
+                self.invocations.inc()
+                self.duration.observe(duration_ms / 1000)
+            case Failed(duration_ms=duration_ms):
+                self.invocations.inc()
+                self.errors.inc()
+                self.duration.observe(duration_ms / 1000)
+            case Refused():
+                self.throttles.inc()
+
+
+@dataclass(frozen=True, slots=True)
 class MappingMetrics:
-    """The counters of one mapping."""
+    """The counters of one mapping, and those of its function by name."""
 
     polled: Counter
     filtered_out: Counter
@@ -111,6 +293,7 @@ class MappingMetrics:
     discarded: Counter
     duration: Histogram
     slowed: Gauge
+    of_function: Callable[[str], FunctionMetrics]
 
 
 class Metrics:
@@ -119,93 +302,104 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        self._of_mappings: list[Counter | Gauge | Histogram] = []
-        self._polled = self._counter("polled_event_count", "Records read.")
-        self._filtered_out = self._counter("filtered_out_event_count", "Records dropped by filters.")
-        self._invoked = self._counter("invoked_event_count", "Records handed to the function; retries count again.")
-        self._failed_invoke = self._counter("failed_invoke_event_count", "Records whose invocation failed.")
-        self._invoke_errors = self._counter("invoke_error_count", "Failed invocations.")
-        self._dropped = self._counter(
-            "dropped_event_count", "Records given up that no destination gets; the store keeps them."
-        )
-        self._committed = self._counter("committed_event_count", "Positions committed.")
-        self._deleted = self._counter("deleted_event_count", "Messages deleted from their queue.")
-        self._commit_errors = self._counter("commit_error_count", "Commits that failed.")
-        self._polling_errors = self._counter("polling_error_count", "Reads that failed.")
-        self._delivered = self._counter(
-            "on_failure_destination_delivered_event_count", "Records covered by delivered failure records."
-        )
-        self._delivery_errors = self._counter(
-            "on_failure_destination_delivery_error_count", "Deliveries of failure records that were not accepted."
-        )
-        self._discarded = self._counter("discarded_batch_count", "Batches given up and stored, by reason.", "reason")
-        self._duration = Histogram(
-            "headrace_invocation_duration_seconds",
-            "Time from handing a batch to the function until its end.",
-            ("mapping",),
-            buckets=_BATCH_BUCKETS,
-            registry=self.registry,
-        )
-        self._of_mappings.append(self._duration)
-        self._slowed = self._gauge(
-            "source_slowed", "1 while the source is read in a way that takes more processor time."
-        )
-        self.max_offset_lag = self._gauge("max_offset_lag", "Largest lag of a shard, records.")
-        self.sum_offset_lag = self._gauge("sum_offset_lag", "Lag over all shards, records.")
-        self.lag_seconds = self._gauge("lag_seconds", "Age of the oldest record that is not finished.")
-        self.in_flight = self._gauge("in_flight_records", "Records with the function.")
-        self.stuck = self._gauge("mapping_stuck", "1 while the mapping does not move for this reason.", "reason")
-        self.undelivered = self._gauge("undelivered_failures", "Stored failures that wait for their destination.")
+        #: Those made here; those of the process come from the client library.
+        self._families = {name: self._make(name) for name in METRICS if name.startswith("headrace_")}
+        self.max_offset_lag: Gauge = self._families["headrace_max_offset_lag"]
+        self.sum_offset_lag: Gauge = self._families["headrace_sum_offset_lag"]
+        self.lag_seconds: Gauge = self._families["headrace_lag_seconds"]
+        self.in_flight: Gauge = self._families["headrace_in_flight_records"]
+        self.stuck: Gauge = self._families["headrace_mapping_stuck"]
+        self.undelivered: Gauge = self._families["headrace_undelivered_failures"]
+        self.stored_failures: Gauge = self._families["headrace_stored_failures"]
+        self.concurrent_executions: Gauge = self._families["headrace_function_concurrent_executions"]
+        self.waiting_invocations: Gauge = self._families["headrace_function_waiting_invocations"]
+        self.workers: Gauge = self._families["headrace_function_workers"]
+        self.build_info: Gauge = self._families["headrace_build_info"]
+        self.event_loop_lag: Gauge = self._families["headrace_event_loop_lag_seconds"]
+        self.store_size: Gauge = self._families["headrace_store_size_bytes"]
+        self.log_lines_dropped: Counter = self._families["headrace_log_lines_dropped"]
+        ProcessCollector(registry=self.registry)
 
     def of(self, mapping: str) -> MappingMetrics:
         """Give the counters of one mapping, all present from the start."""
+
+        def counter(name: str) -> Any:
+            return self._families[f"headrace_{name}"].labels(mapping)
+
         return MappingMetrics(
-            polled=self._polled.labels(mapping),
-            filtered_out=self._filtered_out.labels(mapping),
-            invoked=self._invoked.labels(mapping),
-            failed_invoke=self._failed_invoke.labels(mapping),
-            invoke_errors=self._invoke_errors.labels(mapping),
-            dropped=self._dropped.labels(mapping),
-            committed=self._committed.labels(mapping),
-            deleted=self._deleted.labels(mapping),
-            commit_errors=self._commit_errors.labels(mapping),
-            polling_errors=self._polling_errors.labels(mapping),
-            delivered=self._delivered.labels(mapping),
-            delivery_errors=self._delivery_errors.labels(mapping),
-            discarded=self._discarded,
-            duration=self._duration.labels(mapping),
-            slowed=self._slowed.labels(mapping),
+            polled=counter("polled_event_count"),
+            filtered_out=counter("filtered_out_event_count"),
+            invoked=counter("invoked_event_count"),
+            failed_invoke=counter("failed_invoke_event_count"),
+            invoke_errors=counter("invoke_error_count"),
+            dropped=counter("dropped_event_count"),
+            committed=counter("committed_event_count"),
+            deleted=counter("deleted_event_count"),
+            commit_errors=counter("commit_error_count"),
+            polling_errors=counter("polling_error_count"),
+            delivered=counter("on_failure_destination_delivered_event_count"),
+            delivery_errors=counter("on_failure_destination_delivery_error_count"),
+            discarded=self._families["headrace_discarded_batch_count"],
+            duration=self._families["headrace_invocation_duration_seconds"].labels(mapping),
+            slowed=self._families["headrace_source_slowed"].labels(mapping),
+            of_function=self.of_function,
+        )
+
+    def of_function(self, function: str) -> FunctionMetrics:
+        """Give the counters of one function, all present from the start."""
+        return FunctionMetrics(
+            invocations=self._families["headrace_function_invocations"].labels(function),
+            errors=self._families["headrace_function_errors"].labels(function),
+            throttles=self._families["headrace_function_throttles"].labels(function),
+            duration=self._families["headrace_function_duration_seconds"].labels(function),
         )
 
     def forget(self, mapping: str) -> None:
         """Leave out a mapping that is there no more."""
-        for metric in self._of_mappings:
-            metric.remove_by_labels({"mapping": mapping})
+        self._forget("mapping", mapping)
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        counter = Counter(f"headrace_{name}", text, ("mapping", *labels), registry=self.registry)
-        self._of_mappings.append(counter)
-        return counter
+    def forget_function(self, function: str) -> None:
+        """Leave out a function that is there no more."""
+        self._forget("function", function)
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        gauge = Gauge(f"headrace_{name}", text, ("mapping", *labels), registry=self.registry)
-        self._of_mappings.append(gauge)
-        return gauge
+    def _forget(self, label: str, name: str) -> None:
+        for family, metric in self._families.items():
+            if label in METRICS[family].labels:
+                metric.remove_by_labels({label: name})
+
+    def _make(self, name: str) -> Any:
+        measure = METRICS[name]
+        options: dict[str, Any] = {"registry": self.registry}
+        if measure.kind == "histogram":
+            options["buckets"] = _BATCH_BUCKETS
+        return _KINDS[measure.kind](name, measure.text, measure.labels, **options)
 
 
 class Log:
-    """Writes listed events; fields that say nothing are left out."""
+    """Writes listed events from a level on; fields that say nothing are left out."""
 
-    def __init__(self, **bound: object) -> None:
+    def __init__(self, level: str = "debug", **bound: object) -> None:
         self._log = structlog.get_logger().bind(**bound)
+        self._least = LEVELS[level]
 
     def bind(self, **bound: object) -> Log:
         """Give a log whose every line carries these fields too."""
         log = Log()
         log._log = self._log.bind(**bound)
+        log._least = self._least
+        return log
+
+    def at(self, level: str | None) -> Log:
+        """Give a log that writes from another level on; None = this one."""
+        if level is None:
+            return self
+        log = Log(level)
+        log._log = self._log
         return log
 
     def write(self, event: str, **fields: object) -> None:
         """Write one event at the level it is listed with; an unlisted one is a bug."""
         level, _ = EVENTS[event]
-        getattr(self._log, level)(event, **{name: value for name, value in fields.items() if value not in (None, "")})
+        if LEVELS[level] >= self._least:
+            said = {name: value for name, value in fields.items() if value not in (None, "")}
+            getattr(self._log, level)(event, **said)

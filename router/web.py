@@ -7,10 +7,11 @@ from typing import Any, Final, Protocol
 
 import msgspec
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from router.board import Board, Served
+from router.board import Board
 from router.errors import CannotListen
+from router.gauges import Gauges, Measured
+from router.metrics_page import MetricsPage
 from router.status import RUNS
 
 #: Largest request body, bytes: nothing here reads one.
@@ -20,7 +21,7 @@ KEEP_ALIVE_S: Final = 30.0
 CLOSE_S: Final = 2.0
 
 
-class Listening(Served, Protocol):
+class Listening(Measured, Protocol):
     """A daemon with an address; a port of 0 is replaced by the one that was given."""
 
     listen: tuple[str, int]
@@ -32,6 +33,7 @@ class Web:
     def __init__(self, daemon: Listening, board: Board) -> None:
         self._daemon = daemon
         self._board = board
+        self._metrics = MetricsPage(daemon.metrics.registry, Gauges(daemon, board).set)
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -46,7 +48,7 @@ class Web:
                 web.get("/", self._index),
                 web.get("/health/live", self._live),
                 web.get("/health/ready", self._ready),
-                web.get("/metrics", self._metrics),
+                web.get("/metrics", self._metrics.respond),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEP_ALIVE_S, shutdown_timeout=CLOSE_S)
@@ -83,11 +85,6 @@ class Web:
             return answer({"error": f"there is no mapping {wanted!r}"}, 404)
         runs = named[0]["state"] in RUNS
         return answer({"ready": runs, "mappings": named}, 200 if runs else 503)
-
-    async def _metrics(self, _: web.Request) -> web.Response:
-        await self._board.gauge()
-        body = generate_latest(self._daemon.metrics.registry)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 def answer(document: Any, status: int = 200) -> web.Response:

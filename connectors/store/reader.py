@@ -62,6 +62,14 @@ class SqliteReader:
     async def backlog(self, mapping: str) -> Backlog:
         return await self._read(lambda database: rows.backlog(database, mapping))
 
+    def size_bytes(self) -> int:
+        """Sum up the database, its log and the log's index."""
+        size = 0
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(OSError):
+                size += self._path.with_name(f"{self._path.name}{suffix}").stat().st_size
+        return size
+
     async def close(self) -> None:
         """Close the connection. May come twice."""
         await asyncio.to_thread(self._thread.shutdown)

@@ -208,6 +208,11 @@ class StoreConformance:
         assert backlog == Backlog(undelivered=3, stored_bytes=6 * len(EVENT), failures=7)
         assert await store.backlog("nothing") == Backlog()
 
+    async def test_it_says_what_it_takes_up(self, store: Store) -> None:
+        before_bytes = store.size_bytes()
+        await store.apply([KeepFailure(entry("f1"), bytes(range(256)) * 4000)])
+        assert store.size_bytes() > before_bytes
+
     async def test_states_are_kept_by_mapping_and_key(self, store: Store) -> None:
         await store.apply([PutState("a", "x", "1"), PutState("a", "y", "2"), PutState("b", "x", "3")])
         await store.apply([PutState("a", "x", "4"), PutState("a", "y", ""), PutState("a", "z", "")])

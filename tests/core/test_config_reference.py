@@ -6,12 +6,6 @@ from tests.core.configured import mistakes
 DOCS = Path(__file__).parents[2] / "docs/configuration.md"
 
 
-def test_the_docs_list_the_keys_as_they_are():
-    """If this fails, put what `reference()` gives in place of all from `## Top level` on."""
-    text = DOCS.read_text()
-    assert text[text.index("## Top level") :] == reference()
-
-
 def test_the_reference_tells_range_default_and_source():
     assert "| `memory_size` | 128 to 10240 | `128` | MB that a worker may use. | AWS |" in reference()
     assert "| `handler` | module.attribute | **required** |" in reference()

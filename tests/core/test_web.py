@@ -11,6 +11,7 @@ import pytest
 
 from router.board import Board
 from router.core.model import KAFKA_RULES, EventSourceMapping
+from router.daemon import FunctionInfo
 from router.errors import CannotListen, SourceUnavailable
 from router.life import MappingLife, MappingParts
 from router.ports import KeepFailure
@@ -43,13 +44,21 @@ class FakeDaemon:
     metrics: Metrics
     listen: tuple = ("127.0.0.1", 0)
     version: str = "1.2.3"
+    log_pipe: object = None
     source: AwaySource = field(default_factory=AwaySource)
 
     def wall(self):
         return 0.0
 
     def functions(self):
-        return []
+        return [FunctionInfo("worker", "app.handle", workers=3, busy=2, waiting=5)]
+
+
+@dataclass
+class LateLines:
+    """A log whose reader was away."""
+
+    dropped_lines: int
 
 
 def life(name, source, store, metrics, *, enabled=True):
@@ -137,6 +146,18 @@ async def test_metrics_say_why_a_mapping_is_stuck_and_what_waits_for_its_destina
         for gauge in ("max_offset_lag", "sum_offset_lag", "lag_seconds", "in_flight_records"):
             assert f'headrace_{gauge}{{mapping="orders"}} 0.0' in lines
         assert {"SourceUnavailable", "Disabled"} <= set(REASONS)
+
+
+async def test_metrics_say_what_functions_and_the_daemon_do():
+    async with serving(log_pipe=LateLines(7)) as (_, client):
+        async with client.get("/metrics") as response:
+            lines = dict(line.rsplit(" ", 1) for line in (await response.text()).splitlines() if line[0] != "#")
+        assert lines['headrace_function_workers{function="worker"}'] == "3.0"
+        assert lines['headrace_function_concurrent_executions{function="worker"}'] == "2.0"
+        assert lines['headrace_function_waiting_invocations{function="worker"}'] == "5.0"
+        assert lines["headrace_log_lines_dropped_total"] == "7.0"
+        assert float(lines["process_resident_memory_bytes"]) > 1e6
+        assert any(line.startswith('headrace_build_info{python="3.') for line in lines)
 
 
 async def test_metrics_are_there_while_the_store_cannot_be_read():

@@ -55,6 +55,9 @@ class MemoryStore:
         await self._reads()
         return {key: text for (owner, key), text in self.texts.items() if owner == mapping}
 
+    def size_bytes(self) -> int:
+        return sum(len(row.event or b"") for row in self.rows.values())
+
     async def failures(self, selection: Selection) -> Sequence[FailureEntry]:
         await self._reads()
         found = [_read(row) for row in self._oldest_first() if _selected(row.entry, selection)]

@@ -115,20 +115,22 @@ class Daemon:
 
     # --- its life
 
-    async def start(self, *, ready: bool = True) -> None:
-        """Write the file and start a daemon; with `ready`, wait until every mapping has its source or says why not."""
+    async def start(self, *, ready: bool = True, stderr: int = PIPE) -> None:
+        """Write the file and start a daemon; with `ready`, wait until every mapping has its source or says why not.
+
+        With a descriptor as `stderr` its log goes there, and is not read here.
+        """
         self.write()
         command = [*self.through, COMMAND, "run", self.file]
         self._process = await asyncio.create_subprocess_exec(
-            *command, cwd=self.folder, env=self._environment, stderr=PIPE, limit=_LINE_BYTES
+            *command, cwd=self.folder, env=self._environment, stderr=stderr, limit=_LINE_BYTES
         )
         self._reading = asyncio.create_task(self._read(self._process))
         if ready:
             await self.ready()
 
     async def _read(self, process: Process) -> None:
-        assert process.stderr is not None
-        async for raw in process.stderr:
+        async for raw in process.stderr or _nothing():
             try:
                 line = json.loads(raw)
             except ValueError:
@@ -246,6 +248,11 @@ class Daemon:
 
     def _tail(self, what: str) -> str:
         return "\n".join([f"{what}; the end of its log:", *(json.dumps(line) for line in self.lines[-25:])])
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield
 
 
 # --- the topic's side
