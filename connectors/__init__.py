@@ -10,9 +10,11 @@ from connectors.settings import (
     FileDestination,
     KafkaDestination,
     KafkaSettings,
+    LambdaFunction,
     S3Settings,
     SqsDestination,
     SqsSettings,
+    UrlFunction,
 )
 
 #: Settings of a `source` block -> the class that reads it.
@@ -40,6 +42,12 @@ DESTINATIONS: Final[Mapping[type, str]] = {
     FileDestination: "connectors.destinations:FileSender",
     KafkaDestination: "connectors.kafka_destination:KafkaSender",
     SqsDestination: "connectors.destinations:SqsSender",
+}
+
+#: Settings of a function that runs elsewhere -> the class that calls it.
+TARGETS: Final[Mapping[type, str]] = {
+    LambdaFunction: "connectors.lambda_target:LambdaTarget",
+    UrlFunction: "connectors.url_target:UrlTarget",
 }
 
 

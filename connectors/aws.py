@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final
 
-from router.errors import DestinationUnavailable, SourceUnavailable
+from router.errors import DestinationUnavailable, HandlerUnavailable, RouterError, SourceUnavailable
 
 if TYPE_CHECKING:
     import aioboto3
@@ -106,6 +106,25 @@ def s3_client(endpoint_url: str | None, region: str | None) -> AbstractAsyncCont
     return session.client("s3", **_client_options(endpoint_url, region, session, **addressing))
 
 
+def lambda_client(
+    endpoint_url: str | None, region: str | None, *, answer_s: float, connections: int
+) -> AbstractAsyncContextManager[Any]:
+    """Open a client for Lambda, with the credentials of the usual AWS chain. It tries everything once.
+
+    Args:
+        endpoint_url: in place of AWS's own.
+        region: of the functions.
+        answer_s: longest time without a byte of an answer.
+        connections: calls at once, at most.
+    """
+    session = new_session()
+    options = _client_options(
+        endpoint_url, region, session, read_timeout=answer_s, max_pool_connections=connections, tcp_keepalive=True
+    )
+    client: AbstractAsyncContextManager[Any] = session.client("lambda", **options)
+    return client
+
+
 def _client_options(
     endpoint_url: str | None, region: str | None, session: aioboto3.Session, **more: Any
 ) -> dict[str, Any]:
@@ -115,16 +134,20 @@ def _client_options(
         "endpoint_url": endpoint_url,
         "region_name": region or session.region_name or (STAND_IN_REGION if endpoint_url else None),
         "config": AioConfig(
-            connect_timeout=_CONNECT_TIMEOUT_S,
-            read_timeout=_READ_TIMEOUT_S,
-            retries={"total_max_attempts": 1, "mode": "standard"},
-            **more,
+            **{
+                "connect_timeout": _CONNECT_TIMEOUT_S,
+                "read_timeout": _READ_TIMEOUT_S,
+                "retries": {"total_max_attempts": 1, "mode": "standard"},
+                **more,
+            }
         ),
     }
 
 
 @contextlib.contextmanager
-def aws_errors(becomes: type[DestinationUnavailable | SourceUnavailable], what: str) -> Iterator[None]:
+def aws_errors(
+    becomes: type[DestinationUnavailable | HandlerUnavailable | SourceUnavailable], what: str
+) -> Iterator[None]:
     """Turn errors of the AWS libraries into ours; `what` names what was asked, such as "SQS queue orders-dlq"."""
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
     from botocore.parsers import ResponseParserError  # noqa: PLC0415
@@ -146,7 +169,7 @@ def is_missing_queue(error: SourceUnavailable) -> bool:
     return _NO_QUEUE in str(error)
 
 
-def are_credentials_refused(error: SourceUnavailable) -> bool:
+def are_credentials_refused(error: RouterError) -> bool:
     """Say whether an error means that other credentials are needed."""
     return _CREDENTIALS in str(error)
 

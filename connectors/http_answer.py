@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 #: Largest head of an answer, and of one chunk's line or trailer.
@@ -36,6 +37,8 @@ class Answer(NamedTuple):
 
     status: int
     body: bytes
+    #: Of the head, names in lower case; of several with one name the last.
+    fields: Mapping[bytes, bytes] = MappingProxyType({})
 
 
 class _Body(Protocol):
@@ -59,6 +62,7 @@ class AnswerReader:
         self._connecting = connecting
         self._pending = b""
         self._status = 0
+        self._fields: Mapping[bytes, bytes] = {}
         self._body: _Body | None = None
         self._size_bytes = 0
         self._keeps = False
@@ -93,7 +97,7 @@ class AnswerReader:
         return self._answer(self._body) if self._body and self._body.open_ended else None
 
     def _answer(self, body: _Body) -> Answer:
-        return Answer(self._status, body.parts[0] if len(body.parts) == 1 else b"".join(body.parts))
+        return Answer(self._status, body.parts[0] if len(body.parts) == 1 else b"".join(body.parts), self._fields)
 
     def _read_head(self) -> _Body | None:
         """Take the head off `_pending` once it is all there."""
@@ -105,9 +109,9 @@ class AnswerReader:
                 raise NotHttp
             self._status = int(found[2])
             if self._status >= 200:
-                fields = _fields(lines)
-                self._keeps = found[1] == b"1" and b"close" not in fields.get(b"connection", b"").lower()
-                return self._body_of(fields)
+                self._fields = _fields(lines)
+                self._keeps = found[1] == b"1" and b"close" not in self._fields.get(b"connection", b"").lower()
+                return self._body_of(self._fields)
             # What comes before the answer says nothing that we asked for.
         if (
             not self._pending[: len(_VERSION)] == _VERSION[: len(self._pending)]

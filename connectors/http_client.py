@@ -38,6 +38,10 @@ class NoTls(HttpError):
     """The server speaks no TLS, or none that we speak."""
 
 
+class Unanswered(HttpError):
+    """A request was sent, and not answered in time."""
+
+
 class ProxyRefused(HttpError):
     """The proxy cannot be reached, or makes no connection for us."""
 
@@ -55,14 +59,14 @@ class HttpClient:
     """Posts to one URL, on as many connections as there are calls at once."""
 
     def __init__(
-        self, url: str, *, host_header: str, ca: str, proxy: str | None, limit_bytes: int, keep_s: float = 15.0
+        self, url: str, *, host_header: str, ca: str | None, proxy: str | None, limit_bytes: int, keep_s: float = 15.0
     ) -> None:
         """Prepare without I/O.
 
         Args:
-            url: http or https; its path is sent as it stands.
+            url: http or https; its path and query are sent as they stand.
             host_header: the Host that requests name.
-            ca: PEM file of the authorities to trust; looked at for https only.
+            ca: PEM file of the authorities to trust, looked at for https only; None = the system's.
             proxy: URL of a proxy; it may hold a login.
             limit_bytes: largest body of an answer.
             keep_s: longest time a connection is kept without a call.
@@ -78,21 +82,23 @@ class HttpClient:
         self._proxy = _Proxy(proxy) if proxy else None
         self._limit_bytes = limit_bytes
         self._keep_s = keep_s
-        start = f"POST {parts.path or '/'} HTTP/1.1\r\n"
+        place = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+        start = f"POST {place} HTTP/1.1\r\n"
         if self._proxy and not self._tls:
-            start = f"POST http://{host_header}{parts.path or '/'} HTTP/1.1\r\n{self._proxy.login}"
+            start = f"POST http://{host_header}{place} HTTP/1.1\r\n{self._proxy.login}"
         self._start = start
         #: Connections without a call, the last used last.
         self._kept: list[_Connection] = []
         self._open: set[_Connection] = set()
         self.closed = False
 
-    async def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def post(self, headers: Mapping[str, str], body: bytes, answer_s: float | None = None) -> Answer:
         """Send a request and give its answer; when this is cancelled, the connection ends.
 
         Args:
             headers: all but Content-Length, a Host among them.
             body: all of it.
+            answer_s: longest time from sending it to the end of the answer; None = as long as it takes.
 
         Raises:
             HttpError
@@ -102,11 +108,15 @@ class HttpClient:
         kept = self._take_kept()
         if kept:
             try:
-                return await self._ask(kept, request)
+                return await self._ask(kept, request, answer_s)
             except HungUp as error:
                 if error.answering or self.closed:
                     raise
-        return await self._ask(await self._connect(), request)
+        return await self._ask(await self._connect(), request, answer_s)
+
+    async def reach(self) -> None:
+        """Make a connection without sending anything; it is kept. Raises HttpError."""
+        self._keep(await self._connect())
 
     async def close(self) -> None:
         """End all connections and the calls on them. May come twice."""
@@ -117,18 +127,26 @@ class HttpClient:
 
     # --- connections
 
-    async def _ask(self, connection: _Connection, request: bytes) -> Answer:
+    async def _ask(self, connection: _Connection, request: bytes, answer_s: float | None) -> Answer:
         try:
-            answer = await connection.ask(request, AnswerReader(self._limit_bytes))
+            asking = connection.ask(request, AnswerReader(self._limit_bytes))
+            # Whoever sets no limit has one timer for many calls.
+            answer = await (asking if answer_s is None else asyncio.wait_for(asking, answer_s))
+        except TimeoutError as error:
+            connection.end()
+            raise Unanswered from error
         except BaseException:
             connection.end()
             raise
+        self._keep(connection)
+        return answer
+
+    def _keep(self, connection: _Connection) -> None:
         if connection.stays and not self.closed:
             connection.kept_since_s = asyncio.get_running_loop().time()
             self._kept.append(connection)
         else:
             connection.end()
-        return answer
 
     def _take_kept(self) -> _Connection | None:
         """Take the connection that was used last, and end those that nobody has needed for too long."""

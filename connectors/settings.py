@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -121,6 +122,44 @@ class S3Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class LambdaFunction:
+    """A function deployed on AWS Lambda, or on what stands in for it."""
+
+    #: Name in the file.
+    name: str
+    #: Without version or alias.
+    arn: str
+    #: Version or alias; None = what the ARN alone means.
+    qualifier: str | None
+    endpoint_url: str | None
+    region: str | None
+    #: Longest wait for an answer.
+    timeout_s: float
+    #: Calls at once, at most.
+    concurrency: int
+    #: Is the end of its log asked for?
+    logs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UrlFunction:
+    """A function behind a URL, which takes events as POST."""
+
+    #: Name in the file.
+    name: str
+    #: It may hold a key.
+    url: Secret
+    #: More headers of every request, by name.
+    headers: Mapping[str, Secret]
+    #: PEM file of the authorities to trust; None = the system's.
+    ca: Path | None
+    #: Longest wait for an answer, from when the event is sent.
+    timeout_s: float
+    #: Is the end of its log asked for?
+    logs: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SqsDestination:
     """A standard SQS queue that takes failure records."""
 
@@ -146,5 +185,6 @@ class FileDestination:
     path: Path
 
 
+TargetSettings: TypeAlias = LambdaFunction | UrlFunction
 SourceSettings: TypeAlias = KafkaSettings | SqsSettings | S3Settings
 DestinationSettings: TypeAlias = SqsDestination | KafkaDestination | FileDestination

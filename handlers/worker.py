@@ -25,14 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-import orjson
-
-from handlers import bootstrap, faults, limits, logs
+from handlers import bootstrap, faults, limits, logs, results
 from handlers.channel import Channel
 from handlers.function import FunctionSpec
 from handlers.output import Heard, Output
 from handlers.predecessors import WorkerLock
-from router.core.model import NOT_JSON, NOT_READ, Cancelled, Failed, FailureKind, FunctionError, Outcome, Returned
+from router.core.model import Cancelled, Failed, FailureKind, FunctionError, Outcome, Returned
 from router.ports import Invocation
 
 #: Time that a cancelled task has to end while others run beside it.
@@ -233,7 +231,7 @@ class Worker:
     def received(self, kind: int, slot: int, body: bytes, number: int) -> None:
         run = self.running.get(slot)
         if run is not None and kind == bootstrap.RETURNED:
-            self._finish(slot, run[0], Returned(_read(run[0], body) if run[0].wants_body else NOT_READ, number / 1000))
+            self._finish(slot, run[0], Returned(results.read(run[0], body), number / 1000))
             return
         try:
             error = faults.reported(body) if kind in _ERRORS else None
@@ -452,15 +450,6 @@ class Worker:
             self._cgroup.remove()
         if self._launch.lock is not None:
             self._launch.lock.forget(self._pid)
-
-
-def _read(invocation: Invocation, result: bytes) -> object:
-    if invocation.wants_raw:
-        return result
-    try:
-        return orjson.loads(result)
-    except ValueError:
-        return NOT_JSON
 
 
 def _kill(how: Callable[[int, int], None], target: int) -> None:

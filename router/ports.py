@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from router.core.facts import Demand, Progress
-from router.core.model import Batch, Chunk, FailedBatch, Outcome, SourceRules
+from router.core.model import Batch, Chunk, Failed, FailedBatch, Outcome, Refused, Returned, SourceRules, TooLarge
 
 # --- sources
 
@@ -220,6 +220,40 @@ class Invoker(Protocol):
 
     async def close(self) -> None:
         """End all workers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """How one call of a target ended. A result is given as it came, as bytes, and durations are left to the caller."""
+
+    outcome: Returned | Failed | Refused | TooLarge
+    #: What the function printed, as far as the target tells it.
+    log: str = ""
+    #: How long the target asks to be left alone, seconds; 0 = it does not say.
+    wait_s: float = 0.0
+
+
+class Target(Protocol):
+    """A function that runs elsewhere."""
+
+    async def call(self, request_id: str, event: bytes) -> Answered:
+        """Give the event to the function once, and wait for its answer, for as long as its timeout.
+
+        When it is cancelled the connection ends; the function may go on.
+        """
+        ...
+
+    async def check(self) -> str:
+        """Reach it without running the function; say what was found.
+
+        Raises:
+            HandlerUnavailable: the message says what to do.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End all connections. May come twice."""
         ...
 
 

@@ -23,7 +23,7 @@ def read(data: bytes, *cuts: int, reader: AnswerReader | None = None) -> tuple[A
         answer = reader.feed(data[start:end])
         if answer:
             assert end == len(data), "it needed less"
-            return answer, reader
+            return answer._replace(fields={}), reader
     return None, reader
 
 
@@ -83,7 +83,16 @@ def test_what_follows_an_answer_is_not_part_of_it_and_ends_the_connection(
 def test_a_body_without_length_ends_with_the_connection(head: bytes) -> None:
     data = head + b"\r\nhello"
     answer, reader = read(data, *range(len(data)))
-    assert (answer, reader.end(), reader.stays) == (None, Answer(200, b"hello"), False)
+    ended = reader.end()
+    assert ended
+    assert (answer, ended.status, ended.body, reader.stays) == (None, 200, b"hello", False)
+
+
+def test_the_fields_of_the_head_are_given_by_their_small_names() -> None:
+    data = b"HTTP/1.1 100 Continue\r\nX-A: early\r\n\r\n" + OK + b"X-A: one\r\nx-a:  two \r\nContent-Length: 0\r\n\r\n"
+    answer = AnswerReader(LIMIT_BYTES).feed(data)
+    assert answer
+    assert answer.fields == {b"x-a": b"two", b"content-length": b"0"}
 
 
 def test_nothing_is_no_answer() -> None:

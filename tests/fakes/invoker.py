@@ -21,8 +21,12 @@ class MemoryInvoker:
         self._free = concurrency
         self._waiting: deque[Invocation] = deque()
         self._running: dict[str, tuple[Invocation, asyncio.TimerHandle]] = {}
+        self._is_closed = False
 
     def invoke(self, invocation: Invocation) -> None:
+        if self._is_closed:
+            asyncio.get_running_loop().call_soon(invocation.done, Cancelled())
+            return
         self._waiting.append(invocation)
         self._assign()
 
@@ -38,6 +42,7 @@ class MemoryInvoker:
             asyncio.get_running_loop().call_soon(self._end, request_id, Cancelled())
 
     async def close(self) -> None:
+        self._is_closed = True
         for request_id in [*self._running, *(waiting.request_id for waiting in self._waiting)]:
             self.cancel(request_id, waiting_only=False)
 
