@@ -6,19 +6,21 @@ from pathlib import Path
 from typing import Final
 
 from config import destinations, schema, sources
-from config.names import parse_queue
-from config.settings import Configuration, FunctionSettings, MappingSettings, Retention
+from config.names import parse_function, parse_queue
+from config.settings import AnyFunction, Configuration, FunctionSettings, MappingSettings, Retention
 from connectors.settings import (
     AwsSettings,
     DestinationSettings,
     FileDestination,
     KafkaDestination,
     KafkaSettings,
+    LambdaFunction,
     S3Settings,
     Security,
     SourceSettings,
     SqsDestination,
     SqsSettings,
+    UrlFunction,
 )
 from router.core.model import KAFKA_RULES, QUEUE_RULES, Backoff, EventSourceMapping, Polling
 
@@ -30,7 +32,7 @@ def assemble(root: schema.Root, path: Path, notices: tuple[str, ...]) -> Configu
     """Make the settings of a document in which no mistake was found; `path` is absolute."""
     host, port = root.listen
     aws = AwsSettings(root.aws.endpoint_url, root.aws.region)
-    functions = {name: _function(name, function) for name, function in root.functions.items()}
+    functions = {name: _function(name, function, aws) for name, function in root.functions.items()}
     return Configuration(
         path=path,
         state_dir=path.parent / root.state,
@@ -49,13 +51,27 @@ def assemble(root: schema.Root, path: Path, notices: tuple[str, ...]) -> Configu
     )
 
 
-def _function(name: str, function: schema.Function) -> FunctionSettings:
+def _function(name: str, function: schema.Function, aws: AwsSettings) -> AnyFunction:
+    if function.arn is not None:
+        return _on_lambda(name, function, function.arn, aws)
+    if function.url is not None:
+        return UrlFunction(
+            name=name,
+            url=function.url,
+            headers=function.headers,
+            ca=function.ca,
+            timeout_s=function.timeout or schema.ELSEWHERE_TIMEOUT_S,
+            concurrency=function.reserved_concurrency or schema.URL_CONCURRENCY,
+            logs=function.logs == "on",
+        )
+    assert function.handler is not None
+    assert function.code is not None
     return FunctionSettings(
         name=name,
         handler=function.handler,
         code=function.code,
         python=function.python,
-        timeout_s=function.timeout,
+        timeout_s=function.timeout or schema.TIMEOUT_S,
         memory_bytes=function.memory_size * 1024 * 1024,
         reserved_concurrency=function.reserved_concurrency,
         concurrency_per_worker=function.concurrency_per_worker,
@@ -64,7 +80,22 @@ def _function(name: str, function: schema.Function) -> FunctionSettings:
     )
 
 
-def _mapping(name: str, mapping: schema.EventSource, function: FunctionSettings, aws: AwsSettings) -> MappingSettings:
+def _on_lambda(name: str, function: schema.Function, text: str, aws: AwsSettings) -> LambdaFunction:
+    arn = parse_function(text)
+    assert arn is not None
+    return LambdaFunction(
+        name=name,
+        arn=arn.arn,
+        qualifier=arn.qualifier,
+        endpoint_url=function.endpoint_url or aws.endpoint_url,
+        region=function.region or arn.region,
+        timeout_s=function.timeout or schema.ELSEWHERE_TIMEOUT_S,
+        concurrency=function.reserved_concurrency or schema.ARN_CONCURRENCY,
+        logs=function.logs == "on",
+    )
+
+
+def _mapping(name: str, mapping: schema.EventSource, function: AnyFunction, aws: AwsSettings) -> MappingSettings:
     behaviour = _behaviour(name, mapping, function)
     source = _source(mapping, behaviour, aws)
     return MappingSettings(
@@ -76,7 +107,7 @@ def _mapping(name: str, mapping: schema.EventSource, function: FunctionSettings,
     )
 
 
-def _behaviour(name: str, mapping: schema.EventSource, function: FunctionSettings) -> EventSourceMapping:
+def _behaviour(name: str, mapping: schema.EventSource, function: AnyFunction) -> EventSourceMapping:
     age_s = mapping.maximum_record_age_in_seconds
     carrier = mapping.source.carrier
     return EventSourceMapping(
@@ -98,10 +129,14 @@ def _behaviour(name: str, mapping: schema.EventSource, function: FunctionSetting
     )
 
 
-def _polling(mapping: schema.EventSource, carrier: sources.Sqs | sources.S3, function: FunctionSettings) -> Polling:
+def _polling(mapping: schema.EventSource, carrier: sources.Sqs | sources.S3, function: AnyFunction) -> Polling:
+    if isinstance(function, FunctionSettings):
+        concurrency = (function.reserved_concurrency or 0) * function.concurrency_per_worker
+    else:
+        concurrency = function.concurrency
     return Polling(
         maximum_concurrency=mapping.scaling_config.maximum_concurrency,
-        function_concurrency=(function.reserved_concurrency or 0) * function.concurrency_per_worker,
+        function_concurrency=concurrency,
         fifo=parse_queue(carrier.queue).is_fifo,
         heartbeat=carrier.visibility_heartbeat,
         hold_group=isinstance(carrier, sources.Sqs) and carrier.hold_message_group,

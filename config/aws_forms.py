@@ -190,17 +190,19 @@ class AccessConfigurations:
 
 _ARN: Final = "arn:[a-z-]+:"
 _QUEUE_ARN: Final = f"({_ARN}sqs:[a-z0-9-]+:[0-9]+:[A-Za-z0-9_-]{{1,80}}(?:\\.fifo)?)"
-_FUNCTION: Final = f"(?:{_ARN}lambda:[a-z0-9-]+:[0-9]{{12}}:function:|[0-9]{{12}}:function:|function:)?([A-Za-z0-9_-]+)"
+_FUNCTION_ARN: Final = f"({_ARN}lambda:[a-z0-9-]+:[0-9]{{12}}:function:[A-Za-z0-9_-]+(?::[A-Za-z0-9$_-]+)?)"
+_FUNCTION: Final = "(?:[0-9]{12}:function:|function:)?([A-Za-z0-9_-]+)"
 
 #: Of an event source mapping.
 MAPPING_FORMS: Final[Mapping[str, Form]] = {
     "FunctionName": Form(
         Reference(
             "the name or ARN of a function in this file",
-            {rf"{_FUNCTION}(?::\$LATEST)?": "function"},
+            {_FUNCTION_ARN: "function", rf"{_FUNCTION}(?::\$LATEST)?": "function"},
             {f"{_FUNCTION}:": "allowed a function without version or alias: a function of this file has one code"},
         ),
-        "Function to invoke: name, `name:$LATEST`, `account:function:name` or ARN; the name counts.",
+        "Function to invoke: name, `name:$LATEST`, `account:function:name` (the name counts) or "
+        "[ARN](targets.md#by-its-arn-in-a-mapping).",
         ("function",),
     ),
     "EventSourceArn": Form(

@@ -34,11 +34,13 @@ EMPTY: Final = _Default.EMPTY
 
 
 class Only(NamedTuple):
-    """A key that has a meaning with some sources only."""
+    """A key that has a meaning with some sources only, or with some other keys."""
 
     sources: tuple[str, ...]
     #: What there is instead with the others, for messages.
     instead: str
+    #: The key whose block names the source; empty = the names are keys of the same block.
+    within: str = "source"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Final
 from config.blocks import REQUIRED, Block, BlockOf
 from config.destinations import ToSqs
 from config.reading import REFERRING, Schema
-from config.schema import RECEIVED_COUNT, EventSource
+from config.schema import KINDS, RECEIVED_COUNT, EventSource, Function
 from config.sources import QUEUES, S3, Security
 from config.spelling import Form, named, names_of
 
@@ -72,12 +72,13 @@ def _demands(holder: type[Block], prefix: str, block: type[Block]) -> Iterator[S
 
 
 def _belonging(block: type[Block]) -> Iterator[Schema]:
-    """Keys that have a meaning with some sources only."""
+    """Keys that have a meaning with some sources, or other keys, only."""
     limited = {name: key.only for name, key in block.keys().items() if key.only}
-    for source in sorted({source for only in limited.values() for source in only.sources}):
+    places = {f"{only.within}.{source}".lstrip("."): source for only in limited.values() for source in only.sources}
+    for path, source in sorted(places.items()):
         foreign = [name for name, only in limited.items() if source not in only.sources]
         spellings = [each for name in foreign for each in _spellings(block, name)]
-        yield {"if": _brought(block, f"source.{source}"), "then": {"properties": dict.fromkeys(spellings, False)}}
+        yield {"if": _brought(block, path), "then": {"properties": dict.fromkeys(spellings, False)}}
 
 
 # --- what is there
@@ -187,6 +188,11 @@ _CONTRADICTIONS: Final[Mapping[type[Block], tuple[Schema, ...]]] = {
         },
         {"if": _queue_is(_FIFO), "then": _not(_any_of([_WINDOW, _LARGE_BATCH]))},
         {"if": _all_of([_queue_is(_STANDARD), _LARGE_BATCH]), "then": _WINDOW},
+    ),
+    Function: (
+        _any_of(_given(Function, name) for name in KINDS),
+        *(_not(_all_of([_given(Function, one), _given(Function, other)])) for one, other in combinations(KINDS, 2)),
+        {"if": _given(Function, "handler"), "then": _given(Function, "code")},
     ),
     S3: (_not(_is(S3, "queue", _FIFO)),),
     ToSqs: (_not(_is(ToSqs, "queue", _FIFO)),),

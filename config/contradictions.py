@@ -10,8 +10,8 @@ from config import sharing
 from config.blocks import Block
 from config.destinations import ToKafka, ToSqs
 from config.mistakes import Report
-from config.names import parse_queue
-from config.schema import ENVIRONMENT_BYTES, KAFKA_TIMEOUT_S, RECEIVED_COUNT, EventSource, Function, Root
+from config.names import OWN_HEADERS, parse_function, parse_queue
+from config.schema import ENVIRONMENT_BYTES, KAFKA_TIMEOUT_S, KINDS, RECEIVED_COUNT, EventSource, Function, Root
 from config.sources import QUEUES, S3, Kafka, Security, Source, Sqs
 
 
@@ -19,7 +19,9 @@ def find(root: Root, report: Report) -> None:
     """Report all contradictions of a document."""
     if root.sound("functions"):
         for function in root.functions.values():
+            _kind(function, report)
             _environment(function, report)
+            _headers(function, report)
     if root.sound("event_source_mappings"):
         for name, mapping in root.event_source_mappings.items():
             _function(name, mapping, root, report)
@@ -28,6 +30,39 @@ def find(root: Root, report: Report) -> None:
             _source(mapping, report)
             _destination(mapping, report)
         sharing.find(root.event_source_mappings, report)
+
+
+def _kind(function: Function, report: Report) -> None:
+    """Demand exactly one of handler, arn and url, and refuse keys that are of another kind of function."""
+    given = [name for name in KINDS if function.gives(name)]
+    kind = function.kind
+    if not given:
+        report.add(
+            function.at("handler"),
+            "found nothing, allowed module.attribute; or arn or url, of a function that runs elsewhere",
+        )
+    elif kind is None:
+        report.add(function.at(given[1]), f"found beside {function.called(given[0])}, allowed one of them")
+    elif kind == "handler" and not function.gives("code"):
+        report.add(function.at("code"), f"found nothing, allowed {function.keys()['code'].kind.allowed}")
+    for name, key in function.keys().items():
+        if kind and key.only and kind not in key.only.sources and function.gives(name):
+            others = " and ".join(key.only.sources)
+            report.add(function.at(name), f"found with {kind}, allowed with {others} only: {key.only.instead}")
+
+
+def _headers(function: Function, report: Report) -> None:
+    """Refuse headers that are said of every request anyway, and the same one twice."""
+    if not function.sound("headers"):
+        return
+    seen: set[str] = set()
+    for name in function.headers:
+        place = function.at("headers").key(name, function.entries["headers"].line)
+        if name.lower() in OWN_HEADERS:
+            report.add(place, "set for every request, allowed any other header")
+        elif name.lower() in seen:
+            report.add(place, "found a second time in other letters, allowed one of them")
+        seen.add(name.lower())
 
 
 def _environment(function: Function, report: Report) -> None:
@@ -48,7 +83,9 @@ def _function(name: str, mapping: EventSource, root: Root, report: Report) -> No
     written = root.entries["functions"].node.value
     assert isinstance(written, dict)
     function = root.functions.get(mapping.function)
-    if mapping.function not in written:
+    if function is None and parse_function(mapping.function):
+        return  # which is meant was not clear, and was told
+    if function is None and mapping.function not in written:
         shown = mapping.entries["function"].node.shown()
         report.add(mapping.at("function"), f"found {shown}, allowed a function of this file: {', '.join(written)}")
     elif function is not None and mapping.sound("source") and mapping.source.kind == "kafka":
@@ -56,7 +93,7 @@ def _function(name: str, mapping: EventSource, root: Root, report: Report) -> No
 
 
 def _timeout(mapping: str, function: Function, report: Report) -> None:
-    if function.sound("timeout") and function.timeout > KAFKA_TIMEOUT_S:
+    if function.sound("timeout") and function.timeout is not None and function.timeout > KAFKA_TIMEOUT_S:
         report.add(
             function.at("timeout"),
             f"found {function.timeout:g}s, allowed at most {KAFKA_TIMEOUT_S:g}s, as mapping {mapping} reads Kafka",

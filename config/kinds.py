@@ -52,6 +52,23 @@ class SecretText:
 
 
 @dataclass(frozen=True, slots=True)
+class HeaderText:
+    """The value of an HTTP header: one line. Never shown, as it is often a credential."""
+
+    allowed: str = "one line of text, best as ${env:NAME} or ${file:PATH}"
+
+    @property
+    def schema(self) -> Schema:
+        return {"type": "string"}
+
+    def read(self, found: Found) -> Secret:
+        secret = SecretText(self.allowed).read(found)
+        if not secret.reveal().isprintable():
+            raise Unfit(f"found a text with line breaks or control characters (not shown), allowed {self.allowed}")
+        return secret
+
+
+@dataclass(frozen=True, slots=True)
 class VariableText:
     """The value of an environment variable: any scalar, as it is written. Never shown, as it is often a credential."""
 

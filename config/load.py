@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from config import contradictions, notices, schema
+from config import contradictions, functions, notices, schema
 from config.assemble import assemble
 from config.blocks import BlockOf
 from config.document import parse
@@ -38,9 +38,8 @@ def load(path: Path, environment: Mapping[str, str], now_s: float) -> Configurat
         report.settle()
         found = f"found {node.shown() if node else 'nothing'} at top level"
         raise _unreadable(path, f"{found}, allowed a block of keys", node.line if node else None)
-    root = Reader(report, path.absolute().parent, environment, now_s).read(
-        BlockOf(schema.Root), node, Place("", node.line)
-    )
+    reader = Reader(report, path.absolute().parent, environment, now_s)
+    root = functions.resolve(reader.read(BlockOf(schema.Root), node, Place("", node.line)), reader)
     contradictions.find(root, report)
     report.settle()
     notices.find(root, report)

@@ -7,11 +7,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from config.kinds import Text
 from config.mistakes import Unfit
 from config.paths import require_code, require_file
 from config.reading import Found, Schema, schema_of_text
+from connectors.settings import Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,27 @@ class Server:
         return found.value
 
 
+_URL: Final = re.compile(r"https?://(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,60}\])(?::[0-9]{1,5})?(?:[/?][!$-~]*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """Where a function takes events; never shown, as keys may be in its path or query."""
+
+    allowed: str = "http(s)://host[:port]/path without credentials"
+
+    @property
+    def schema(self) -> Schema:
+        return schema_of_text(_URL.pattern)
+
+    def read(self, found: Found) -> Secret:
+        if not isinstance(found.value, str):
+            raise found.mismatch(self.allowed)
+        if not _URL.fullmatch(found.value) or not _has_sound_port(found.value):
+            raise Unfit(f"found another text (not shown), allowed {self.allowed}")
+        return Secret(found.value)
+
+
 @dataclass(frozen=True, slots=True)
 class Listen:
     """Loopback address and port to listen on."""
@@ -122,6 +145,13 @@ class Listen:
                 "listening elsewhere needs credentials, which are not supported yet"
             )
         return host, port
+
+
+def _has_sound_port(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def _port(text: str) -> int:

@@ -6,7 +6,7 @@ import re
 from typing import Final, NamedTuple
 
 from config.blocks import ListOf, MapOf, Names
-from config.kinds import Text, VariableText
+from config.kinds import HeaderText, Text, VariableText
 from config.locations import Server
 
 TOPIC: Final = Text(
@@ -60,6 +60,49 @@ VARIABLES: Final = MapOf(
     VariableText(),
     "a block of variables",
 )
+
+HEADERS: Final = MapOf(
+    Names("the name of an HTTP header", re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")),
+    HeaderText(),
+    "a block of headers",
+)
+
+#: What the requests to a function say themselves.
+OWN_HEADERS: Final = (
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "lambda-runtime-aws-request-id",
+    "lambda-runtime-deadline-ms",
+    "transfer-encoding",
+    "x-amz-log-type",
+)
+
+#: A function of AWS Lambda (AWS Lambda API reference, Invoke).
+_FUNCTION_ARN: Final = re.compile(
+    r"(arn:[a-z-]+:lambda:([a-z0-9-]+):[0-9]{12}:function:([A-Za-z0-9_-]{1,64}))(?::(\$LATEST|[A-Za-z0-9_-]{1,128}))?"
+)
+FUNCTION_ARN: Final = Text("the ARN of a function, version or alias", _FUNCTION_ARN)
+
+
+class FunctionArn(NamedTuple):
+    """What the ARN of a function says."""
+
+    #: Without version or alias.
+    arn: str
+    region: str
+    name: str
+    #: Version or alias; None = none, or `$LATEST`, which is the same.
+    qualifier: str | None
+
+
+def parse_function(text: str) -> FunctionArn | None:
+    """Take the ARN of a function apart; None = it is none."""
+    match = _FUNCTION_ARN.fullmatch(text)
+    if match is None:
+        return None
+    return FunctionArn(match[1], match[2], match[3], None if match[4] == "$LATEST" else match[4])
 
 
 class Queue(NamedTuple):

@@ -48,7 +48,8 @@ def _section(path: str, block: type[Block]) -> str:
         default = declared.shown or _default(declared.default)
         meaning = declared.meaning
         if declared.only:
-            meaning += f" With {' and '.join(declared.only.sources)} only."
+            names = declared.only.sources if declared.only.within else [f"`{name}`" for name in declared.only.sources]
+            meaning += f" With {' and '.join(names)} only."
         lines.append(_row(f"`{name}`", declared.kind.allowed, default, meaning, declared.source))
     if spellings := [each for name, key in block.keys().items() for each in names_of(name, key.aws)]:
         lines += ["", f"AWS's spellings: {_list(spellings)}."]

@@ -27,9 +27,9 @@ from config.kinds import (
     Size,
     Text,
 )
-from config.locations import Code, FilePath, Interpreter, Listen
+from config.locations import Code, FilePath, Interpreter, Listen, ReadableFile, Url
 from config.mistakes import LATER
-from config.names import REGION, URL, VARIABLES
+from config.names import FUNCTION_ARN, HEADERS, REGION, URL, VARIABLES
 from config.sources import DEFAULTS, QUEUES, Defaults, Source
 from config.spelling import Form
 from connectors.settings import Secret
@@ -47,6 +47,18 @@ ENVIRONMENT_BYTES: Final = 4096
 _DAY_S: Final = 86400.0
 
 _NAME: Final = Names("1 to 64 letters, digits, - and _", re.compile(r"[A-Za-z0-9_-]{1,64}"))
+#: What a function's block may name it by.
+KINDS: Final = ("handler", "arn", "url")
+#: Timeouts where the file says nothing: that of AWS, and one that covers a cold start elsewhere.
+TIMEOUT_S: Final = 3.0
+ELSEWHERE_TIMEOUT_S: Final = 60.0
+#: Invocations at once where the file says nothing: Lambda starts as many as it takes, a service may not.
+ARN_CONCURRENCY: Final = 100
+URL_CONCURRENCY: Final = 10
+
+_WORKERS: Final = Only(("handler",), "it is of workers, and this function runs elsewhere", within="")
+_ON_LAMBDA: Final = Only(("arn",), "it is of AWS Lambda", within="")
+_BY_URL: Final = Only(("url",), "it is of HTTP requests", within="")
 _HANDLER: Final = Text("module.attribute", re.compile(r"[^\s./]+(?:[./][^\s./]+)*\.[^\W\d]\w*"))
 
 
@@ -87,45 +99,59 @@ class Failures(Block):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Function(Block):
-    """One handler and how it is run."""
+    """One function: a handler and how it is run, or where one runs that is deployed elsewhere (`arn`, `url`)."""
 
-    REFUSED: ClassVar[Mapping[str, str]] = {
-        **dict.fromkeys(("arn", "url"), f"{LATER}, only functions with handler and code are"),
-        **dict.fromkeys(("snap_start", "log_level"), LATER),
-    }
+    REFUSED: ClassVar[Mapping[str, str]] = dict.fromkeys(("snap_start", "log_level"), LATER)
 
     FORMS: ClassVar[Mapping[str, Form]] = FUNCTION_FORMS
 
-    handler: str = takes(
+    handler: str | None = takes(
         _HANDLER,
         "What to call; packages may be written as `pkg/module.attribute`. Sync or async.",
         source="AWS",
+        default=None,
+        shown="one of `handler`, `arn` and `url` is **required**",
         aws=True,
     )
-    code: Path = takes(Code(), "Where the handler's module is.")
+    arn: str | None = takes(
+        FUNCTION_ARN, "A function on AWS Lambda that is invoked; its version or alias may follow.", default=None
+    )
+    url: Secret | None = takes(Url(), "Where a function takes events as HTTP POST.", default=None)
+    code: Path | None = takes(
+        Code(), "Where the handler's module is.", default=None, shown="**required** with `handler`", only=_WORKERS
+    )
     python: str | None = takes(
-        Interpreter(), "Interpreter or virtual environment of the function.", default=None, shown="Headrace's own"
+        Interpreter(),
+        "Interpreter or virtual environment of the function.",
+        default=None,
+        shown="Headrace's own",
+        only=_WORKERS,
     )
-    timeout: float = takes(
+    timeout: float | None = takes(
         Duration(1.0, 900.0),
-        "Longest invocation; its worker is killed then. At most 14m where a mapping reads Kafka.",
+        "Longest invocation; its worker is killed then, or nobody waits for its answer any more. At most 14m where a "
+        "mapping reads Kafka.",
         source="AWS",
-        default=3.0,
-        shown="3s",
+        default=None,
+        shown=f"{TIMEOUT_S:g}s, with `arn` or `url` {ELSEWHERE_TIMEOUT_S:g}s",
         aws=True,
     )
-    memory_size: int = takes(Number(128, 10240), "MB that a worker may use.", source="AWS", default=128, aws=True)
+    memory_size: int = takes(
+        Number(128, 10240), "MB that a worker may use.", source="AWS", default=128, only=_WORKERS, aws=True
+    )
     reserved_concurrency: int | None = takes(
         Number(1, 1000),
-        "Workers at most.",
+        "Workers at most, or invocations at once with `arn` and `url`.",
         default=None,
-        shown="as many as its mappings can use, at most 2 for each CPU",
+        shown="as many as its mappings can use, at most 2 for each CPU, "
+        f"{ARN_CONCURRENCY} (`arn`), {URL_CONCURRENCY} (`url`)",
         aws=("ReservedConcurrentExecutions",),
     )
     concurrency_per_worker: int = takes(
         Number(1, 1000),
         "Invocations that one worker runs at once; more than 1 for `async def` handlers only.",
         default=1,
+        only=_WORKERS,
     )
     environment: dict[str, Secret] = takes(
         VARIABLES,
@@ -134,8 +160,23 @@ class Function(Block):
         source="AWS",
         default={},
         shown="none",
+        only=_WORKERS,
     )
-    logs: str = takes(Choice(("on", "off")), "Keep what the handler prints.", default="on")
+    endpoint_url: str | None = takes(
+        URL, "Endpoint in place of AWS's own.", default=None, shown="`aws.endpoint_url`", only=_ON_LAMBDA
+    )
+    region: str | None = takes(REGION, "AWS region.", default=None, shown="that of the ARN", only=_ON_LAMBDA)
+    headers: dict[str, Secret] = takes(
+        HEADERS, "More headers of every request; their values are never shown.", default={}, shown="none", only=_BY_URL
+    )
+    ca: Path | None = takes(ReadableFile(), "Authorities to trust.", default=None, shown="the system's", only=_BY_URL)
+    logs: str = takes(Choice(("on", "off")), "Keep what the function prints, as far as it is told.", default="on")
+
+    @property
+    def kind(self) -> str | None:
+        """Which of `handler`, `arn` and `url` is there; None = none or several are."""
+        kinds = [name for name in KINDS if self.gives(name)]
+        return kinds[0] if len(kinds) == 1 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
-from connectors.settings import AwsSettings, DestinationSettings, Secret, SourceSettings
+from connectors.settings import AwsSettings, DestinationSettings, Secret, SourceSettings, TargetSettings
 from router.core.model import EventSourceMapping
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionSettings:
-    """One function."""
+    """One function that workers run."""
 
     name: str
     #: `module.attribute`; folders by dots or slashes.
@@ -30,6 +31,10 @@ class FunctionSettings:
     environment: Mapping[str, Secret]
     #: Is what handlers print kept?
     logs: bool
+
+
+#: Any function: of our own workers, or one that runs elsewhere.
+AnyFunction: TypeAlias = FunctionSettings | TargetSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ class Configuration:
     #: 0 = any free port.
     listen_port: int
     aws: AwsSettings
-    functions: Mapping[str, FunctionSettings]
+    functions: Mapping[str, AnyFunction]
     mappings: tuple[MappingSettings, ...]
     drain_timeout_s: float
     failures: Retention

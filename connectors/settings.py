@@ -155,6 +155,8 @@ class UrlFunction:
     ca: Path | None
     #: Longest wait for an answer, from when the event is sent.
     timeout_s: float
+    #: Calls at once, at most.
+    concurrency: int
     #: Is the end of its log asked for?
     logs: bool
 

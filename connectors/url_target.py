@@ -61,26 +61,11 @@ class UrlTarget:
     """A Target (router.ports) behind a URL. Connections are kept, as many as there are calls at once."""
 
     def __init__(self, settings: UrlFunction) -> None:
-        """Make it without I/O.
-
-        Raises:
-            HandlerUnavailable: what the file or the environment says of authorities or proxies cannot be used.
-        """
+        """Make it without I/O."""
         self._settings = settings
         self._what = f"function {settings.name}"
+        self._http: HttpClient | None = None
         url = settings.url.reveal()
-        try:
-            self._http = HttpClient(
-                url,
-                host_header=host_header(url),
-                ca=str(settings.ca) if settings.ca else None,
-                proxy=_proxy(url),
-                limit_bytes=READ_LIMIT_BYTES,
-            )
-        except OSError as error:
-            raise HandlerUnavailable(f"{self._what}: {settings.ca} cannot be used as ca: {error.strerror}") from error
-        except ValueError as error:
-            raise HandlerUnavailable(f"{self._what}: the environment's proxy is no URL; correct HTTPS_PROXY") from error
         self._is_lambda = _INVOKE_PATH.fullmatch(urlsplit(url).path) is not None
         self._headers = {
             "host": host_header(url),
@@ -101,7 +86,9 @@ class UrlTarget:
             "lambda-runtime-deadline-ms": str(deadline_ms),
         }
         try:
-            answer = await self._http.post(headers, event, timeout_s)
+            answer = await self._client().post(headers, event, timeout_s)
+        except HandlerUnavailable as error:
+            return Answered(refused(str(error)))
         except Unanswered:
             return Answered(timed_out(request_id, timeout_s))
         except AnswerTooLarge:
@@ -118,13 +105,34 @@ class UrlTarget:
 
     async def check(self) -> str:
         try:
-            await self._http.reach()
+            await self._client().reach()
         except HttpError as error:
             raise HandlerUnavailable(f"{self._what}: {_TROUBLES[type(error)]}") from error
         return "takes connections; nothing was sent"
 
     async def close(self) -> None:
-        await self._http.close()
+        if self._http is not None:
+            await self._http.close()
+
+    def _client(self) -> HttpClient:
+        """Give the client; made at the first use, because that reads the authorities. Raises HandlerUnavailable."""
+        if self._http is None:
+            url, ca = self._settings.url.reveal(), self._settings.ca
+            try:
+                self._http = HttpClient(
+                    url,
+                    host_header=host_header(url),
+                    ca=str(ca) if ca else None,
+                    proxy=_proxy(url),
+                    limit_bytes=READ_LIMIT_BYTES,
+                )
+            except OSError as error:
+                raise HandlerUnavailable(f"{self._what}: {ca} holds no authorities to trust; correct ca") from error
+            except ValueError as error:
+                raise HandlerUnavailable(
+                    f"{self._what}: the environment's proxy is no URL; correct HTTPS_PROXY"
+                ) from error
+        return self._http
 
     def _judge(self, answer: Answer, event_bytes: int) -> Returned | Failed | Refused | TooLarge:
         status, body = answer.status, answer.body

@@ -10,15 +10,19 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from random import SystemRandom
+from urllib.parse import urlsplit
 
-from config.settings import Configuration, MappingSettings
-from connectors import DESTINATIONS, SOURCES, load
+from config.settings import AnyFunction, Configuration, FunctionSettings, MappingSettings
+from connectors import DESTINATIONS, SOURCES, TARGETS, load
 from connectors.settings import (
     AwsSettings,
     DestinationSettings,
     KafkaSettings,
+    LambdaFunction,
     S3Settings,
     SqsSettings,
+    TargetSettings,
+    UrlFunction,
     queue_name,
 )
 from handlers.function import FunctionSpec
@@ -27,13 +31,14 @@ from handlers.logs import LogSink
 from handlers.output import Heard
 from handlers.pool import Pool
 from handlers.predecessors import WorkerLock
+from handlers.remote import Remote
 from router.core.filter import KAFKA, S3, SQS, DataFormat, compile_filters
 from router.core.model import EventSourceMapping
 from router.core.retention import Retention
 from router.errors import NotFound
 from router.failures import Failures
 from router.life import MappingLife, MappingParts, Plug
-from router.ports import Destination, Invoker, QueueSource, Source, Store
+from router.ports import Destination, Invoker, QueueSource, Source, Store, Target
 from router.queue_side import plug_queue
 from router.runner import ReplayListener
 from router.stream_side import plug_stream
@@ -143,6 +148,8 @@ def open_queue(configuration: Configuration, mapping: str, queue: str) -> QueueS
 def _for_function(mapping: EventSourceMapping, configuration: Configuration) -> EventSourceMapping:
     """Let a queue's batches be as many at once as its function can run."""
     function = configuration.functions[mapping.function]
+    if not isinstance(function, FunctionSettings):
+        return mapping
     workers = function.reserved_concurrency or DEFAULT_CONCURRENCY
     polling = replace(mapping.polling, function_concurrency=workers * function.concurrency_per_worker)
     return replace(mapping, polling=polling)
@@ -159,17 +166,36 @@ def used_functions(configuration: Configuration) -> list[str]:
     return list(dict.fromkeys(each.mapping.function for each in configuration.mappings))
 
 
-def make_pool(
+def make_invoker(
     configuration: Configuration,
     name: str,
     lock: WorkerLock | None = None,
     sink: LogSink | None = None,
     heard: Heard | None = None,
-) -> Pool:
-    """Make the workers of a function; none starts before it is invoked. `heard` hears them without `logs` too."""
+) -> Pool | Remote:
+    """Make what runs a function; nothing starts before it is invoked. `heard` has logs kept even where they are off."""
     settings = configuration.functions[name]
+    if not isinstance(settings, FunctionSettings):
+        target = make_target(replace(settings, logs=settings.logs or heard is not None))
+        return Remote(target, concurrency=settings.concurrency, sink=sink)
+    return _make_pool(configuration, settings, lock, sink, heard)
+
+
+def make_target(settings: TargetSettings) -> Target:
+    """Make what calls a function that runs elsewhere."""
+    target: Target = load(TARGETS[type(settings)])(settings)
+    return target
+
+
+def _make_pool(
+    configuration: Configuration,
+    settings: FunctionSettings,
+    lock: WorkerLock | None,
+    sink: LogSink | None,
+    heard: Heard | None,
+) -> Pool:
     spec = FunctionSpec(
-        name,
+        settings.name,
         settings.handler,
         settings.code,
         python=settings.python,
@@ -188,3 +214,15 @@ def make_pool(
 def _aws_variables(aws: AwsSettings) -> dict[str, str]:
     """Give handlers' AWS libraries the endpoint of the `aws` block; its region is theirs anyway."""
     return {"AWS_ENDPOINT_URL": aws.endpoint_url} if aws.endpoint_url else {}
+
+
+def describe_function(settings: AnyFunction) -> str:
+    """Say what a function is: its handler, its ARN, or where it is, without what may be a key."""
+    match settings:
+        case LambdaFunction(arn=arn, qualifier=qualifier):
+            return f"{arn}:{qualifier}" if qualifier else arn
+        case UrlFunction(url=url):
+            parts = urlsplit(url.reveal())
+            return f"{parts.scheme}://{parts.netloc}"
+        case _:
+            return settings.handler

@@ -259,12 +259,15 @@ def invoke(given: argparse.Namespace) -> int:
     configuration = _configuration(given)
     name = command.known(configuration.functions, given.function)
     content = command.read_event(given.event)
-    from router.assembly import make_pool
+    from config.settings import FunctionSettings
+    from router.assembly import make_invoker
 
     def make(sink: command.Sink, heard: command.Heard) -> Invoker:
-        return make_pool(configuration, name, sink=sink, heard=heard)
+        return make_invoker(configuration, name, sink=sink, heard=heard)
 
-    live = None if given.json else command.LiveLog(sys.stderr.buffer)
+    is_ours = isinstance(configuration.functions[name], FunctionSettings)
+    show_log = command.LiveLog if is_ours else command.WholeLog
+    live = None if given.json else show_log(sys.stderr.buffer)
     return command.show(_await(command.invoke(make, content, live)), as_json=given.json)
 
 

@@ -132,6 +132,33 @@ class _Kept:
         """There is nothing to close."""
 
 
+class ShownLog(Protocol):
+    """Shows the log of one invocation."""
+
+    def began(self, request_id: str) -> None: ...
+
+    def heard(self, piece: bytes) -> None: ...
+
+    def ended(self, log: str) -> None: ...
+
+
+class WholeLog:
+    """Writes the log of a function that runs elsewhere, which comes with its answer."""
+
+    def __init__(self, to: BinaryIO) -> None:
+        self._to = to
+
+    def began(self, request_id: str) -> None:
+        """Nothing is known yet."""
+
+    def heard(self, piece: bytes) -> None:
+        """Nobody hears what it prints."""
+
+    def ended(self, log: str) -> None:
+        self._to.write(log.encode(errors="backslashreplace"))
+        self._to.flush()
+
+
 class LiveLog:
     """Writes the log as it comes: bytes, as the handler prints them."""
 
@@ -161,17 +188,17 @@ class LiveLog:
         self._to.flush()
 
 
-async def invoke(make: MakeInvoker, event: bytes, live: LiveLog | None) -> Invoked:
+async def invoke(make: MakeInvoker, event: bytes, live: ShownLog | None) -> Invoked:
     """Run the event once; whatever happens, no worker is left.
 
     Raises:
         BrokenPipeError: who reads the log has seen enough.
-        HandlerUnavailable: no worker can be started.
+        HandlerUnavailable: no worker can be started, or the event is not accepted.
     """
     request_id = str(uuid4())
     ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
-    def tell(what: Callable[[LiveLog], None]) -> None:
+    def tell(what: Callable[[ShownLog], None]) -> None:
         """Tell the log something. Its reader may be gone, and this is called from inside the workers' machinery."""
         if live is not None and not ended.done():
             try:
@@ -194,14 +221,23 @@ async def invoke(make: MakeInvoker, event: bytes, live: LiveLog | None) -> Invok
         outcome = await ended
     finally:
         await invoker.close()
+    told = _taken(outcome)
+    if live is not None:
+        live.ended(kept.text)
+    return Invoked(request_id, told, kept.text)
+
+
+def _taken(outcome: Outcome) -> Returned | Failed | Refused:
+    """Give the outcome of an invocation that the function has taken, or could not initialise for."""
     match outcome:
         case Refused(error, initialising=False):
             raise HandlerUnavailable(error.message)
-        case Cancelled() | TooLarge():
-            raise AssertionError(f"nobody cancels it, and its size was looked at: {outcome}")
-    if live is not None:
-        live.ended(kept.text)
-    return Invoked(request_id, outcome, kept.text)
+        case TooLarge(size_bytes):  # for a function that takes less than Lambda does, since the size was looked at
+            raise HandlerUnavailable(f"the event has {size_bytes} bytes, which is more than the function takes")
+        case Cancelled():
+            raise AssertionError("nobody cancels it")
+        case _:
+            return outcome
 
 
 # --- after

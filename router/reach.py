@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from config.settings import Configuration, MappingSettings
+from config.settings import Configuration, FunctionSettings, MappingSettings
 from connectors import CHECKS, SETUPS, load
-from router.assembly import make_destination, make_pool, used_functions
+from connectors.settings import TargetSettings
+from router.assembly import describe_function, make_destination, make_invoker, make_target, used_functions
 from router.core.model import EVENT_LIMIT_BYTES, Failed, Outcome, Refused
 from router.errors import HandlerUnavailable, RouterError
 from router.ports import Invocation
@@ -78,8 +79,11 @@ async def _check_destination(mapping: MappingSettings, configuration: Configurat
 
 
 async def _check_function(configuration: Configuration, name: str) -> str:
-    """Start a worker and initialise the function, without running its handler."""
-    pool = make_pool(configuration, name)
+    """Start a worker and initialise the function, or reach where it runs, without running it."""
+    settings = configuration.functions[name]
+    if not isinstance(settings, FunctionSettings):
+        return await _check_target(settings)
+    pool = make_invoker(configuration, name)
     ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
     # An event that is too large is refused once a worker is ready for it: the handler never sees it.
     pool.invoke(
@@ -91,4 +95,12 @@ async def _check_function(configuration: Configuration, name: str) -> str:
         await pool.close()
     if isinstance(outcome, Refused | Failed):
         raise HandlerUnavailable(f"{outcome.error.error_type}: {outcome.error.message}")
-    return f"{configuration.functions[name].handler}: loads"
+    return f"{settings.handler}: loads"
+
+
+async def _check_target(settings: TargetSettings) -> str:
+    target = make_target(settings)
+    try:
+        return f"{describe_function(settings)}: {await target.check()}"
+    finally:
+        await target.close()

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 
-from config.settings import Configuration, FunctionSettings, MappingSettings
+from config.settings import AnyFunction, Configuration, MappingSettings
 from connectors.store.sqlite import SqliteStore
 from handlers.logs import RotatingFile
 from handlers.pool import Pool
 from handlers.predecessors import WorkerLock
-from router.assembly import Shared, make_pool, make_unit, open_queue
+from handlers.remote import Remote
+from router.assembly import Shared, describe_function, make_invoker, make_unit, open_queue
 from router.board import Board
 from router.control import Control
 from router.daemon import Daemon, FunctionInfo
@@ -65,8 +66,8 @@ async def build(configuration: Configuration, log: Log) -> Daemon:
 class _Function:
     """One function as it is served."""
 
-    settings: FunctionSettings
-    pool: Pool
+    settings: AnyFunction
+    invoker: Pool | Remote
     sink: RotatingFile
 
 
@@ -94,19 +95,19 @@ class Service:
     async def close(self) -> None:
         """End all workers."""
         for function in self._functions.values():
-            await function.pool.close()
+            await function.invoker.close()
             function.sink.close()
 
     def _unit(self, settings: MappingSettings) -> Unit:
         function = self._function(settings.mapping.function)
-        return make_unit(settings, self._configuration, function.pool, self._shared)
+        return make_unit(settings, self._configuration, function.invoker, self._shared)
 
     def _function(self, name: str) -> _Function:
         if name not in self._functions:
             configuration = self._configuration
             sink = RotatingFile(configuration.state_dir / "logs" / f"{name}.log")
-            pool = make_pool(configuration, name, self._lock, sink)
-            self._functions[name] = _Function(configuration.functions[name], pool, sink)
+            invoker = make_invoker(configuration, name, self._lock, sink)
+            self._functions[name] = _Function(configuration.functions[name], invoker, sink)
         return self._functions[name]
 
     def _open_queue(self, mapping: str, queue: str) -> QueueSource:
@@ -114,5 +115,5 @@ class Service:
 
 
 def _info(function: _Function) -> FunctionInfo:
-    settings, status = function.settings, function.pool.status
-    return FunctionInfo(settings.name, settings.handler, status.workers, status.busy, status.waiting)
+    settings, status = function.settings, function.invoker.status
+    return FunctionInfo(settings.name, describe_function(settings), status.workers, status.busy, status.waiting)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from router.ports import Invoker, Target
 from tests.conformance.invoker import InvokerConformance, LineConformance, Rig
 from tests.fakes.function_server import FunctionServer, function_server, refusal
 from tests.fakes.invoker import MemoryInvoker
+from tests.handlers.conftest import eventually
 
 PATIENCE_S = 30.0
 
@@ -42,9 +42,7 @@ class MemoryRig:
         return (3600.0 if waits else 0.0), Returned()
 
     async def began(self, count: int) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while self.begun < count:
-                await asyncio.sleep(0)
+        await eventually(lambda: self.begun >= count, f"{count} have begun")
 
 
 class TestMemory(LineConformance):
@@ -97,9 +95,7 @@ class PoolRig:
         return self.pools[-1]
 
     async def began(self, count: int) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while len(os.listdir(self.begun)) < count:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: len(list(self.begun.iterdir())) >= count, f"{count} have begun")
 
     def break_it(self) -> None:
         (self.code / "app.py").write_text("import nothing_of_that_name\n")
@@ -132,7 +128,9 @@ class RemoteRig:
 
     def _target(self, concurrency: int, timeout_s: float) -> Target:
         if self.kind == "url":
-            return UrlTarget(UrlFunction("f", Secret(f"{self.server.url}/fn"), {}, None, timeout_s, logs=True))
+            return UrlTarget(
+                UrlFunction("f", Secret(f"{self.server.url}/fn"), {}, None, timeout_s, concurrency, logs=True)
+            )
         arn = "arn:aws:lambda:eu-west-1:123456789012:function:priced"
         return LambdaTarget(
             LambdaFunction("f", arn, None, self.server.url, "eu-west-1", timeout_s, concurrency, logs=True)

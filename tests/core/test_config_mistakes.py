@@ -11,6 +11,8 @@ M = "event_source_mappings.m"
 K = f"{M}.source.kafka"
 S = f"{K}.security"
 D = f"{M}.destination_config.on_failure"
+ARN = "arn:aws:lambda:eu-west-1:123456789012:function:priced"
+NO_URL = "found another text (not shown), allowed http(s)://host[:port]/path without credentials"
 SASL = "mechanism: PLAIN, username: u, password: p"
 
 
@@ -188,8 +190,33 @@ def test_a_wrong_key_of_the_source(tmp_path, keys, expected):
         ("{handler: a.b, code: ., python: ./no/python}", 'functions.f.python: "./no/python" does not exist'),
         ("{handler: a.b, code: ., logs: true}", "functions.f.logs: found true, allowed on or off"),
         ("{handler: a.b, code: ., snap_start: x}", "functions.f.snap_start: not supported yet"),
-        ("{handler: a.b, code: ., url: x}",
-         "functions.f.url: not supported yet, only functions with handler and code are"),
+        ("{}", ("functions.f.handler: found nothing, allowed module.attribute; "
+                "or arn or url, of a function that runs elsewhere")),
+        ("{handler: a.b, code: ., url: 'http://h'}", "functions.f.url: found beside handler, allowed one of them"),
+        (f"{{arn: '{ARN}', url: 'http://h'}}", "functions.f.url: found beside arn, allowed one of them"),
+        ("{url: 5}", "functions.f.url: found 5, allowed http(s)://host[:port]/path without credentials"),
+        *((f"{{url: '{url}'}}", f"functions.f.url: {NO_URL}")
+          for url in ("x", "ftp://h/", "http://", "http://me:word@h/", "http://h:70000/", "http://h:0", "http://h/a b",
+                      "http://h/#a")),
+        ("{url: 'http://h', memory_size: 256}", ("functions.f.memory_size: found with url, allowed with handler only: "
+         "it is of workers, and this function runs elsewhere")),
+        (f"{{arn: '{ARN}', headers: {{A: b}}}}",
+         "functions.f.headers: found with arn, allowed with url only: it is of HTTP requests"),
+        ("{handler: a.b, code: ., region: eu-west-1}",
+         "functions.f.region: found with handler, allowed with arn only: it is of AWS Lambda"),
+        ("{url: 'http://h', headers: {Host: a}}",
+         "functions.f.headers.Host: set for every request, allowed any other header"),
+        ("{url: 'http://h', headers: {X-A: a, x-a: b}}",
+         "functions.f.headers.x-a: found a second time in other letters, allowed one of them"),
+        (r'{url: "http://h", headers: {X-A: "very\nsecret"}}',
+         ("functions.f.headers.X-A: found a text with line breaks or control characters (not shown), "
+          "allowed one line of text, best as ${env:NAME} or ${file:PATH}")),
+        ("{url: 'http://h', headers: {'a b': c}}",
+         'functions.f.headers."a b": found the name "a b", allowed the name of an HTTP header'),
+        ("{url: 'https://h', ca: gone.pem}", 'functions.f.ca: "gone.pem" does not exist'),
+        ("{arn: priced}", 'functions.f.arn: found "priced", allowed the ARN of a function, version or alias'),
+        (f"{{arn: '{ARN}', timeout: 841}}",
+         "functions.f.timeout: found 841s, allowed at most 840s, as mapping m reads Kafka"),
         ("{handler: a.b, code: ., environment: {AWS_REGION: x}}",
          "functions.f.environment.AWS_REGION: set by the runtime, allowed any other variable"),
         ("{handler: a.b, code: ., environment: 5}",
