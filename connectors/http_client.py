@@ -78,7 +78,9 @@ class HttpClient:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._tls = _trusting(ca, Path(ca).stat().st_mtime_ns) if parts.scheme == "https" else None
+        self._tls = None
+        if parts.scheme == "https":
+            self._tls = _trusting(ca, Path(ca).stat().st_mtime_ns if ca else 0)
         self._proxy = _Proxy(proxy) if proxy else None
         self._limit_bytes = limit_bytes
         self._keep_s = keep_s
@@ -215,7 +217,7 @@ class HttpClient:
 
 
 @lru_cache(maxsize=4)
-def _trusting(ca: str, _: int) -> ssl.SSLContext:
+def _trusting(ca: str | None, _: int) -> ssl.SSLContext:
     """Trust the authorities of a file of this age; read once for all clients, as that takes 30 ms and 700 KB."""
     return ssl.create_default_context(cafile=ca)
 

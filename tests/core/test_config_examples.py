@@ -13,12 +13,14 @@ from jsonschema import Draft202012Validator
 
 from config.json_schema import json_schema
 from config.load import load
+from config.settings import FunctionSettings
 from connectors.settings import S3Settings, Secret, Security, SqsSettings
 from tests.core.configured import NOW_S, plain
 
 FOLDER = Path(__file__).parents[2] / "config/examples"
 EXAMPLES = sorted(FOLDER.glob("*.yaml"))
 SECRETS = {"API_KEY": "key", "KAFKA_PASSWORD": "word"}
+PRICED = "arn:aws:lambda:us-east-1:000000000000:function:priced"
 CONTEXT = SimpleNamespace(aws_request_id="r-1")
 
 VALIDATOR = Draft202012Validator(json_schema())
@@ -46,8 +48,9 @@ def taken_in(folder, name):
 def test_an_example_is_right(tmp_path, example):
     settings = load(example, {}, NOW_S)
     for function in settings.functions.values():
-        module = function.handler.partition(".")[0]
-        assert (function.code / f"{module}.py").is_file()
+        if isinstance(function, FunctionSettings):
+            module = function.handler.partition(".")[0]
+            assert (function.code / f"{module}.py").is_file()
     full = taken_in(tmp_path, example.name)
     assert full.mappings != settings.mappings
     for text in (example.read_text(), with_comments(example.name)):
@@ -91,6 +94,15 @@ def test_notifications():
         ".csv",
         by_sequencer=True,
     )
+
+
+def test_functions_that_run_elsewhere(tmp_path):
+    priced, legacy = loaded("targets.yaml").functions.values()
+    assert (priced.arn, priced.qualifier, priced.region) == (PRICED, "live", "us-east-1")
+    assert (legacy.url.reveal(), legacy.concurrency) == ("http://127.0.0.1:8080/orders", 4)
+    priced, legacy = taken_in(tmp_path, "targets.yaml").functions.values()
+    assert (priced.endpoint_url, priced.concurrency) == ("http://127.0.0.1:4566", 50)
+    assert (legacy.headers["Authorization"], legacy.ca) == (Secret("Bearer key"), tmp_path / "ca.pem")
 
 
 def test_the_spelling_of_aws():

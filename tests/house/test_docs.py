@@ -61,6 +61,8 @@ def whole(text: str, page: str) -> dict[str, Any]:
 def make_files(folder: Path, document: dict[str, Any]) -> None:
     """Make what a file names."""
     for function in document["functions"].values():
+        if "code" not in function:
+            continue
         (folder / function["code"]).mkdir(parents=True, exist_ok=True)
         if "python" in function:
             (folder / function["python"]).parent.mkdir(parents=True)
