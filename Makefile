@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint types contracts reference check check-deploy lock test test-fast coverage bench demo demo-kafka services stop clean
+.PHONY: help install lint types contracts reference check check-deploy lock docs test test-fast coverage bench demo demo-kafka services stop clean
 
 help:  ## this list
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,19 @@ check-deploy: $(VENV)/.deploy  ## Dockerfile, compose file, Kubernetes manifests
 lock: $(VENV)/.deploy  ## write down the versions of what the image installs: deploy/requirements.txt
 	echo '# What the image installs, by version and hash. Made from pyproject.toml by `make lock`.' > deploy/requirements.txt
 	$(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml >> deploy/requirements.txt
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --group docs
+	@touch $@
+
+docs: $(VENV)/.docs  ## the pages as a site: build/site/index.html
+	rm -rf build/pages build/site
+	mkdir -p build/pages/config build/pages/handlers
+	cp docs/* build/pages/
+	cp -r config/examples build/pages/config/
+	cp -r handlers/examples build/pages/handlers/
+	sed -i 's|](\.\./|](|g' build/pages/*.md
+	$(BIN)/zensical build --clean --strict
 
 services: install  ## start Kafka and LocalStack, as far as this machine can; they stay up
 	@$(BIN)/python $(SERVICES) start kafka localstack || echo 'tests that need what did not start are skipped and say so'

@@ -119,3 +119,19 @@ def test_every_command_has_a_line_on_the_page_of_commands() -> None:
     listed = re.findall(r"^\| `headrace (\w+)", (ROOT / "docs/commands.md").read_text(), re.MULTILINE)
     [commands] = [action for action in make_parser()._actions if action.metavar == "COMMAND"]
     assert sorted(listed) == sorted(commands.choices or ())
+
+
+def pages_of_the_site() -> list[str]:
+    """Give the pages that the navigation of the site names, at any depth."""
+    text = (ROOT / "mkdocs.yml").read_text()
+    return re.findall(r"([\w-]+\.md)$", text[text.index("\nnav:") :], re.MULTILINE)
+
+
+def test_every_page_has_its_place_in_the_site() -> None:
+    pages = sorted(page.name for page in (ROOT / "docs").glob("*.md"))
+    assert sorted(pages_of_the_site()) == pages, "a page of docs/ belongs under `nav:` of mkdocs.yml, once"
+
+
+def test_the_first_page_leads_to_every_other() -> None:
+    linked = set(re.findall(r"\]\(([\w-]+\.md)", (ROOT / "docs/index.md").read_text()))
+    assert set(pages_of_the_site()) - linked == {"index.md"}
