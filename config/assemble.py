@@ -12,11 +12,14 @@ from connectors.settings import (
     AwsSettings,
     DestinationSettings,
     FileDestination,
+    HttpDestination,
     KafkaDestination,
     KafkaSettings,
     LambdaFunction,
+    S3Destination,
     S3Settings,
     Security,
+    SnsDestination,
     SourceSettings,
     SqsDestination,
     SqsSettings,
@@ -219,17 +222,34 @@ def _destination(
 ) -> DestinationSettings | None:
     if on_failure is None:
         return None
-    if on_failure.sqs is not None:
-        return _queue(on_failure.sqs, aws)
     if on_failure.kafka is not None:
         return _topic(on_failure.kafka, source)
-    assert on_failure.file is not None
-    return FileDestination(on_failure.file.path)
+    if on_failure.http is not None:
+        http = on_failure.http
+        return HttpDestination(http.url, http.secret, http.headers, http.ca, http.timeout)
+    if on_failure.file is not None:
+        return FileDestination(on_failure.file.path)
+    return _at_aws(on_failure, aws)
+
+
+def _at_aws(on_failure: destinations.OnFailure, aws: AwsSettings) -> DestinationSettings:
+    if on_failure.sqs is not None:
+        return _queue(on_failure.sqs, aws)
+    if on_failure.sns is not None:
+        return _sns_topic(on_failure.sns, aws)
+    s3 = on_failure.s3
+    assert s3 is not None
+    return S3Destination(s3.bucket, s3.prefix, s3.endpoint_url or aws.endpoint_url, s3.region or aws.region)
 
 
 def _queue(sqs: destinations.ToSqs, aws: AwsSettings) -> SqsDestination:
     region = sqs.region or parse_queue(sqs.queue).region or aws.region
     return SqsDestination(sqs.queue, sqs.endpoint_url or aws.endpoint_url, region)
+
+
+def _sns_topic(sns: destinations.ToSns, aws: AwsSettings) -> SnsDestination:
+    region = sns.region or (sns.topic.split(":")[3] if sns.topic.startswith("arn:") else aws.region)
+    return SnsDestination(sns.topic, sns.endpoint_url or aws.endpoint_url, region)
 
 
 def _topic(kafka: destinations.ToKafka, source: SourceSettings) -> KafkaDestination:

@@ -192,6 +192,8 @@ _ARN: Final = "arn:[a-z-]+:"
 _QUEUE_ARN: Final = f"({_ARN}sqs:[a-z0-9-]+:[0-9]+:[A-Za-z0-9_-]{{1,80}}(?:\\.fifo)?)"
 _FUNCTION_ARN: Final = f"({_ARN}lambda:[a-z0-9-]+:[0-9]{{12}}:function:[A-Za-z0-9_-]+(?::[A-Za-z0-9$_-]+)?)"
 _FUNCTION: Final = "(?:[0-9]{12}:function:|function:)?([A-Za-z0-9_-]+)"
+_TOPIC_ARN: Final = f"({_ARN}sns:[a-z0-9-]+:[0-9]+:[A-Za-z0-9_-]{{1,256}}(?:\\.fifo)?)"
+_BUCKET_ARN: Final = f"{_ARN}s3:::([^/:]+)"
 
 #: Of an event source mapping.
 MAPPING_FORMS: Final[Mapping[str, Form]] = {
@@ -255,12 +257,17 @@ MAPPING_IDLE: Final[Mapping[str, str]] = {
 DESTINATION_FORMS: Final[Mapping[str, Form]] = {
     "Destination": Form(
         Reference(
-            "ARN of an SQS queue or kafka://TOPIC",
-            {_QUEUE_ARN: "sqs.queue", "kafka://(.*)": "kafka.topic"},
-            {f"{_ARN}(?:sns|s3):": f"{LATER}, only sqs, kafka and file are"},
+            "ARN of an SQS queue, SNS topic or S3 bucket, or kafka://TOPIC",
+            {
+                _QUEUE_ARN: "sqs.queue",
+                _TOPIC_ARN: "sns.topic",
+                _BUCKET_ARN: "s3.bucket",
+                "kafka://(.*)": "kafka.topic",
+            },
+            {},
         ),
-        "ARN of an SQS queue, or `kafka://TOPIC` of the source's cluster.",
-        ("sqs.queue", "kafka.topic"),
+        "ARN of an SQS queue, SNS topic or S3 bucket, or `kafka://TOPIC` of the source's cluster.",
+        ("sqs.queue", "sns.topic", "s3.bucket", "kafka.topic"),
         "sqs",
     )
 }

@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import Final
 
 from config.blocks import REQUIRED, Block, BlockOf
-from config.destinations import ToSqs
+from config.destinations import ToSns, ToSqs
 from config.reading import REFERRING, Schema
 from config.schema import KINDS, RECEIVED_COUNT, EventSource, Function
 from config.sources import QUEUES, S3, Security
@@ -196,6 +196,7 @@ _CONTRADICTIONS: Final[Mapping[type[Block], tuple[Schema, ...]]] = {
     ),
     S3: (_not(_is(S3, "queue", _FIFO)),),
     ToSqs: (_not(_is(ToSqs, "queue", _FIFO)),),
+    ToSns: (_not(_is(ToSns, "topic", _FIFO)),),
     Security: (
         {"if": _protocol("SASL_PLAINTEXT", "SASL_SSL"), "then": {"required": ["mechanism", "username", "password"]}},
         {

@@ -6,13 +6,21 @@ values of keys: those may be secrets.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
+from typing import Final
+
 from config import sharing
 from config.blocks import Block
-from config.destinations import ToKafka, ToSqs
+from config.destinations import ToHttp, ToKafka, ToS3, ToSns, ToSqs
 from config.mistakes import Report
-from config.names import OWN_HEADERS, parse_function, parse_queue
+from config.names import DESTINATION_HEADERS, OWN_HEADERS, parse_function, parse_queue
 from config.schema import ENVIRONMENT_BYTES, KAFKA_TIMEOUT_S, KINDS, RECEIVED_COUNT, EventSource, Function, Root
 from config.sources import QUEUES, S3, Kafka, Security, Source, Sqs
+
+#: How keys of failure records begin, behind the destination's prefix, and what they may end in.
+OBJECT_KEYS: Final = "aws/lambda/"
+OBJECT_KEY_END: Final = re.compile(r"[0-9a-f-]*")
 
 
 def find(root: Root, report: Report) -> None:
@@ -21,7 +29,7 @@ def find(root: Root, report: Report) -> None:
         for function in root.functions.values():
             _kind(function, report)
             _environment(function, report)
-            _headers(function, report)
+            _headers(function, OWN_HEADERS, report)
     if root.sound("event_source_mappings"):
         for name, mapping in root.event_source_mappings.items():
             _function(name, mapping, root, report)
@@ -51,14 +59,14 @@ def _kind(function: Function, report: Report) -> None:
             report.add(function.at(name), f"found with {kind}, allowed with {others} only: {key.only.instead}")
 
 
-def _headers(function: Function, report: Report) -> None:
+def _headers(block: Function | ToHttp, own: Collection[str], report: Report) -> None:
     """Refuse headers that are said of every request anyway, and the same one twice."""
-    if not function.sound("headers"):
+    if not block.sound("headers"):
         return
     seen: set[str] = set()
-    for name in function.headers:
-        place = function.at("headers").key(name, function.entries["headers"].line)
-        if name.lower() in OWN_HEADERS:
+    for name in block.headers:
+        place = block.at("headers").key(name, block.entries["headers"].line)
+        if name.lower() in own:
             report.add(place, "set for every request, allowed any other header")
         elif name.lower() in seen:
             report.add(place, "found a second time in other letters, allowed one of them")
@@ -225,6 +233,12 @@ def _destination(mapping: EventSource, report: Report) -> None:
     source = mapping.source if mapping.sound("source") else None
     if on_failure.sqs is not None:
         _queue(on_failure.sqs, source, report)
+    if on_failure.sns is not None:
+        _sns_topic(on_failure.sns, report)
+    if on_failure.http is not None:
+        _headers(on_failure.http, DESTINATION_HEADERS, report)
+    if on_failure.s3 is not None and source and source.s3:
+        _another_bucket(on_failure.s3, source.s3, report)
     if on_failure.kafka is not None:
         _topic(on_failure.kafka, source, report)
 
@@ -236,6 +250,28 @@ def _queue(queue: ToSqs, source: Source | None, report: Report) -> None:
         report.add(queue.at("queue"), "found a FIFO queue, allowed a standard queue, as on AWS")
     elif source and source.carrier and sharing.same_queue(queue, source.carrier):
         report.add(queue.at("queue"), "found the queue that the mapping reads, allowed another one")
+
+
+def _sns_topic(topic: ToSns, report: Report) -> None:
+    if topic.sound("topic") and topic.topic.endswith(".fifo"):
+        report.add(topic.at("topic"), "found a FIFO topic, allowed a standard topic, as on AWS")
+
+
+def _another_bucket(bucket: ToS3, source: S3, report: Report) -> None:
+    """Refuse records that would come back as notifications, fail, and be put there again."""
+    names = ("bucket", "endpoint_url")
+    if not (
+        source.sound(*names, "filter") and bucket.sound(*names, "prefix") and source.filter.sound("prefix", "suffix")
+    ):
+        return
+    same = (bucket.bucket, bucket.endpoint_url) == (source.bucket, source.endpoint_url)
+    wanted, key = source.filter.prefix, f"{bucket.prefix}{OBJECT_KEYS}"
+    read = wanted.startswith(key) or key.startswith(wanted)
+    if same and read and OBJECT_KEY_END.fullmatch(source.filter.suffix):
+        report.add(
+            bucket.at("bucket"),
+            f"found the bucket that the mapping reads, allowed another one, or a source.s3.filter without {key}",
+        )
 
 
 def _topic(topic: ToKafka, source: Source | None, report: Report) -> None:

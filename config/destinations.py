@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import ClassVar
 
 from config.aws_forms import DESTINATION_FORMS
 from config.blocks import Block, BlockOf, takes
-from config.locations import FilePath
-from config.mistakes import LATER
-from config.names import QUEUE, REGION, SERVERS, TOPIC, URL
+from config.kinds import Duration, SigningSecret, Text
+from config.locations import FilePath, ReadableFile, Url
+from config.names import BUCKET, HEADERS, QUEUE, REGION, SERVERS, SNS_TOPIC, TOPIC, URL
 from config.sources import Security
 from config.spelling import Form
+from connectors.settings import Secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,45 @@ class ToSqs(Block):
     region: str | None = takes(
         REGION, "AWS region.", default=None, shown="that of an ARN or of a URL at AWS, else `aws.region`"
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToSns(Block):
+    """A standard SNS topic."""
+
+    topic: str = takes(SNS_TOPIC, "The topic; a FIFO topic is refused.", source="AWS")
+    endpoint_url: str | None = takes(URL, "Endpoint in place of AWS's own.", default=None, shown="`aws.endpoint_url`")
+    region: str | None = takes(REGION, "AWS region.", default=None, shown="that of an ARN, else `aws.region`")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToS3(Block):
+    """An S3 bucket; one object for each failed batch, with its event."""
+
+    bucket: str = takes(BUCKET, "The bucket.", source="S3")
+    prefix: str = takes(
+        Text("1 to 256 letters, digits and !-_.*'()/", re.compile(r"[A-Za-z0-9!_.*'()/-]{1,256}")),
+        "What stands before AWS's keys, such as `failed/`.",
+        default="",
+        shown="nothing",
+    )
+    endpoint_url: str | None = takes(URL, "Endpoint in place of AWS's own.", default=None, shown="`aws.endpoint_url`")
+    region: str | None = takes(REGION, "AWS region of the bucket.", default=None, shown="`aws.region`")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToHttp(Block):
+    """An HTTP endpoint; one POST for each failed batch, with its event."""
+
+    url: Secret = takes(Url(), "Where to; messages show no more of it than the host.")
+    secret: Secret | None = takes(
+        SigningSecret(), "Shared with the receiver; signs what is posted.", default=None, shown="no signature"
+    )
+    headers: Mapping[str, Secret] = takes(
+        HEADERS, "More headers of every request; their values are never shown.", default={}, shown="none"
+    )
+    ca: Path | None = takes(ReadableFile(), "PEM file of the authorities to trust.", default=None, shown="the system's")
+    timeout: float = takes(Duration(0.1, 300.0), "Longest time that an answer may take.", default=10.0, shown="10s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +97,13 @@ class OnFailure(Block):
     """Where failure records go, beside the failure store: exactly one key."""
 
     ONE: ClassVar[bool] = True
-    REFUSED: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("sns", "s3", "http"), f"{LATER}, only sqs, kafka and file are"
-    )
     FORMS: ClassVar[Mapping[str, Form]] = DESTINATION_FORMS
 
     sqs: ToSqs | None = takes(BlockOf(ToSqs), "An SQS queue.", default=None)
+    sns: ToSns | None = takes(BlockOf(ToSns), "An SNS topic.", default=None)
+    s3: ToS3 | None = takes(BlockOf(ToS3), "An S3 bucket.", default=None)
     kafka: ToKafka | None = takes(BlockOf(ToKafka), "A Kafka topic.", default=None)
+    http: ToHttp | None = takes(BlockOf(ToHttp), "An HTTP endpoint.", default=None)
     file: ToFile | None = takes(BlockOf(ToFile), "A file.", default=None)
 
 

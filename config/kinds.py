@@ -13,6 +13,7 @@ from config.document import Node
 from config.mistakes import Unfit
 from config.reading import REFERRING, Found, Reader, Schema, schema_of_text
 from connectors.settings import Secret
+from connectors.webhook_signature import SECRET_BYTES, SECRET_PREFIX, key_of
 from router.core.filter import KAFKA, compile_filters
 
 
@@ -65,6 +66,28 @@ class HeaderText:
         secret = SecretText(self.allowed).read(found)
         if not secret.reveal().isprintable():
             raise Unfit(f"found a text with line breaks or control characters (not shown), allowed {self.allowed}")
+        return secret
+
+
+@dataclass(frozen=True, slots=True)
+class SigningSecret:
+    """What an endpoint is told who we are by; never shown."""
+
+    allowed: str = (
+        f"{SECRET_PREFIX} and the Base64 of {SECRET_BYTES} bytes or more, or text of {SECRET_BYTES} bytes or more, "
+        "best as ${env:NAME} or ${file:PATH}"
+    )
+
+    @property
+    def schema(self) -> Schema:
+        return {"type": "string"}
+
+    def read(self, found: Found) -> Secret:
+        secret = SecretText(self.allowed).read(found)
+        try:
+            key_of(secret.reveal())
+        except ValueError:
+            raise Unfit(f"found another text (not shown), allowed {self.allowed}") from None
         return secret
 
 

@@ -109,7 +109,7 @@ _URL: Final = re.compile(r"https?://(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,6
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """Where a function takes events; never shown, as keys may be in its path or query."""
+    """Where a function takes events, or an endpoint failure records; never shown, as keys may be in path or query."""
 
     allowed: str = "http(s)://host[:port]/path without credentials"
 

@@ -23,7 +23,10 @@ QUEUE: Final = Text(
     "name, URL or ARN of a queue",
     re.compile(r"(?:https?://[^\s@]+/|arn:[a-z-]+:sqs:[a-z0-9-]+:[0-9]+:)?[A-Za-z0-9_-]{1,80}(?:\.fifo)?"),
 )
-
+SNS_TOPIC: Final = Text(
+    "name or ARN of a topic",
+    re.compile(r"(?:arn:[a-z-]+:sns:[a-z0-9-]+:[0-9]+:)?(?:[A-Za-z0-9_-]{1,256}|[A-Za-z0-9_-]{1,251}\.fifo)"),
+)
 #: A queue's URL at AWS itself, the older form too (Amazon SQS developer guide, "Queue and message identifiers").
 _AWS_HOST: Final = re.compile(r"https?://(?:sqs\.([a-z0-9-]+)|([a-z0-9-]+)\.queue)\.amazonaws\.com(?:\.cn)?/")
 
@@ -67,16 +70,21 @@ HEADERS: Final = MapOf(
     "a block of headers",
 )
 
+_REQUEST_HEADERS: Final = ("connection", "content-length", "expect", "host", "transfer-encoding")
 #: What the requests to a function say themselves.
 OWN_HEADERS: Final = (
-    "connection",
-    "content-length",
-    "expect",
-    "host",
+    *_REQUEST_HEADERS,
     "lambda-runtime-aws-request-id",
     "lambda-runtime-deadline-ms",
-    "transfer-encoding",
     "x-amz-log-type",
+)
+#: What the requests to a destination say themselves.
+DESTINATION_HEADERS: Final = (
+    *_REQUEST_HEADERS,
+    "content-type",
+    "webhook-id",
+    "webhook-signature",
+    "webhook-timestamp",
 )
 
 #: A function of AWS Lambda (AWS Lambda API reference, Invoke).

@@ -8,10 +8,13 @@ from typing import Any, Final
 
 from connectors.settings import (
     FileDestination,
+    HttpDestination,
     KafkaDestination,
     KafkaSettings,
     LambdaFunction,
+    S3Destination,
     S3Settings,
+    SnsDestination,
     SqsDestination,
     SqsSettings,
     UrlFunction,
@@ -39,9 +42,12 @@ SETUPS: Final[Mapping[type, str]] = {
 
 #: Settings of a destination block -> the class that sends to it.
 DESTINATIONS: Final[Mapping[type, str]] = {
-    FileDestination: "connectors.destinations:FileSender",
+    FileDestination: "connectors.file_destination:FileSender",
+    HttpDestination: "connectors.http_destination:HttpSender",
     KafkaDestination: "connectors.kafka_destination:KafkaSender",
-    SqsDestination: "connectors.destinations:SqsSender",
+    S3Destination: "connectors.s3_destination:S3Sender",
+    SnsDestination: "connectors.sns_destination:SnsSender",
+    SqsDestination: "connectors.sqs_destination:SqsSender",
 }
 
 #: Settings of a function that runs elsewhere -> the class that calls it.

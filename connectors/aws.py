@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import aioboto3
     from botocore.exceptions import BotoCoreError, ClientError
     from types_aiobotocore_s3 import S3Client
+    from types_aiobotocore_sns import SNSClient
     from types_aiobotocore_sqs import SQSClient
 
 #: Where a stand-in is when nothing says otherwise; clients cannot be made without a region.
@@ -28,6 +29,7 @@ _DENIED: Final = "the credentials do not allow this; give their owner the permis
 _THROTTLED: Final = "it is throttled"
 _NO_QUEUE: Final = "the queue does not exist there; create it, or correct queue, region or account"
 _NO_BUCKET: Final = "the bucket does not exist there; create it, or correct bucket, region or account"
+_NO_TOPIC: Final = "the topic does not exist there; create it, or correct topic, region or account"
 _OTHER_REGION: Final = "the bucket is in another region; correct region"
 _CLOCK: Final = "it takes our clock for wrong; set this machine's clock"
 #: What begins the text of a refused signature when only its time is wrong (AWS General Reference, "Troubleshooting
@@ -43,6 +45,8 @@ _CODES: Final = {
     "AWS.SimpleQueueService.NonExistentQueue": _NO_QUEUE,
     "QueueDoesNotExist": _NO_QUEUE,
     "NoSuchBucket": _NO_BUCKET,
+    "NotFound": _NO_TOPIC,
+    "PermanentRedirect": _OTHER_REGION,
     "AccessDenied": _DENIED,
     "AccessDeniedException": _DENIED,
     "AuthorizationError": _DENIED,
@@ -66,6 +70,15 @@ _CODES: Final = {
     "ThrottlingException": _THROTTLED,
     "TooManyRequestsException": _THROTTLED,
 }
+
+#: Operation that sends -> codes by which it refuses what is too large. SQS and SNS have no code for it alone; nothing
+#: else can be invalid of what is sent here, and if it were, something smaller would be refused too.
+_TOO_LARGE: Final = {
+    "SendMessage": ("InvalidParameterValue", "InvalidParameterValueException"),
+    "Publish": ("InvalidParameter", "InvalidParameterException", "InvalidParameterValue"),
+    "PutObject": ("EntityTooLarge",),
+}
+_CONTENT_TOO_LARGE: Final = 413
 
 #: The operation that is answered without a body, so that the HTTP status is the code.
 _HEAD_BUCKET: Final = "HeadBucket"
@@ -125,6 +138,12 @@ def lambda_client(
     return client
 
 
+def sns_client(endpoint_url: str | None, region: str | None) -> AbstractAsyncContextManager[SNSClient]:
+    """Open a client for SNS, with the credentials of the usual AWS chain. It tries everything once."""
+    session = new_session()
+    return session.client("sns", **_client_options(endpoint_url, region, session))
+
+
 def _client_options(
     endpoint_url: str | None, region: str | None, session: aioboto3.Session, **more: Any
 ) -> dict[str, Any]:
@@ -172,6 +191,18 @@ def is_missing_queue(error: SourceUnavailable) -> bool:
 def are_credentials_refused(error: RouterError) -> bool:
     """Say whether an error means that other credentials are needed."""
     return _CREDENTIALS in str(error)
+
+
+def is_too_large(error: DestinationUnavailable) -> bool:
+    """Say whether an error of `aws_errors` means that what was sent is larger than the service takes."""
+    from botocore.exceptions import ClientError  # noqa: PLC0415 - see the module
+
+    cause = error.__cause__
+    if not isinstance(cause, ClientError):
+        return False
+    status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    code = cause.response["Error"].get("Code")
+    return status == _CONTENT_TOO_LARGE or code in _TOO_LARGE.get(cause.operation_name, ())
 
 
 def refusal(code: str, text: str, operation: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
@@ -12,15 +12,18 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     KafkaError,
     MessageSizeTooLargeError,
+    NotLeaderForPartitionError,
+    RecordListTooLargeError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
 
+from connectors.fitting import TooLarge, send_fitting
 from connectors.kafka_client import client_options, diagnose
 from connectors.settings import KafkaDestination
 from router.errors import DestinationUnavailable, SourceUnavailable
-from router.failure_record import encode, function_arn, kafka_topic_records
-from router.ports import FailureMessage
+from router.failure_record import Form, encode, forms, function_arn, kafka_topic_records
+from router.ports import FailureEntry, FailureMessage, Sent
 
 #: Largest message the client lets through; the broker's own limit decides.
 _MESSAGE_LIMIT_BYTES: Final = 64 * 1024 * 1024
@@ -30,8 +33,9 @@ _REQUEST_MS: Final = 10_000
 #: Longest time a client may take to close: what it has not sent expires before.
 _CLOSE_S: Final = _REQUEST_MS / 1000 + 2.0
 
+_TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
 _MEANINGS: Final[dict[type[BaseException], str]] = {
-    MessageSizeTooLargeError: "a record is larger than the broker takes; raise max.message.bytes of the topic",
+    NotLeaderForPartitionError: "its partitions have moved, or it does not exist any more; if so, create it",
     TopicAuthorizationFailedError: "this user may not write to it; give it the permission",
     UnknownTopicOrPartitionError: "it does not exist any more; create it",
 }
@@ -48,14 +52,30 @@ class KafkaSender:
         self._producer: AIOKafkaProducer | None = None
         self._connecting = asyncio.Lock()
 
-    async def send(self, message: FailureMessage) -> None:
-        arn = function_arn(message.entry.batch.function, self._function_region)
-        records = kafka_topic_records(message.entry, function_arn=arn, event=message.event)
+    async def send(self, message: FailureMessage) -> Sent:
+        entry = message.entry
+        arn = function_arn(entry.batch.function, self._function_region)
+        records = list(kafka_topic_records(entry, function_arn=arn, event=message.event))
         async with self._errors():
-            async with self._connecting:
-                producer = self._producer or await self._connect()
+            producer = await self._connected()
             sent = [await producer.send(self._settings.topic, encode(record), key) for key, record in records]
-            await asyncio.gather(*sent)
+            ends = await asyncio.gather(*sent, return_exceptions=True)
+            for end in ends:
+                if isinstance(end, BaseException) and not isinstance(end, _TOO_LARGE):
+                    raise end
+        # Messages travel together, and what is too large takes along what is not: each is sent once more, alone.
+        refused = [record for record, end in zip(records, ends, strict=True) if isinstance(end, _TOO_LARGE)]
+        alone = [await self._send_alone(entry, key, record) for key, record in refused]
+        return Sent.CLAIM_CHECK if Sent.CLAIM_CHECK in alone else Sent.WHOLE
+
+    async def _send_alone(self, entry: FailureEntry, key: bytes | None, record: Mapping[str, Any]) -> Sent:
+        async def send(form: Form) -> None:
+            async with self._errors():
+                producer = await self._connected()
+                # The key may be what is too large.
+                await producer.send_and_wait(self._settings.topic, form.body, None if form.is_bare else key)
+
+        return await send_fitting(forms(entry, record), send)
 
     async def check(self) -> None:
         async with self._errors():
@@ -65,6 +85,10 @@ class KafkaSender:
         producer, self._producer = self._producer, None
         if producer:
             await _stop(producer)
+
+    async def _connected(self) -> AIOKafkaProducer:
+        async with self._connecting:
+            return self._producer or await self._connect()
 
     async def _connect(self) -> AIOKafkaProducer:
         options = self._options()
@@ -97,6 +121,10 @@ class KafkaSender:
         try:
             async with asyncio.timeout(_SEND_S):
                 yield
+        except _TOO_LARGE as error:
+            raise TooLarge(
+                f"{self._where()}: a record is larger than the broker takes; raise max.message.bytes of the topic"
+            ) from error
         except DestinationUnavailable:
             await self.close()
             raise

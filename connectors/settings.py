@@ -172,6 +172,42 @@ class SqsDestination:
 
 
 @dataclass(frozen=True, slots=True)
+class SnsDestination:
+    """A standard SNS topic that is told of failure records."""
+
+    #: Name or ARN.
+    topic: str
+    endpoint_url: str | None
+    region: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class S3Destination:
+    """A bucket that takes failure records, an object each."""
+
+    bucket: str
+    #: What stands before AWS's own keys; empty = nothing.
+    prefix: str
+    endpoint_url: str | None
+    region: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpDestination:
+    """An endpoint that is posted failure records."""
+
+    #: http or https; path and query may be secret.
+    url: Secret
+    #: Signs what is posted; None = it is not signed.
+    secret: Secret | None
+    #: More headers of every request.
+    headers: Mapping[str, Secret]
+    #: PEM file of the authorities to trust; None = the system's.
+    ca: Path | None
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class KafkaDestination:
     """A Kafka topic that takes failure records."""
 
@@ -189,4 +225,6 @@ class FileDestination:
 
 TargetSettings: TypeAlias = LambdaFunction | UrlFunction
 SourceSettings: TypeAlias = KafkaSettings | SqsSettings | S3Settings
-DestinationSettings: TypeAlias = SqsDestination | KafkaDestination | FileDestination
+DestinationSettings: TypeAlias = (
+    SqsDestination | SnsDestination | S3Destination | HttpDestination | KafkaDestination | FileDestination
+)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
+from uuid import UUID, uuid5
 
 import msgspec
 import pybase64
@@ -29,6 +30,9 @@ KAFKA_BATCH_INFO: Final = "KafkaBatchInfo"
 KAFKA_TOPIC_CONDITIONS: Final = {"RetryAttemptsExhausted": "RetriesExhausted"}
 
 
+#: Namespace of the UUIDs of mappings.
+_MAPPINGS: Final = UUID("b0a53c2e-0b5f-4c53-8f3f-6f6f5c9d1e77")
+
 #: What a calendar reaches: the years 1 to 9999.
 _FIRST_S: Final = -62_135_596_800.0
 _LAST_S: Final = 253_402_300_799.0
@@ -37,6 +41,24 @@ _LAST_S: Final = 253_402_300_799.0
 def function_arn(function: str, region: str | None = None) -> str:
     """Give the ARN under which failure records name one of our functions."""
     return f"arn:aws:lambda:{region or DEFAULT_REGION}:{ACCOUNT}:function:{function}"
+
+
+def mapping_uuid(mapping: str) -> UUID:
+    """Give the UUID by which AWS's forms know a mapping of ours: it follows from the name."""
+    return uuid5(_MAPPINGS, mapping)
+
+
+def object_key(entry: FailureEntry, prefix: str = "") -> str:
+    """Give the key under which a bucket is given a record: AWS's layout, behind a prefix.
+
+    AWS ends it with a random UUID; here it follows from the failure, so that a record sent twice is one object.
+    """
+    batch = entry.batch
+    day = iso_ms(batch.failed_at_s)
+    date, time = day[:10], day[11:19].replace(":", ".")
+    mapping = mapping_uuid(batch.mapping)
+    folder = f"aws/lambda/{mapping}/{batch.shard}/{date.replace('-', '/')}"
+    return f"{prefix}{folder}/{date}T{time}-{uuid5(mapping, batch.id)}"
 
 
 def failure_record(
@@ -73,6 +95,39 @@ def kafka_topic_records(
     for partition, records in batch["records"].items():
         for record in records:
             yield _kafka_topic_record(envelope, info, {**batch, "records": {partition: [record]}}, record)
+
+
+class Form(NamedTuple):
+    """A record as it is sent."""
+
+    body: bytes
+    #: Is it nothing but a claim check?
+    is_bare: bool
+
+
+def forms(entry: FailureEntry, record: Mapping[str, Any]) -> Iterator[Form]:
+    """Encode a record whole, and then ever smaller, for a destination for which it is too large.
+
+    What is left out is in the failure store, and the claim check says under which id: first it takes the payload's
+    place, then everything's but the time.
+    """
+    yield Form(encode(record), is_bare=False)
+    check = {"claimCheck": claim_check(entry)}
+    if "payload" in record:
+        rest = {name: value for name, value in record.items() if name != "payload"}
+        yield Form(encode({**rest, **check}), is_bare=False)
+    yield Form(encode({"version": record["version"], "timestamp": record["timestamp"], **check}), is_bare=True)
+
+
+def claim_check(entry: FailureEntry) -> dict[str, Any]:
+    """Say where the whole failure is."""
+    failure_id = entry.batch.id
+    return {
+        "failure": failure_id,
+        "mapping": entry.batch.mapping,
+        "eventBytes": entry.event_bytes,
+        "fetch": f"headrace failures show {failure_id} --json",
+    }
 
 
 def encode(record: Mapping[str, Any]) -> bytes:

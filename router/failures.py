@@ -135,7 +135,7 @@ class Failures:
     async def _send(self, destination: Destination, message: FailureMessage) -> None:
         batch = message.entry.batch
         try:
-            await destination.send(message)
+            sent = await destination.send(message)
         except DestinationUnavailable as error:
             self._last_error = str(error)
             wait_s = self._outbox.refused(batch.id, _mono_s())
@@ -147,7 +147,7 @@ class Failures:
         else:
             ended = DeliveryEnded(batch.id, None)
             self._metrics.delivered.inc(batch.batch_size)
-            self._log.write("failure.delivered", failure=batch.id, destination=destination.name)
+            self._log.write("failure.delivered", failure=batch.id, destination=destination.name, form=sent.value)
         # Not given up before it is written: sending again what was accepted would be worse than waiting.
         await self._insist(partial(self._store.apply, [ended]))
         if ended.error is None:

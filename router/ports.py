@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Protocol
 
 from router.core.facts import Demand, Progress
@@ -442,14 +443,22 @@ class FailureMessage:
     event: bytes
 
 
+class Sent(Enum):
+    """In which form a destination has accepted a record."""
+
+    WHOLE = "whole"
+    #: Too large for it: without payload, with the id under which the failure store has it.
+    CLAIM_CHECK = "claim check"
+
+
 class Destination(Protocol):
     """Takes failure records."""
 
     #: For people: "sqs:orders-dlq".
     name: str
 
-    async def send(self, message: FailureMessage) -> None:
-        """Return once the destination has accepted the whole record.
+    async def send(self, message: FailureMessage) -> Sent:
+        """Return once the destination has accepted the record, in the largest form that it takes.
 
         Raises:
             DestinationUnavailable: not accepted, or not known; it will be sent again.

@@ -11,7 +11,7 @@ import pytest
 
 from router.errors import DestinationUnavailable
 from router.failure_record import encode, failure_record, kafka_topic_records
-from router.ports import Destination, FailureMessage
+from router.ports import Destination, FailureMessage, Sent
 from tests.fakes.failures import entry
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "destinations"
@@ -31,12 +31,15 @@ class Place(Protocol):
     async def make(self) -> None:
         """Bring it into being."""
 
+    async def remove(self) -> None:
+        """Take it away, with what is in it."""
+
     async def received(self, count: int) -> Received:
         """Wait for so many records and give (key, record), in any order."""
 
 
-def message(failure_id: str = "f1", event: bytes = EVENT) -> FailureMessage:
-    return FailureMessage(entry(failure_id, event=event, request_id=failure_id), event)
+def message(failure_id: str = "f1", event: bytes = EVENT, **changes: Any) -> FailureMessage:
+    return FailureMessage(entry(failure_id, event=event, request_id=failure_id, **changes), event)
 
 
 def expected(sent: FailureMessage, payload: str) -> Received:
@@ -45,6 +48,8 @@ def expected(sent: FailureMessage, payload: str) -> Received:
         made = list(kafka_topic_records(sent.entry, function_arn=ARN, event=sent.event))
     elif payload == "event":
         made = [(None, failure_record(sent.entry, function_arn=ARN, event=sent.event, payload="object"))]
+    elif payload == "escaped":
+        made = [(None, failure_record(sent.entry, function_arn=ARN, event=sent.event, payload="escaped"))]
     else:
         made = [(None, failure_record(sent.entry, function_arn=ARN))]
     return [(key, json.loads(encode(record))) for key, record in made]
@@ -54,10 +59,47 @@ def in_order(received: Received) -> list[str]:
     return sorted(f"{key!r} {json.dumps(record)}" for key, record in received)
 
 
+class LimitedPlace(Place, Protocol):
+    """One that takes no messages over a size."""
+
+    async def limit(self, limit_bytes: int) -> None:
+        """Let it take no larger ones from now on."""
+
+
+def assert_claim_check(record: dict[str, Any], sent: FailureMessage) -> None:
+    """See that a record tells where the whole failure is, in place of the payload."""
+    failure_id = sent.entry.batch.id
+    assert "payload" not in record
+    assert record["claimCheck"] == {
+        "failure": failure_id,
+        "mapping": "orders",
+        "eventBytes": len(sent.event),
+        "fetch": f"headrace failures show {failure_id} --json",
+    }
+
+
+class LimitConformance:
+    async def test_a_record_that_is_too_large_is_a_claim_check_and_later_ones_are_whole(
+        self, place: LimitedPlace
+    ) -> None:
+        await place.make()
+        await place.limit(1024)
+        large = message("large", batch_info={"S3BatchInfo": {"firstObjectKey": "k" * 300_000}})
+        small = message("small", b"{}", batch_info={"S3BatchInfo": {}})
+        assert await place.destination.send(large) is Sent.CLAIM_CHECK
+        assert await place.destination.send(small) is Sent.WHOLE
+        received = [record for _, record in await place.received(2)]
+        [checked] = [record for record in received if "claimCheck" in record]
+        assert_claim_check(checked, large)
+        assert set(checked) == {"version", "timestamp", "claimCheck"}
+        [(_, whole)] = expected(small, place.payload)
+        assert whole in received
+
+
 class DestinationConformance:
     async def test_what_is_accepted_is_there_whole(self, place: Place) -> None:
         await place.make()
-        await place.destination.send(message())
+        assert await place.destination.send(message()) is Sent.WHOLE
         wanted = expected(message(), place.payload)
         assert in_order(await place.received(len(wanted))) == in_order(wanted)
 
@@ -79,7 +121,7 @@ class DestinationConformance:
         await place.make()
         record = {"topic": "t", "partition": 0, "offset": 1, "timestamp": 1000, "value": "A" * 600_000}
         large = message(event=json.dumps({"records": {"t-0": [record]}}).encode())
-        await place.destination.send(large)
+        assert await place.destination.send(large) is Sent.WHOLE
         assert in_order(await place.received(1)) == in_order(expected(large, place.payload))
 
     async def test_it_is_refused_where_there_is_nothing_and_accepted_once_there_is(self, place: Place) -> None:
@@ -92,9 +134,22 @@ class DestinationConformance:
         wanted = expected(message(), place.payload)
         assert in_order(await place.received(len(wanted))) == in_order(wanted)
 
+    async def test_one_that_is_taken_away_while_it_is_used_is_named_and_used_again_once_it_is_back(
+        self, place: Place
+    ) -> None:
+        await place.make()
+        await place.destination.send(message("before"))
+        await place.remove()
+        with pytest.raises(DestinationUnavailable, match=r"(make|create) it"):
+            await place.destination.send(message("meanwhile"))
+        await place.make()
+        await place.destination.send(message("after"))
+        wanted = expected(message("after"), place.payload)
+        assert in_order(await place.received(len(wanted))) == in_order(wanted)
+
     async def test_its_name_is_for_people(self, place: Place) -> None:
         kind, _, rest = place.destination.name.partition(":")
-        assert kind in ("sqs", "kafka", "file", "memory")
+        assert kind in ("sqs", "sns", "s3", "kafka", "http", "file", "memory")
         assert rest
 
     async def test_it_may_be_closed_twice_and_unused(self, place: Place) -> None:

@@ -6,12 +6,20 @@ import pytest
 
 from config.schema import EventSource, Function
 from config.spelling import pascal, snake
-from connectors.settings import KafkaDestination, KafkaSettings, SqsDestination, SqsSettings
+from connectors.settings import (
+    KafkaDestination,
+    KafkaSettings,
+    S3Destination,
+    SnsDestination,
+    SqsDestination,
+    SqsSettings,
+)
 from router.core.model import KAFKA_RULES, QUEUE_RULES, EventSourceMapping, Polling
 from tests.core.configured import RIGHT, configuration, mistakes
 
 M = "event_source_mappings.m"
 QUEUE = "arn:aws:sqs:eu-west-1:123456789012:orders"
+REFERENCE = "allowed ARN of an SQS queue, SNS topic or S3 bucket, or kafka://TOPIC"
 #: The sixth line is the next one, of the mapping where it is indented by four.
 START = """\
 functions:
@@ -179,6 +187,9 @@ def test_the_forms_have_our_spelling_too(tmp_path):
     [
         ("arn:aws:sqs:eu-west-1:123456789012:dead",
          SqsDestination("arn:aws:sqs:eu-west-1:123456789012:dead", None, "eu-west-1")),
+        ("arn:aws:sns:eu-west-1:123456789012:dead",
+         SnsDestination("arn:aws:sns:eu-west-1:123456789012:dead", None, "eu-west-1")),
+        ("arn:aws:s3:::dead", S3Destination("dead", "", None, None)),
         ("kafka://dead", "dead"),
     ],
 )  # fmt: skip
@@ -256,20 +267,19 @@ SECRET = "names a secret that AWS keeps; write source.kafka.security with"
         (SQS, "StartingPosition: LATEST",
          ("StartingPosition: found with source sqs, allowed with kafka only: "
          "a queue has no positions: every message in it is due")),
-        (SQS, "DestinationConfig: {OnFailure: {Destination: arn:aws:sns:eu-west-1:123456789012:t}}",
-         ('DestinationConfig.OnFailure.Destination: found "arn:aws:sns:eu-west-1:123456789012:t", '
-         "not supported yet, only sqs, kafka and file are")),
-        (SQS, "DestinationConfig: {OnFailure: {Destination: 'arn:aws:s3:::bucket'}}",
-         ('DestinationConfig.OnFailure.Destination: found "arn:aws:s3:::bucket", '
-         "not supported yet, only sqs, kafka and file are")),
+        (SQS, "DestinationConfig: {OnFailure: {Destination: arn:aws:sns:eu-west-1:123456789012:t.fifo}}",
+         "DestinationConfig.OnFailure.Destination: found a FIFO topic, allowed a standard topic, as on AWS"),
+        (SQS, "DestinationConfig: {OnFailure: {Destination: 'arn:aws:s3:::Bucket'}}",
+         ('DestinationConfig.OnFailure.Destination: found "arn:aws:s3:::Bucket", '
+          "allowed a bucket name of 3 to 63 small letters, digits, . and -")),
         (SQS, f"DestinationConfig: {{OnFailure: {{Destination: '{QUEUE}.fifo'}}}}",
          "DestinationConfig.OnFailure.Destination: found a FIFO queue, allowed a standard queue, as on AWS"),
         (SQS, f"DestinationConfig: {{OnFailure: {{Destination: '{QUEUE}'}}}}",
          "DestinationConfig.OnFailure.Destination: found the queue that the mapping reads, allowed another one"),
         (SQS, "DestinationConfig: {OnFailure: {Destination: dead}}",
-         'DestinationConfig.OnFailure.Destination: found "dead", allowed ARN of an SQS queue or kafka://TOPIC'),
+         f'DestinationConfig.OnFailure.Destination: found "dead", {REFERENCE}'),
         (SQS, "DestinationConfig: {OnFailure: {Destination: [dead]}}",
-         "DestinationConfig.OnFailure.Destination: found a list, allowed ARN of an SQS queue or kafka://TOPIC"),
+         f"DestinationConfig.OnFailure.Destination: found a list, {REFERENCE}"),
         (KAFKA, "DestinationConfig: {OnFailure: {Destination: 'kafka://dead', sqs: {queue: q}}}",
          "DestinationConfig.OnFailure: found Destination and sqs, allowed one of them"),
         (SQS, "DestinationConfig: {OnFailure: {Destination: 'kafka://dead'}}",

@@ -99,11 +99,47 @@ def test_the_right_one_is_right(tmp_path):
         ),
         (
             "destination_config: {on_failure: {}}",
-            "destination_config.on_failure: found nothing, allowed sqs, kafka or file",
+            "destination_config.on_failure: found nothing, allowed sqs, sns, s3, kafka, http or file",
         ),
         (
-            "destination_config: {on_failure: {sns: {topic: t}}}",
-            "destination_config.on_failure.sns: not supported yet, only sqs, kafka and file are",
+            "destination_config: {on_failure: {sns: {topic: t.fifo}}}",
+            "destination_config.on_failure.sns.topic: found a FIFO topic, allowed a standard topic, as on AWS",
+        ),
+        (
+            "destination_config: {on_failure: {sns: {topic: 'a b'}}}",
+            'destination_config.on_failure.sns.topic: found "a b", allowed name or ARN of a topic',
+        ),
+        (
+            "destination_config: {on_failure: {s3: {bucket: B}}}",
+            (
+                'destination_config.on_failure.s3.bucket: found "B", '
+                "allowed a bucket name of 3 to 63 small letters, digits, . and -"
+            ),
+        ),
+        (
+            "destination_config: {on_failure: {http: {}}}",
+            (
+                "destination_config.on_failure.http.url: "
+                "found nothing, allowed http(s)://host[:port]/path without credentials"
+            ),
+        ),
+        (
+            "destination_config: {on_failure: {http: {url: 'https://me:word@host/'}}}",
+            (
+                "destination_config.on_failure.http.url: found another text (not shown), "
+                "allowed http(s)://host[:port]/path without credentials"
+            ),
+        ),
+        (
+            "destination_config: {on_failure: {http: {url: 'https://host/', headers: {Webhook-Id: a}}}}",
+            "destination_config.on_failure.http.headers.Webhook-Id: set for every request, allowed any other header",
+        ),
+        (
+            "destination_config: {on_failure: {http: {url: 'https://host/', secret: whsec_tooshort}}}",
+            (
+                "destination_config.on_failure.http.secret: found another text (not shown), allowed whsec_ and the "
+                "Base64 of 24 bytes or more, or text of 24 bytes or more, best as ${env:NAME} or ${file:PATH}"
+            ),
         ),
         (
             "destination_config: {on_failure: {sqs: {queue: q.fifo}}}",

@@ -156,6 +156,9 @@ def test_a_function_that_only_reads_queues_may_run_longer(tmp_path):
          "destination_config.on_failure.sqs.queue: found the queue that the mapping reads, allowed another one"),
         (SQS, "destination_config: {on_failure: {sqs: {queue: dead.fifo}}}",
          "destination_config.on_failure.sqs.queue: found a FIFO queue, allowed a standard queue, as on AWS"),
+        (S3, "destination_config: {on_failure: {s3: {bucket: uploads, prefix: failed/}}}",
+         ("destination_config.on_failure.s3.bucket: found the bucket that the mapping reads, allowed another one, "
+          "or a source.s3.filter without failed/aws/lambda/")),
     ],
 )  # fmt: skip
 def test_a_wrong_key_of_a_mapping(tmp_path, text, line, expected):
@@ -304,3 +307,10 @@ def test_a_destination_that_is_never_told_is_a_notice(tmp_path):
 def test_a_topic_of_a_cluster_as_destination_of_a_queue(tmp_path):
     text = f"{SQS}    destination_config: {{on_failure: {{kafka: {{topic: dead, bootstrap_servers: 'h:1'}}}}}}\n"
     assert only(configuration(tmp_path, text)).destination == KafkaDestination("dead", ("h:1",), Security())
+
+
+@pytest.mark.parametrize("only", ["prefix: in/", "suffix: .csv"])
+def test_the_bucket_that_is_read_may_take_failures_where_its_filter_leaves_them_out(tmp_path, only):
+    source = queued(f"s3: {{bucket: uploads, queue: upload-events, filter: {{{only}}}}}")
+    text = f"{source}    destination_config: {{on_failure: {{s3: {{bucket: uploads}}}}}}\n"
+    assert mistakes(tmp_path, text) == []

@@ -4,10 +4,13 @@ from config.settings import Configuration, FunctionSettings, MappingSettings, Re
 from connectors.settings import (
     AwsSettings,
     FileDestination,
+    HttpDestination,
     KafkaDestination,
     KafkaSettings,
+    S3Destination,
     Secret,
     Security,
+    SnsDestination,
     SqsDestination,
 )
 from router.core.model import KAFKA_RULES, Backoff, EventSourceMapping
@@ -181,6 +184,21 @@ OTHER = Security("SASL_PLAINTEXT", "PLAIN", "u", Secret("p"))
         (
             "sqs: {queue: 'arn:aws:sqs:us-west-2:000000000000:q'}",
             SqsDestination("arn:aws:sqs:us-west-2:000000000000:q", "http://127.0.0.1:4566", "us-west-2"),
+        ),
+        ("sns: {topic: t}", SnsDestination("t", "http://127.0.0.1:4566", "eu-west-1")),
+        (
+            "sns: {topic: 'arn:aws:sns:us-west-2:000000000000:t'}",
+            SnsDestination("arn:aws:sns:us-west-2:000000000000:t", "http://127.0.0.1:4566", "us-west-2"),
+        ),
+        ("s3: {bucket: dead}", S3Destination("dead", "", "http://127.0.0.1:4566", "eu-west-1")),
+        (
+            "s3: {bucket: dead, prefix: failed/, endpoint_url: 'http://h', region: r}",
+            S3Destination("dead", "failed/", "http://h", "r"),
+        ),
+        ("http: {url: 'https://h/x?y=z'}", HttpDestination(Secret("https://h/x?y=z"), None, {}, None, 10.0)),
+        (
+            "http: {url: 'http://h:1', secret: 'text of 24 bytes or more', headers: {A: b}, timeout: 500ms}",
+            HttpDestination(Secret("http://h:1"), Secret("text of 24 bytes or more"), {"A": Secret("b")}, None, 0.5),
         ),
         ("kafka: {topic: dead}", KafkaDestination("dead", ("127.0.0.1:9092",), OTHER)),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,15 @@ import pytest
 
 from router.core.model import Reason
 from router.failure_json import to_json, to_json_whole
-from router.failure_record import encode, failure_record, function_arn, kafka_topic_records
+from router.failure_record import (
+    encode,
+    failure_record,
+    forms,
+    function_arn,
+    kafka_topic_records,
+    mapping_uuid,
+    object_key,
+)
 from router.ports import FailureEntry
 from tests.fakes.failures import entry
 
@@ -166,3 +175,42 @@ def test_records_without_positions_go_by_their_names(kind: str, first: str, last
     info = {f"{kind}BatchInfo": {f"first{first}": f"{last}-1", f"last{first}": f"{last}-2"}}
     shown = to_json(replace(entry(first_position=2**100), batch_info=info))
     assert (shown["first_position"], shown["last_position"]) == (f"{last}-1", f"{last}-2")
+
+
+def test_an_object_goes_by_the_key_that_aws_gives_it_and_always_by_the_same() -> None:
+    failure = entry("f1", mapping="orders", shard="orders-0", failed_at_s=1767225670.021)
+    folder = f"aws/lambda/{mapping_uuid('orders')}/orders-0/2026/01/01/"
+    key = object_key(failure)
+    assert re.fullmatch(rf"{folder}2026-01-01T00\.01\.10-[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}", key)
+    assert object_key(failure, "failed/") == f"failed/{key}"
+    assert object_key(entry("f2", mapping="orders")) != key
+    assert mapping_uuid("invoices") != mapping_uuid("orders")
+
+
+def test_the_uuid_of_a_mapping_stays_as_objects_are_found_by_it() -> None:
+    assert str(mapping_uuid("orders")) == "13c4d4ae-c8e5-5b1f-a7ee-3abc23873d3a"
+
+
+def test_a_record_with_payload_becomes_smaller_in_two_steps() -> None:
+    failure = entry("f1", event=b"x" * 5000)
+    record = failure_record(failure, function_arn=ARN, event=b'"' + b"x" * 4998 + b'"', payload="object")
+    whole, checked, bare = forms(failure, record)
+    assert whole.body == encode(record)
+    check = {
+        "failure": "f1",
+        "mapping": "orders",
+        "eventBytes": 5000,
+        "fetch": "headrace failures show f1 --json",
+    }
+    rest = {name: value for name, value in record.items() if name != "payload"}
+    assert json.loads(checked.body) == {**rest, "claimCheck": check}
+    assert json.loads(bare.body) == {"version": "1.0", "timestamp": record["timestamp"], "claimCheck": check}
+    assert [form.is_bare for form in (whole, checked, bare)] == [False, False, True]
+    assert len(bare.body) < len(checked.body) < 1024 < len(whole.body)
+
+
+def test_a_record_without_payload_has_only_the_pointer_for_a_smaller_form() -> None:
+    failure = entry("f1")
+    whole, bare = forms(failure, failure_record(failure, function_arn=ARN))
+    assert "claimCheck" not in json.loads(whole.body)
+    assert bare.is_bare

@@ -6,8 +6,6 @@ import asyncio
 import base64
 import hashlib
 import json
-import ssl
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +19,7 @@ from botocore.exceptions import CredentialRetrievalError
 from connectors.aws_access import Access
 from connectors.sqs_client import SqsClient
 from router.errors import SourceUnavailable
+from tests.fakes.certificates import Certificate, make_certificate, serving
 from tests.fakes.http_server import Answer, HttpServer, http_server, refuse, say, send, stall
 
 #: Longest that anything may take that should come at once.
@@ -421,33 +420,9 @@ async def test_what_nobody_asked_for_ends_the_connection() -> None:
 # --- TLS and proxies
 
 
-Certificate = tuple[Path, Path]
-
-
-def make_certificate(folder: Path) -> Certificate:
-    """Make a certificate for 127.0.0.1 that vouches for itself, and its key."""
-    paths = folder / "server.crt", folder / "server.key"
-    command = [
-        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-        *("-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
-        *("-out", str(paths[0]), "-keyout", str(paths[1])),
-    ]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("openssl is not installed")
-    return paths
-
-
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return make_certificate(tmp_path_factory.mktemp("tls"))
-
-
-def serving(certificate: Certificate) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
-    return context
 
 
 async def test_a_trusted_certificate_is_taken(certificate: Certificate) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from router.errors import DestinationUnavailable
-from router.ports import FailureMessage
+from router.ports import FailureMessage, Sent
 
 
 class MemoryDestination:
@@ -29,13 +29,14 @@ class MemoryDestination:
     def ids(self) -> list[str]:
         return [message.entry.batch.id for message in self.accepted]
 
-    async def send(self, message: FailureMessage) -> None:
+    async def send(self, message: FailureMessage) -> Sent:
         self.tried_at_s.append(asyncio.get_running_loop().time())
         await self.answers.wait()
         await self.check()
         if message.entry.batch.id in self.poison:
             raise DestinationUnavailable(f"{self.name} takes no {message.entry.batch.id}")
         self.accepted.append(message)
+        return Sent.WHOLE
 
     async def check(self) -> None:
         if self.fault:

@@ -82,6 +82,8 @@ class HttpServer:
     always: dict[str, Answer] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
+    #: Is whoever asks for leave to send a body given it?
+    continues: bool = True
     #: Connections whose client went away while it waited for an answer.
     abandoned: asyncio.Queue[int] = field(default_factory=asyncio.Queue)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -115,6 +117,8 @@ class HttpServer:
         head = (early + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         line, *fields = head.rstrip().split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in fields)}
+        if headers.get("expect") == "100-continue" and self.continues:
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         self.requests.append(Request(line, headers, body, number))
         self._changed.set()

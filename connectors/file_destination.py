@@ -1,8 +1,4 @@
-"""Where failure records go: an SQS queue or a file; kafka_destination has the Kafka topic.
-
-A sender answers one call and tries once; the store keeps what was not accepted, and decides when it is sent again.
-After a refusal the next call starts from a new client, so that new credentials and a queue made anew are seen.
-"""
+"""A file as the place where failure records go: one JSON line each, with the event."""
 
 from __future__ import annotations
 
@@ -12,74 +8,12 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from connectors.aws import aws_errors, sqs_client
-from connectors.settings import FileDestination, SqsDestination, queue_name
+from connectors.settings import FileDestination
 from router.errors import DestinationUnavailable
 from router.failure_record import encode, failure_record, function_arn
-from router.ports import FailureMessage
-
-if TYPE_CHECKING:
-    from types_aiobotocore_sqs import SQSClient
-
-
-class SqsSender:
-    """Sends failure records, without payload, to a standard SQS queue."""
-
-    def __init__(self, settings: SqsDestination, region: str | None = None) -> None:
-        """Make it without any I/O; `region` is the one in function ARNs."""
-        self._settings = settings
-        self._function_region = region or settings.region
-        self.name = f"sqs:{queue_name(settings.queue)}"
-        self._open = AsyncExitStack()
-        self._client: SQSClient | None = None
-        self._connecting = asyncio.Lock()
-        self._url = ""
-
-    async def send(self, message: FailureMessage) -> None:
-        record = failure_record(
-            message.entry, function_arn=function_arn(message.entry.batch.function, self._function_region)
-        )
-        await self._ask(encode(record).decode())
-
-    async def check(self) -> None:
-        await self._ask(None)
-
-    async def close(self) -> None:
-        self._client = None
-        await self._open.aclose()
-
-    async def _ask(self, body: str | None) -> None:
-        """Send a message; None = only see whether the queue is there."""
-        try:
-            with aws_errors(DestinationUnavailable, f"SQS queue {self._settings.queue}"):
-                async with self._connecting:
-                    client = self._client or await self._connect()
-                if body is None:
-                    await client.get_queue_attributes(QueueUrl=self._url, AttributeNames=["QueueArn"])
-                else:
-                    await client.send_message(QueueUrl=self._url, MessageBody=body)
-        except DestinationUnavailable:
-            await self.close()
-            raise
-
-    async def _connect(self) -> SQSClient:
-        settings = self._settings
-        queue, owner, region = settings.queue, None, settings.region
-        if queue.startswith("arn:"):
-            *_, region, owner, queue = queue.split(":")
-        client = await self._open.enter_async_context(sqs_client(settings.endpoint_url, region))
-        if queue.startswith(("http://", "https://")):
-            self._url = queue
-        elif owner:
-            self._url = (await client.get_queue_url(QueueName=queue, QueueOwnerAWSAccountId=owner))["QueueUrl"]
-        else:
-            self._url = (await client.get_queue_url(QueueName=queue))["QueueUrl"]
-        self._client = client
-        return client
+from router.ports import FailureMessage, Sent
 
 
 class FileSender:
@@ -91,8 +25,9 @@ class FileSender:
         self._function_region = region
         self.name = f"file:{settings.path}"
 
-    async def send(self, message: FailureMessage) -> None:
+    async def send(self, message: FailureMessage) -> Sent:
         await asyncio.to_thread(self._write, message)
+        return Sent.WHOLE
 
     async def check(self) -> None:
         await asyncio.to_thread(self._look)
