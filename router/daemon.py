@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from router.log_pipe import LogPipe
 from router.ports import Store, WallClock
@@ -17,6 +17,9 @@ from router.replay import Replayer
 from router.service_manager import ServiceManager
 from router.supervisor import Supervisor, Work, carry_on
 from router.telemetry import Log, Metrics
+
+#: What writing down the last replays may take at the end.
+SETTLE_S: Final = 5.0
 
 
 class Server(Protocol):
@@ -111,6 +114,7 @@ class Daemon:
             self.log.write("daemon.started", version=self.version, listen=f"{self.listen[0]}:{self.listen[1]}")
             await self._stop.wait()
             await mappings
+            await self.replayer.settle(SETTLE_S)
             for task in beside:
                 task.cancel()
 

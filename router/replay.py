@@ -9,6 +9,7 @@ until they have succeeded (`queue_replay`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -49,10 +50,14 @@ class Replayer:
         self._ends: dict[str, asyncio.Future[ReplayEnd]] = {}
         #: Failures that a job has claimed, or is about to, until their end is written.
         self._claimed: set[str] = set()
+        #: What runners have ended, until it is written down.
+        self._unsettled: set[str] = set()
+        self._noted = asyncio.Event()
 
     async def run(self) -> None:
         """Take up what a former daemon left claimed, and carry jobs until cancelled."""
         self._claimed.clear()
+        self._unsettled.clear()
         async with asyncio.TaskGroup() as self._tasks:
             found = await self._insist(partial(self._store.failures, Selection(statuses=("replaying",))))
             left = [entry.batch for entry in found if entry.batch.id not in self._claimed]
@@ -105,6 +110,17 @@ class Replayer:
         self._tasks.create_task(self._work_queue(source, self.lives[mapping], interval_s, ends))
         return ends
 
+    async def settle(self, within_s: float) -> None:
+        """Wait until what has ended is written down or deleted, so long: at a shutdown, when no mapping runs any more.
+
+        What is cut off would run once more.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while self._unsettled:
+                    self._noted.clear()
+                    await self._noted.wait()
+
     # --- what runners say
 
     def replayed(self, failure_id: str, new_failures: tuple[str, ...]) -> None:
@@ -117,6 +133,7 @@ class Replayer:
         waiting = self._ends.get(end.id)
         if waiting and not waiting.done():
             waiting.set_result(end)
+            self._unsettled.add(end.id)
 
     # --- a job over a queue
 
@@ -281,6 +298,8 @@ class Replayer:
         return end
 
     def _note(self, end: ReplayEnd) -> None:
+        self._unsettled.discard(end.id)
+        self._noted.set()
         if end.outcome == "refused":
             self._log.write("failure.replay_refused", failure=end.id, reason=end.reason)
         else:

@@ -488,7 +488,11 @@ class QueueSourceConformance:
                 receiving.cancel()
                 await asyncio.wait({receiving})
             await asyncio.sleep(SHORT_S + 0.5)
-            assert sorted(bodies(source, await receive(source, 2))) == ["a", "b"]
+            found: set[str] = set()
+            # As a receive whose end nobody heard may have been the last one, one may come twice.
+            async with asyncio.timeout(PATIENCE_S):
+                while found != {"a", "b"}:
+                    found.update(bodies(source, await source.receive(10, 2.0)))
 
     async def test_a_cancelled_receive_leaves_later_ones_alone(self, rig: QueueRig) -> None:
         # A server may hand the message to the receive that has left, and then it comes back by its lease.

@@ -44,6 +44,16 @@ class Away(MemoryQueueSource):
         raise SourceUnavailable("the queue is away")
 
 
+class SlowToDelete(MemoryQueueSource):
+    """A queue that takes its time before it deletes."""
+
+    delete_s = 2.0
+
+    async def delete(self, rows: Any) -> Mapping[int, str]:
+        await asyncio.sleep(self.delete_s)
+        return await super().delete(rows)
+
+
 class Service:
     """A mapping over the queue `orders` that also replays `dead`; `away` is one whose own queue does not answer."""
 
@@ -133,6 +143,13 @@ class Service:
     async def replay(self, mapping: str = "orders", interval_s: float = 0.0) -> tuple[list[ReplayEnd], JobOver]:
         """Replay the dead letters; gives the ends as they come."""
         return await listen(await self.replayer.start_queue(mapping, "dead", interval_s))
+
+    async def stop_orders(self) -> None:
+        life = self.replayer.lives["orders"]
+        assert life.runner is not None
+        ended = life.runner.ended
+        life.drain(30.0)
+        await ended.wait()
 
     @property
     def bodies(self) -> list[str]:
@@ -446,6 +463,39 @@ async def test_a_drain_stops_the_job_and_gives_back_what_did_not_run() -> None:
     assert over.stopped == "the mapping is stopping"
     assert len(service.left) == 100 - len(done)
     assert service.dead.counts() == (len(service.left), 0, 0)
+
+
+@in_virtual_time
+async def test_what_has_run_is_deleted_and_told_before_all_ends() -> None:
+    service = Service()
+    service.source = SlowToDelete(service.dead)
+    sent = send(service.dead, "m")
+    async with service.running():
+        job = await service.replayer.start_queue("orders", "dead", 60.0)
+        await service.began.wait()
+        await service.stop_orders()
+        assert service.left == ["m"]
+        await service.replayer.settle(5.0)
+        assert service.left == []
+    told = await job.get()
+    assert isinstance(told, ReplayEnd)
+    assert (told.id, told.outcome) == (sent[0], "replayed")
+
+
+@in_virtual_time
+async def test_what_cannot_be_deleted_does_not_keep_the_end_waiting() -> None:
+    service = Service()
+    service.source = slow = SlowToDelete(service.dead)
+    slow.delete_s = 1000.0
+    send(service.dead, "m")
+    async with service.running():
+        await service.replayer.start_queue("orders", "dead", 60.0)
+        await service.began.wait()
+        await service.stop_orders()
+        began_s = asyncio.get_running_loop().time()
+        await service.replayer.settle(5.0)
+        assert asyncio.get_running_loop().time() - began_s == 5.0
+    assert service.left == ["m"]
 
 
 @in_virtual_time
