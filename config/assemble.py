@@ -80,6 +80,7 @@ def _function(name: str, function: schema.Function, aws: AwsSettings) -> AnyFunc
         concurrency_per_worker=function.concurrency_per_worker,
         environment=function.environment,
         logs=function.logs == "on",
+        log_level=function.log_level,
     )
 
 
@@ -107,6 +108,7 @@ def _mapping(name: str, mapping: schema.EventSource, function: AnyFunction, aws:
         source=source,
         filters=tuple(item.pattern for item in mapping.filter_criteria.filters),
         destination=_destination(mapping.destination_config.on_failure, source, aws),
+        log_level=mapping.log_level,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final
 
 from config.blocks import Block, BlockOf, ListOf, takes
@@ -43,6 +43,8 @@ class Inside:
     #: The keys that lead to it, by our spelling.
     way: tuple[str, ...]
     path: str
+    #: What its words are in ours; empty = the same.
+    words: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def allowed(self) -> str:
@@ -57,7 +59,12 @@ class Inside:
             block = getattr(block, name)
         if not block.sound(last):
             return (unfit(self.path, found.place),)
-        return (Piece(self.path, block.entries[last].node, block.at(last)),) if block.gives(last) else ()
+        if not block.gives(last):
+            return ()
+        node = block.entries[last].node
+        if self.words:
+            node = replace(node, value=self.words[getattr(block, last)])
+        return (Piece(self.path, node, block.at(last)),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +202,21 @@ _FUNCTION: Final = "(?:[0-9]{12}:function:|function:)?([A-Za-z0-9_-]+)"
 _TOPIC_ARN: Final = f"({_ARN}sns:[a-z0-9-]+:[0-9]+:[A-Za-z0-9_-]{{1,256}}(?:\\.fifo)?)"
 _BUCKET_ARN: Final = f"{_ARN}s3:::([^/:]+)"
 
+
+#: Levels of an event source mapping, and of a function's own log, in ours.
+_SYSTEM_LEVELS: Final = {"DEBUG": "debug", "INFO": "info", "WARN": "warning"}
+_APPLICATION_LEVELS: Final = {"TRACE": "debug", **_SYSTEM_LEVELS, "ERROR": "error", "FATAL": "error"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappingLogging(Block):
+    """What a mapping logs, as AWS has it."""
+
+    system_log_level: str | None = takes(
+        Choice(tuple(_SYSTEM_LEVELS)), "Least level to log.", source="AWS", default=None, shown="none", aws=True
+    )
+
+
 #: Of an event source mapping.
 MAPPING_FORMS: Final[Mapping[str, Form]] = {
     "FunctionName": Form(
@@ -243,6 +265,12 @@ MAPPING_FORMS: Final[Mapping[str, Form]] = {
         "Networks of AWS, which have no effect; its secrets are refused: `source.kafka.security` takes their place.",
         (),
     ),
+    "LoggingConfig": Form(
+        Inside(BlockOf(MappingLogging), ("system_log_level",), "log_level", _SYSTEM_LEVELS),
+        "Least level of lines about the mapping.",
+        ("log_level",),
+        always=False,
+    ),
 }
 
 #: Of an event source mapping: taken, and without effect here.
@@ -250,7 +278,6 @@ MAPPING_IDLE: Final[Mapping[str, str]] = {
     "Tags": "has no effect: nothing here is found by tags",
     **dict.fromkeys(("KmsKeyArn", "KMSKeyArn"), "has no effect: filters are in this file as they are"),
     "MetricsConfig": "has no effect: all metrics are always served, see listen",
-    "LoggingConfig": "has no effect: log_level at top level counts for all mappings",
 }
 
 #: Of the destination of failure records.
@@ -285,6 +312,26 @@ class Environment(Block):
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionLogging(Block):
+    """What a function logs, as AWS has it."""
+
+    IDLE: ClassVar[Mapping[str, str]] = {
+        "LogFormat": "has no effect: lines are written as the handler makes them",
+        "LogGroup": "has no effect: logs are files in the state directory",
+        "SystemLogLevel": "has no effect: log_level of a mapping and at top level are those of the daemon's lines",
+    }
+
+    application_log_level: str | None = takes(
+        Choice(tuple(_APPLICATION_LEVELS)),
+        "Least level of the handler's log.",
+        source="AWS",
+        default=None,
+        shown="none",
+        aws=True,
+    )
+
+
 #: Of a function.
 FUNCTION_FORMS: Final[Mapping[str, Form]] = {
     "Environment": Form(
@@ -292,5 +339,11 @@ FUNCTION_FORMS: Final[Mapping[str, Form]] = {
         "Variables of the worker.",
         ("environment",),
         always=False,
-    )
+    ),
+    "LoggingConfig": Form(
+        Inside(BlockOf(FunctionLogging), ("application_log_level",), "log_level", _APPLICATION_LEVELS),
+        "Least level of the handler's log.",
+        ("log_level",),
+        always=False,
+    ),
 }

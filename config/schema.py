@@ -46,6 +46,7 @@ ENVIRONMENT_BYTES: Final = 4096
 
 _DAY_S: Final = 86400.0
 
+LEVEL: Final = Choice(("debug", "info", "warning", "error"))
 _NAME: Final = Names("1 to 64 letters, digits, - and _", re.compile(r"[A-Za-z0-9_-]{1,64}"))
 #: What a function's block may name it by.
 KINDS: Final = ("handler", "arn", "url")
@@ -101,7 +102,7 @@ class Failures(Block):
 class Function(Block):
     """One function: a handler and how it is run, or where one runs that is deployed elsewhere (`arn`, `url`)."""
 
-    REFUSED: ClassVar[Mapping[str, str]] = dict.fromkeys(("snap_start", "log_level"), LATER)
+    REFUSED: ClassVar[Mapping[str, str]] = {"snap_start": LATER}
 
     FORMS: ClassVar[Mapping[str, Form]] = FUNCTION_FORMS
 
@@ -171,6 +172,13 @@ class Function(Block):
     )
     ca: Path | None = takes(ReadableFile(), "Authorities to trust.", default=None, shown="the system's", only=_BY_URL)
     logs: str = takes(Choice(("on", "off")), "Keep what the function prints, as far as it is told.", default="on")
+    log_level: str | None = takes(
+        LEVEL,
+        "Least level that the handler's `logging` writes.",
+        default=None,
+        shown="the handler's own, `warning` in Python",
+        only=_WORKERS,
+    )
 
     @property
     def kind(self) -> str | None:
@@ -347,6 +355,9 @@ class EventSource(Block):
         only=Only(("kafka",), "what is finished is deleted from the queue at once"),
     )
     retry_backoff: RetryBackoff = takes(BlockOf(RetryBackoff), "Waits between attempts.", default=EMPTY)
+    log_level: str | None = takes(
+        LEVEL, "Least level to log about this mapping.", default=None, shown="that at top level"
+    )
 
     @property
     def limit(self) -> int:
@@ -392,4 +403,4 @@ class Root(Block):
         Duration(0.0, 3600.0), "How long a stop waits for what is in flight.", default=30.0, shown="30s"
     )
     failures: Failures = takes(BlockOf(Failures), "How long failed batches are kept.", default=EMPTY)
-    log_level: str = takes(Choice(("debug", "info", "warning", "error")), "Least level to log.", default="info")
+    log_level: str = takes(LEVEL, "Least level to log.", default="info")

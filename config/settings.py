@@ -31,6 +31,8 @@ class FunctionSettings:
     environment: Mapping[str, Secret]
     #: Is what handlers print kept?
     logs: bool
+    #: Least level of the handler's own log; None = as the handler sets it.
+    log_level: str | None = None
 
 
 #: Any function: of our own workers, or one that runs elsewhere.
@@ -47,6 +49,8 @@ class MappingSettings:
     #: Filter patterns, JSON texts; none = every record passes.
     filters: tuple[str, ...]
     destination: DestinationSettings | None
+    #: Least level of lines about it; None = that of the file.
+    log_level: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from typing import Final
 
 VERSION: Final = "$LATEST"
 _ACCOUNT: Final = "000000000000"
+#: Levels in AWS's words, which libraries read.
+_LEVELS: Final = {"debug": "DEBUG", "info": "INFO", "warning": "WARN", "error": "ERROR"}
 _INHERITED: Final = ("PATH", "HOME", "LANG", "TZ")
 
 
@@ -45,6 +47,8 @@ class FunctionSpec:
     region: str = "us-east-1"
     #: Is the output of handlers kept?
     logs: bool = True
+    #: Least level of the handler's own log: debug, info, warning or error; None = as the handler sets it.
+    log_level: str | None = None
 
     @property
     def arn(self) -> str:
@@ -64,10 +68,12 @@ class FunctionSpec:
         """Give the whole environment of a new worker whose code lies in `root`; each has its own log stream."""
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         stream = time.strftime(f"%Y/%m/%d/[{VERSION}]", time.gmtime()) + secrets.token_hex(16)
+        level = {} if self.log_level is None else {"AWS_LAMBDA_LOG_LEVEL": _LEVELS[self.log_level]}
         return {
             **inherited,
             **self.aws,
             **self.environment,
+            **level,
             "_HANDLER": self.handler,
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,

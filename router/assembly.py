@@ -65,6 +65,7 @@ def make_unit(settings: MappingSettings, configuration: Configuration, invoker: 
     source_name, plug, data_format = _kind(settings)
     destination = make_destination(settings.destination, configuration.aws) if settings.destination else None
     metrics = shared.metrics.of(mapping.name)
+    log = shared.log.at(settings.log_level)
     failures = Failures(
         mapping.name,
         store=shared.store,
@@ -77,7 +78,7 @@ def make_unit(settings: MappingSettings, configuration: Configuration, invoker: 
         batch_info=_source(settings).codec.batch_info,
         hold=lambda reason: life.hold(reason),  # noqa: PLW0108 - the life is made below
         metrics=metrics,
-        log=shared.log.bind(mapping=mapping.name),
+        log=log.bind(mapping=mapping.name),
         wall=time.time,
         rng=SystemRandom(),
     )
@@ -96,7 +97,7 @@ def make_unit(settings: MappingSettings, configuration: Configuration, invoker: 
         store=shared.store,
         replays=shared.replays,
         metrics=metrics,
-        log=shared.log,
+        log=log,
         wall=time.time,
         rng=SystemRandom(),
     )
@@ -207,6 +208,7 @@ def _make_pool(
         aws=_aws_variables(configuration.aws),
         region=configuration.aws.region or "us-east-1",
         logs=settings.logs or heard is not None,
+        log_level=settings.log_level,
     )
     return Pool(spec, state=configuration.state_dir, lock=lock, sink=sink, cgroups=find_cgroup_home(), heard=heard)
 

@@ -109,10 +109,41 @@ def test_properties_of_a_kafka_mapping(tmp_path):
     assert (source.bootstrap_servers, source.topic, source.consumer_group) == (("127.0.0.1:9092",), "orders", "group")
     assert (source.starting_position, source.starting_timestamp_s) == ("AT_TIMESTAMP", 1600000000.0)
     assert settings.destination == KafkaDestination("failed", source.bootstrap_servers, source.security)
+    assert settings.log_level == "debug"
     assert configured.notices == (
         f"{M}.SourceAccessConfigurations[0].Type: VPC_SUBNET has no effect: the network is this machine's",
-        f"{M}.LoggingConfig: has no effect: log_level at top level counts for all mappings",
     )
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("TRACE", "debug"),
+        ("DEBUG", "debug"),
+        ("INFO", "info"),
+        ("WARN", "warning"),
+        ("ERROR", "error"),
+        ("FATAL", "error"),
+    ],
+)
+def test_the_level_of_a_function_in_words_of_aws(tmp_path, theirs, ours):
+    text = RIGHT.replace("code: .", f"code: ., LoggingConfig: {{ApplicationLogLevel: {theirs}, LogFormat: JSON}}")
+    configured = configuration(tmp_path, text)
+    assert configured.functions["f"].log_level == ours
+    assert configured.notices == (
+        "functions.f.LoggingConfig.LogFormat: has no effect: lines are written as the handler makes them",
+    )
+
+
+def test_levels_that_aws_does_not_have_are_refused_and_a_level_is_given_once(tmp_path):
+    place = "headrace.yaml:7: event_source_mappings.m.LoggingConfig.SystemLogLevel"
+    assert mistakes(tmp_path, f"{RIGHT}    LoggingConfig: {{SystemLogLevel: debug}}\n") == [
+        f'{place}: found "debug", allowed DEBUG, INFO or WARN'
+    ]
+    twice = f"{RIGHT}    log_level: info\n    LoggingConfig: {{SystemLogLevel: DEBUG}}\n"
+    assert mistakes(tmp_path, twice) == [
+        f"{place.replace(':7', ':8')}: found beside event_source_mappings.m.log_level in line 7, allowed one of them"
+    ]
 
 
 def test_both_spellings_say_the_same(tmp_path):
@@ -149,7 +180,8 @@ def test_the_spellings_are_those_of_the_service():
     taken = ours | set(EventSource.FORMS) | set(EventSource.IDLE) | set(map(pascal, EventSource.REFUSED))
     assert set(create) - taken == {"DocumentDBEventSourceConfig"}
     assert snake("DocumentDBEventSourceConfig") in EventSource.REFUSED
-    assert (ours | set(EventSource.FORMS)) - set(create) == set()
+    newer = {"LoggingConfig"}  # than the library
+    assert (ours | set(EventSource.FORMS)) - set(create) - newer == set()
     scaling = create["ScalingConfig"].members
     assert set(scaling) == {"MaximumConcurrency"}
     function = service.operation_model("CreateFunction").input_shape.members

@@ -76,6 +76,7 @@ def test_defaults(tmp_path):
 def test_every_key_of_a_mapping_arrives(tmp_path):
     text = f"""{RIGHT}\
     enabled: false
+    log_level: warning
     starting_position: AT_TIMESTAMP
     starting_position_timestamp: 2023-01-01T00:00:00Z
     batch_size: 7
@@ -108,6 +109,7 @@ def test_every_key_of_a_mapping_arrives(tmp_path):
         commit_interval_s=0.25,
         backoff=Backoff(1.0, 3600.0),
     )
+    assert settings.log_level == "warning"
     assert settings.filters == ('{"value": {"n": [1, null, true], "ü": ["x"]}}', '{"key": ["a"]}')
     assert (settings.enabled, settings.source.starting_position) == (False, "AT_TIMESTAMP")
     assert settings.source.starting_timestamp_s == 1672531200.0
@@ -120,7 +122,7 @@ def test_every_key_of_a_function_arrives(tmp_path):
         "{handler: app.handle, code: .}",
         "{handler: pkg/mod.fn, code: code.zip, python: ./python, timeout: 1m, memory_size: 256, logs: off,"
         " reserved_concurrency: 4, concurrency_per_worker: 5,"
-        " environment: {A: 0x10, B: true, C: on, PYTHONPATH: lib, PATH: /bin,"
+        " log_level: error, environment: {A: 0x10, B: true, C: on, PYTHONPATH: lib, PATH: /bin,"
         " D: ${env:D}, E: $${env:D}}}",
     )
     (function,) = configuration(tmp_path, text, D="dee").functions.values()
@@ -146,6 +148,7 @@ def test_every_key_of_a_function_arrives(tmp_path):
             }.items()
         },
         logs=False,
+        log_level="error",
     )
 
 

@@ -7,6 +7,8 @@ import re
 import stat
 import time
 
+import pytest
+
 from handlers.logs import FILE_LIMIT_BYTES, RotatingFile
 from handlers.output import LIMIT_BYTES as OUTPUT_LIMIT_BYTES
 from tests.handlers.conftest import eventually
@@ -49,6 +51,27 @@ async def test_lines_of_a_request_are_those_of_lambda(shop):
     assert re.fullmatch(r"Init Duration: \d+\.\d\d ms\t", report["rest"])
     assert second.startswith("START RequestId: id-2 Version: $LATEST\n[INFO]")
     assert REPORT.fullmatch(second.splitlines(keepends=True)[-1])["rest"] == ""
+
+
+@pytest.mark.parametrize(
+    ("level", "said"),
+    [
+        (None, ["warning", "error"]),
+        ("debug", ["debug", "info", "warning", "error"]),
+        ("info", ["info", "warning", "error"]),
+        ("warning", ["warning", "error"]),
+        ("error", ["error"]),
+    ],
+)
+async def test_the_level_of_a_function_is_that_of_its_logging(shop, level, said):
+    source = """
+        import logging
+        def handle(event, context):
+            for name in ("debug", "info", "warning", "error"):
+                getattr(logging, name)("said")
+    """
+    await shop.invoke(shop.pool(source, log_level=level))
+    assert [each.lower() for each in re.findall(r"^\[(\w+)\].*said$", shop.log.texts[0][1], re.MULTILINE)] == said
 
 
 async def test_an_exception_is_logged_with_its_trace(shop):
