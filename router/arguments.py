@@ -76,3 +76,11 @@ def rate(text: str) -> float:
     if not 0.001 <= per_second <= 1e6:
         raise argparse.ArgumentTypeError(f"found {text!r}, allowed a number from 0.001")
     return per_second
+
+
+def natural(text: str) -> int:
+    """Read a number of things, at least one."""
+    number = int(text) if text.isdecimal() else 0
+    if not 1 <= number < 10**15:
+        raise argparse.ArgumentTypeError(f"found {text!r}, allowed a number from 1")
+    return number

@@ -10,12 +10,15 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from router.arguments import Parser, add_command, add_common, add_group, add_selectors, rate
+from router.arguments import Parser, add_command, add_common, add_group, add_selectors, natural, rate
 from router.errors import ConfigError, NotFound, NotRunning, RouterError
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from config.settings import Configuration
     from connectors.store.reader import SqliteReader
     from router.log_pipe import LogPipe
-    from router.ports import FailureEntry, Invoker
+    from router.ports import FailureEntry, Invoker, Selection
     from router.selecting import Options
 
 T = TypeVar("T")
@@ -130,6 +133,7 @@ def _add_failures(commands: Any) -> None:
         help="a dead-letter queue (name, URL or ARN), through the queue mapping that --mapping names",
     )
     dropping = add_command(commands, "drop", drop_failures, "give failed batches up for good; deletes their records")
+    listing.add_argument("--limit", type=natural, metavar="N", help="failures at most; else 100, or all with --json")
     for one in (listing, replaying, dropping):
         add_selectors(one)
     for one in (replaying, dropping):
@@ -318,11 +322,19 @@ def _stored(directory: Path) -> dict[str, Any]:
 
 
 def list_failures(given: argparse.Namespace) -> int:
-    from router.failure_commands import show_list
     from router.selecting import OPEN
 
-    show_list(_selected(_state_dir(given), _options(given), OPEN), as_json=given.json)
+    _show_list(given, _options(given), OPEN, given.limit)
     return 0
+
+
+def _show_list(given: argparse.Namespace, options: Options, statuses: Sequence[str], limit: int | None) -> None:
+    from router.failure_commands import show_list
+
+    directory = _state_dir(given)
+    wanted, count = _selected(directory, options, statuses)
+    entries = chain.from_iterable(_pages(directory, replace(wanted, limit=limit)))
+    show_list(entries, count, limit, as_json=given.json)
 
 
 def show_failure(given: argparse.Namespace) -> int:
@@ -330,7 +342,8 @@ def show_failure(given: argparse.Namespace) -> int:
     from router.selecting import Options
 
     directory = _state_dir(given)
-    [entry] = _selected(directory, Options(given.ids), ())
+    wanted, _ = _selected(directory, Options(given.ids), ())
+    [entry] = _read(directory, lambda store: store.failures(wanted))
     show_one(entry, _read(directory, lambda store: store.event(entry.batch.id)), as_json=given.json)
     return 0
 
@@ -342,17 +355,18 @@ def replay_failures(given: argparse.Namespace) -> int:
     if given.queue is not None:
         return _replay_queue(given)
     options = _chosen(given)
-    directory = _state_dir(given)
-    if not given.dry_run:
-        control_client.connect(directory, control_client.ANSWER_S).close()
-    entries = _selected(directory, options, REPLAYABLE)
     if given.dry_run:
-        failure_commands.show_list(entries, as_json=given.json)
+        _show_list(given, options, REPLAYABLE, None)
         return 0
-    ids = [entry.batch.id for entry in entries]
+    directory = _state_dir(given)
+    control_client.connect(directory, control_client.ANSWER_S).close()
+    now_s = time.time()
+    wanted, count = _selected(directory, options, REPLAYABLE)
+    # What fails again is a failure of later, and not to be replayed by the same job.
+    wanted = wanted if wanted.ids else replace(wanted, until_s=min(now_s, wanted.until_s or now_s))
     return failure_commands.replay(
-        entries,
-        lambda: control_client.replay(directory, ids, _interval_s(given)),
+        count,
+        lambda: control_client.replay(directory, wanted, _interval_s(given)),
         _asker(given),
         as_json=given.json,
     )
@@ -386,36 +400,37 @@ def drop_failures(given: argparse.Namespace) -> int:
     from router.selecting import DROPPABLE
 
     options = _chosen(given)
-    if not (given.yes or given.dry_run or _at_terminal()):
+    if given.dry_run:
+        _show_list(given, options, DROPPABLE, None)
+        return 0
+    if not (given.yes or _at_terminal()):
         raise ConfigError("dropping deletes records: without a terminal to ask at, --yes is needed")
     directory = _state_dir(given)
-    entries = _selected(directory, options, DROPPABLE)
-    if given.dry_run:
-        failure_commands.show_list(entries, as_json=given.json)
-        return 0
-    ask = _asker(given)
-    if entries and not ask(f"Drop {failure_commands.describe(entries)} for good? Their records are deleted."):
-        return 1
-    dropped = _drop(directory, [entry.batch.id for entry in entries])
-    return failure_commands.show_dropped(entries, dropped, as_json=given.json)
+    wanted, count = _selected(directory, options, DROPPABLE)
+    return failure_commands.drop(count, lambda: _drop(directory, wanted), _asker(given), as_json=given.json)
 
 
-def _drop(directory: Path, ids: Sequence[str]) -> Sequence[str]:
+def _drop(directory: Path, wanted: Selection) -> Iterator[tuple[str, bool]]:
+    """Drop failures a page at a time; give each with whether it was."""
     from connectors.store.sqlite import SqliteStore
     from router import control_client
-
-    async def drop_here() -> Sequence[str]:
-        store = await SqliteStore.open(directory)
-        try:
-            return await store.drop(ids)
-        finally:
-            await store.close()
+    from router.stored import drop_each
 
     try:
-        return control_client.drop(directory, ids)
+        control_client.connect(directory, control_client.ANSWER_S).close()
     except NotRunning:
         # A daemon that is there but does not answer holds the lock, so this cannot go past it.
-        return _await(drop_here())
+        return drop_each(partial(SqliteStore.open, directory), wanted)
+    return _drop_there(directory, wanted)
+
+
+def _drop_there(directory: Path, wanted: Selection) -> Iterator[tuple[str, bool]]:
+    from router import control_client
+
+    for page in _pages(directory, wanted):
+        ids = [entry.batch.id for entry in page]
+        dropped = set(control_client.drop(directory, ids))
+        yield from ((each, each in dropped) for each in ids)
 
 
 def _options(given: argparse.Namespace) -> Options:
@@ -434,17 +449,24 @@ def _chosen(given: argparse.Namespace) -> Options:
     return options
 
 
-def _selected(directory: Path, options: Options, statuses: Sequence[str]) -> Sequence[FailureEntry]:
+def _selected(directory: Path, options: Options, statuses: Sequence[str]) -> tuple[Selection, int]:
+    """Give what the options select, and how many failures that is. Raises NotFound for an ID that is not there."""
     from router.selecting import selection
 
     wanted = selection(options, statuses, time.time())
-    entries = _read(directory, lambda store: store.failures(wanted))
-    missing = set(options.ids) - {entry.batch.id for entry in entries}
-    if missing:
-        raise NotFound(
-            f"there is no such failure: {', '.join(sorted(missing))}; see `headrace failures list --status all`"
-        )
-    return entries
+    if wanted.ids:
+        found = {entry.batch.id for entry in _read(directory, lambda store: store.failures(wanted))}
+        if missing := sorted(set(wanted.ids) - found):
+            raise NotFound(f"there is no such failure: {', '.join(missing)}; see `headrace failures list --status all`")
+        return wanted, len(found)
+    return wanted, _read(directory, lambda store: store.count(wanted))
+
+
+def _pages(directory: Path, wanted: Selection) -> Iterator[Sequence[FailureEntry]]:
+    from connectors.store.reader import SqliteReader
+    from router.stored import each_page
+
+    return each_page(partial(SqliteReader.open_read_only, directory), wanted)
 
 
 def _read(directory: Path, question: Callable[[SqliteReader], Awaitable[T]]) -> T:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import msgspec
 from aiohttp import web
@@ -18,9 +17,9 @@ from aiohttp import web
 from router.board import Board
 from router.control_client import SOCKET_NAME, socket_path
 from router.errors import CannotListen, NotFound, RouterError, SourceUnavailable, StoreUnavailable
-from router.ports import Store
+from router.ports import Selection, Store
 from router.queue_replay import QueueLook
-from router.replay_end import JobOver, ReplayEnd
+from router.replay_end import Ends
 from router.web import CLOSE_S, answer
 
 #: Largest request: a list of failure ids.
@@ -34,13 +33,11 @@ ERROR_STATUSES: Final = {NotFound: 404, SourceUnavailable: 502, StoreUnavailable
 class Replays(Protocol):
     """Runs replay jobs."""
 
-    def start(self, failure_ids: Sequence[str], interval_s: float) -> asyncio.Queue[ReplayEnd | None]: ...
+    def start(self, selection: Selection, interval_s: float) -> Ends: ...
 
     async def look(self, mapping: str, queue: str, messages: int) -> QueueLook: ...
 
-    async def start_queue(
-        self, mapping: str, queue: str, interval_s: float
-    ) -> asyncio.Queue[ReplayEnd | JobOver | None]: ...
+    async def start_queue(self, mapping: str, queue: str, interval_s: float) -> Ends: ...
 
 
 class Steered(Protocol):
@@ -58,7 +55,7 @@ class DropRequest(msgspec.Struct):
 
 
 class ReplayRequest(msgspec.Struct):
-    ids: list[str]
+    selection: Selection
     #: Between two starts, seconds.
     interval_s: float
 
@@ -88,7 +85,7 @@ class Control:
         self._runner: web.AppRunner | None = None
         self._server: asyncio.AbstractServer | None = None
         #: Jobs that somebody is told about.
-        self._told: set[asyncio.Queue[Any]] = set()
+        self._told: set[Ends] = set()
 
     async def start(self) -> None:
         """Begin to listen; a socket that a killed daemon left is replaced, as the directory is locked for us.
@@ -118,7 +115,7 @@ class Control:
         if self._server and self._runner:
             self._server.close()
             for ends in self._told:
-                ends.put_nowait(None)
+                ends.stop()
             await self._runner.cleanup()
             (self._daemon.state_dir / SOCKET_NAME).unlink(missing_ok=True)
 
@@ -141,7 +138,7 @@ class Control:
 
     async def _replay(self, request: web.Request) -> web.StreamResponse:
         wanted = msgspec.json.decode(await request.read(), type=ReplayRequest)
-        return await self._tell(request, self._daemon.replayer.start(wanted.ids, wanted.interval_s))
+        return await self._tell(request, self._daemon.replayer.start(wanted.selection, wanted.interval_s))
 
     async def _replay_queue(self, request: web.Request) -> web.StreamResponse:
         wanted = msgspec.json.decode(await request.read(), type=QueueReplayRequest)
@@ -151,18 +148,19 @@ class Control:
             return refusal(error)
         return await self._tell(request, ends)
 
-    async def _tell(self, request: web.Request, ends: asyncio.Queue[Any]) -> web.StreamResponse:
+    async def _tell(self, request: web.Request, ends: Ends) -> web.StreamResponse:
         """Answer with the ends of a job, a line each, as they come."""
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
         self._told.add(ends)
         try:
-            while end := await ends.get():
+            while end := await ends.next():
                 await response.write(msgspec.json.encode(end) + b"\n")
         except ConnectionError:
             pass  # who asked has gone; the job goes on
         finally:
             self._told.discard(ends)
+            ends.leave()
         return response
 
 

@@ -5,16 +5,21 @@ Standard library only, for commands start often and end soon.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from router.errors import NotFound, NotRunning, RouterError, SourceUnavailable, StoreUnavailable
+
+if TYPE_CHECKING:
+    from router.ports import Selection
 
 SOCKET_NAME: Final = "control.sock"
 #: Longest path of a Unix socket on Linux, bytes (unix(7): 108 with the closing NUL).
@@ -56,21 +61,18 @@ def drop(state_dir: Path, failure_ids: Sequence[str]) -> list[str]:
     return dropped
 
 
-def replay(state_dir: Path, failure_ids: Sequence[str], interval_s: float) -> Iterator[dict[str, Any]]:
+def replay(state_dir: Path, selection: Selection, interval_s: float) -> Iterator[dict[str, Any]]:
     """Have failures replayed and give each end as it comes. The daemon goes on when nobody listens.
 
     Raises:
         NotRunning: there is no daemon, or it ended before the job did.
     """
-    body = {"ids": list(failure_ids), "interval_s": interval_s}
-    count = 0
-    with _connected(state_dir, None) as connection, contextlib.suppress(OSError, http.client.HTTPException):
-        for line in _send(connection, "POST", "/failures/replay", body):
-            yield json.loads(line)
-            count += 1
-    if count < len(failure_ids):
+    key = None if selection.key is None else base64.b64encode(selection.key).decode()
+    body = {"selection": {**asdict(selection), "key": key}, "interval_s": interval_s}
+    over = yield from _ends(state_dir, "/failures/replay", body)
+    if over is None:
         raise NotRunning(
-            f"the daemon stopped with {len(failure_ids) - count} replays to come; start it: those it had begun go on, "
+            "the daemon stopped before the replay was over; start it: what it had begun goes on, "
             "`headrace failures list` shows the others"
         )
 
@@ -96,20 +98,24 @@ def replay_queue(state_dir: Path, mapping: str, queue: str, interval_s: float) -
         SourceUnavailable: the job stopped before the queue was empty; the message says why.
     """
     body = {"mapping": mapping, "queue": queue, "interval_s": interval_s}
-    over: dict[str, Any] | None = None
-    with _connected(state_dir, None) as connection:
-        answer = _send(connection, "POST", "/queue/replay", body)
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            for line in answer:
-                end = json.loads(line)
-                if "id" in end:
-                    yield end
-                else:
-                    over = end
+    over = yield from _ends(state_dir, "/queue/replay", body)
     if over is None:
         raise NotRunning("the daemon stopped before the queue was empty; what is left is in the queue: replay it again")
     if over["stopped"]:
         raise SourceUnavailable(f"{over['stopped']}; what is left is in the queue: replay it again")
+
+
+def _ends(state_dir: Path, path: str, body: Any) -> Generator[dict[str, Any], None, dict[str, Any] | None]:
+    """Start a job and give its ends; returns what it says when it is over, None if it never said so."""
+    with _connected(state_dir, None) as connection:
+        answer = _send(connection, "POST", path, body)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            for line in answer:
+                end: dict[str, Any] = json.loads(line)
+                if "id" not in end:
+                    return end
+                yield end
+    return None
 
 
 def _ask(state_dir: Path, method: str, path: str, body: Any = None) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from router.failure_json import to_json, to_json_whole
@@ -19,13 +20,23 @@ OUTCOMES: Final = ("replayed", "failed_again", "refused")
 SHOWN: Final = 10
 
 
-def show_list(entries: Sequence[FailureEntry], *, as_json: bool) -> None:
-    """Print failures, oldest first."""
-    failures = [to_json(entry) for entry in entries]
+#: Lines of a list unless asked otherwise: what a person can look through.
+LISTED: Final = 100
+
+
+def show_list(entries: Iterable[FailureEntry], count: int, limit: int | None, *, as_json: bool) -> None:
+    """Print failures, oldest first, of `count` that were selected: JSON as they come, a table of the first ones."""
     if as_json:
-        print_json(failures)
-    else:
-        show_failures(failures)
+        print_array(to_json(entry) for entry in entries)
+        return
+    shown = [to_json(entry) for entry in islice(entries, LISTED if limit is None else limit)]
+    show_failures(shown)
+    if len(shown) < count:
+        print(
+            f"{len(shown)} of {count} failures, oldest first; --limit N shows more, --json all, "
+            f"--since {shown[-1]['failed_at']} those from the last one on",
+            file=sys.stderr,
+        )
 
 
 def show_one(entry: FailureEntry, event: bytes | None, *, as_json: bool) -> None:
@@ -37,26 +48,24 @@ def show_one(entry: FailureEntry, event: bytes | None, *, as_json: bool) -> None
         show_failure(whole, None if event is None else json.dumps(whole["event"], indent=2))
 
 
-def replay(
-    entries: Sequence[FailureEntry], run: Callable[[], Iterable[dict[str, Any]]], ask: Ask, *, as_json: bool
-) -> int:
-    """Replay failures with whatever `run` starts; 1 when one did not succeed.
+def replay(count: int, run: Callable[[], Iterable[dict[str, Any]]], ask: Ask, *, as_json: bool) -> int:
+    """Replay so many failures with whatever `run` starts; 1 when one did not succeed.
 
     Raises:
         NotRunning: the daemon is not there, or ended.
     """
-    if entries and not ask(f"Replay {describe(entries)} through their mappings? Their original order is past."):
+    if count and not ask(f"Replay {describe(count)} through their mappings? Their original order is past."):
         return 1
     counts: Counter[str] = Counter()
     try:
-        for end in _shown(run() if entries else (), len(entries), as_json=as_json):
+        for end in _shown(run() if count else (), count, as_json=as_json):
             counts[end["outcome"]] += 1
     except KeyboardInterrupt:
         print("headrace: the daemon goes on with it; its log tells how each ends", file=sys.stderr)
         raise
     finally:
         _sum_up(counts, as_json=as_json)
-    return int(counts["replayed"] < len(entries))
+    return int(counts["replayed"] < counts.total())
 
 
 def show_queue(found: Mapping[str, Any], *, as_json: bool) -> None:
@@ -123,20 +132,44 @@ def _sum_up(counts: Counter[str], *, as_json: bool) -> None:
         print(", ".join(f"{counts[outcome]} {outcome.replace('_', ' ')}" for outcome in OUTCOMES))
 
 
-def show_dropped(entries: Sequence[FailureEntry], dropped: Sequence[str], *, as_json: bool) -> int:
-    """Say what was dropped; 1 when something selected was not, because it is being replayed."""
-    refused = [entry.batch.id for entry in entries if entry.batch.id not in set(dropped)]
+def drop(count: int, run: Callable[[], Iterable[tuple[str, bool]]], ask: Ask, *, as_json: bool) -> int:
+    """Drop so many failures with what `run` starts: it gives each, and whether it was; 1 when one stays."""
+    if count and not ask(f"Drop {describe(count)} for good? Their records are deleted."):
+        return 1
+    refused: list[str] = []
+    dropped = _noted(run() if count else (), refused)
     if as_json:
-        print_json({"dropped": list(dropped), "refused": refused})
+        print('{"dropped":', end="")
+        print_array(dropped, end="")
+        print(f',"refused":{json.dumps(refused, separators=(",", ":"))}}}', flush=True)
     else:
-        print(f"{len(dropped)} dropped" + (f", {len(refused)} are being replayed and stay" if refused else ""))
+        number = sum(1 for _ in dropped)
+        print(f"{number} dropped" + (f", {len(refused)} are being replayed and stay" if refused else ""))
     return int(bool(refused))
 
 
-def describe(entries: Sequence[FailureEntry]) -> str:
+def _noted(each_dropped: Iterable[tuple[str, bool]], refused: list[str]) -> Iterator[str]:
+    """Give the ids of what was dropped, and note the others."""
+    for failure_id, is_dropped in each_dropped:
+        if is_dropped:
+            yield failure_id
+        else:
+            refused.append(failure_id)
+
+
+def describe(count: int) -> str:
     """Say in words how much was selected."""
-    batches, records = len(entries), sum(entry.batch.batch_size for entry in entries)
-    return f"{batches} failed {'batch' if batches == 1 else 'batches'} ({records} records)"
+    return f"{count} failed {'batch' if count == 1 else 'batches'}"
+
+
+def print_array(items: Iterable[Any], end: str = "\n") -> None:
+    """Print a JSON array as its items come, without having them all at once."""
+    comma = ""
+    print("[", end="")
+    for item in items:
+        print(comma, json.dumps(item, separators=(",", ":")), sep="", end="")
+        comma = ","
+    print("]", end=end, flush=True)
 
 
 def print_json(document: Any) -> None:

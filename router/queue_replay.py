@@ -27,7 +27,7 @@ from router.runner import Passes
 #: Runs an event, and gives the end of the replay with this id.
 RunOne = Callable[[str, bytes], Awaitable[ReplayEnd]]
 #: Hears how each message ended.
-Tell = Callable[[ReplayEnd], None]
+Tell = Callable[[ReplayEnd], Awaitable[None]]
 
 #: Messages that one call receives, deletes or extends (Amazon SQS quotas).
 CALL_LIMIT: Final = 10
@@ -281,7 +281,7 @@ class QueueReplay:
         if end.outcome != "replayed":
             self._stay(message)
         self._forget(message)
-        self._tell(end)
+        await self._tell(end)
 
     async def _run(self, message: _Message) -> ReplayEnd:
         end = await self._run_one(message.id, self._source.codec.event([message.row]))

@@ -11,16 +11,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from router.errors import NotFound, StoreUnavailable
+from router.failure_replay import Claim, FailureReplay, RunOne
 from router.life import MappingLife
-from router.ports import QueueSource, Selection, SetStatus, Store, Unclaim
+from router.ports import FailureEntry, QueueSource, Selection, SetStatus, Store, Unclaim
 from router.queue_replay import QueueLook, QueueReplay, look
-from router.replay_end import JobOver, ReplayEnd
+from router.replay_end import Ends, JobOver, ReplayEnd
 from router.runner import Runner
+from router.stored import pages
 from router.telemetry import Log
 
 T = TypeVar("T")
@@ -59,22 +61,21 @@ class Replayer:
         self._claimed.clear()
         self._unsettled.clear()
         async with asyncio.TaskGroup() as self._tasks:
-            found = await self._insist(partial(self._store.failures, Selection(statuses=("replaying",))))
-            left = [entry.batch for entry in found if entry.batch.id not in self._claimed]
-            self._claimed.update(batch.id for batch in left)
-            for mapping in {batch.mapping for batch in left}:
-                mine = [batch.id for batch in left if batch.mapping == mapping]
-                self._tasks.create_task(self._work(mine, 0.0, asyncio.Queue(), claimed=True))
+            found = await self._found(Selection(statuses=("replaying",)))
+            left = [entry for entry in found if entry.batch.id not in self._claimed]
+            self._claimed.update(entry.batch.id for entry in left)
+            for mapping in {entry.batch.mapping for entry in left}:
+                self._tasks.create_task(self._go_on([entry for entry in left if entry.batch.mapping == mapping]))
             await asyncio.get_running_loop().create_future()
 
-    def start(self, failure_ids: Sequence[str], interval_s: float) -> asyncio.Queue[ReplayEnd | None]:
-        """Begin a job that replays failures in this order, one every `interval_s` seconds at most.
+    def start(self, selection: Selection, interval_s: float) -> Ends:
+        """Begin a job that replays failures, oldest first, one every `interval_s` seconds at most.
 
-        It goes on when nobody listens. Its queue gives the ends as they come, then None.
+        It goes on when nobody listens. Its ends come as they are, then JobOver.
         """
         assert self._tasks is not None, "jobs come only while the replayer runs"
-        ends: asyncio.Queue[ReplayEnd | None] = asyncio.Queue()
-        self._tasks.create_task(self._work(failure_ids, interval_s, ends))
+        ends = Ends()
+        self._tasks.create_task(self._work(selection, interval_s, ends))
         return ends
 
     async def look(self, mapping: str, queue: str, messages: int) -> QueueLook:
@@ -90,12 +91,10 @@ class Replayer:
         finally:
             await source.close()
 
-    async def start_queue(
-        self, mapping: str, queue: str, interval_s: float
-    ) -> asyncio.Queue[ReplayEnd | JobOver | None]:
+    async def start_queue(self, mapping: str, queue: str, interval_s: float) -> Ends:
         """Begin a job that replays a dead-letter queue until it is empty, one message every `interval_s` at most.
 
-        It goes on when nobody listens. Its queue gives the ends as they come, then JobOver, then None.
+        It goes on when nobody listens. Its ends come as they are, then JobOver.
 
         Raises:
             NotFound: as in `look`, or the mapping does not run.
@@ -106,7 +105,7 @@ class Replayer:
         if life and life.is_down:
             raise NotFound(f"mapping {mapping} is disabled or has failed, so it runs nothing; see `headrace status`")
         source = await self._open(mapping, queue)
-        ends: asyncio.Queue[ReplayEnd | JobOver | None] = asyncio.Queue()
+        ends = Ends()
         self._tasks.create_task(self._work_queue(source, self.lives[mapping], interval_s, ends))
         return ends
 
@@ -146,28 +145,22 @@ class Replayer:
             raise
         return source
 
-    async def _work_queue(
-        self,
-        source: QueueSource,
-        life: MappingLife,
-        interval_s: float,
-        ends: asyncio.Queue[ReplayEnd | JobOver | None],
-    ) -> None:
+    async def _work_queue(self, source: QueueSource, life: MappingLife, interval_s: float, ends: Ends) -> None:
         counts: Counter[str] = Counter()
 
-        def tell(end: ReplayEnd) -> None:
+        async def tell(end: ReplayEnd) -> None:
             counts[end.outcome] += 1
             self._note(end)
-            ends.put_nowait(end)
+            await ends.tell(end)
 
         run_one = partial(self._run_message, life.name)
         try:
             job = QueueReplay(source, life.parts.passes, run_one, tell, interval_s=interval_s, at_once=REPLAYS_AT_ONCE)
             stopped = await job.run()
             self._log.write("queue.replayed", mapping=life.name, queue=source.name, error=stopped, **counts)
-            ends.put_nowait(JobOver(stopped))
+            await ends.tell(JobOver(stopped))
         finally:
-            ends.put_nowait(None)
+            ends.stop()
             await source.close()
 
     async def _run_message(self, mapping: str, message_id: str, event: bytes) -> ReplayEnd:
@@ -177,44 +170,56 @@ class Replayer:
 
     # --- a job over stored failures
 
-    async def _work(
-        self,
-        failure_ids: Sequence[str],
-        interval_s: float,
-        ends: asyncio.Queue[ReplayEnd | None],
-        *,
-        claimed: bool = False,
-    ) -> None:
-        running: set[asyncio.Task[ReplayEnd]] = set()
-        for failure_id in failure_ids:
-            why_not = None if claimed else await self._claim(failure_id)
-            if why_not:
-                ends.put_nowait(ReplayEnd(failure_id, "refused", reason=why_not))
-            else:
-                running.add(await self._start(failure_id, None if claimed else PATIENCE_S))
-            at_once = REPLAYS_AT_ONCE if failure_id != failure_ids[-1] else 1
-            while len(running) >= at_once:
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    ends.put_nowait(task.result())
-            await asyncio.sleep(interval_s)
-        ends.put_nowait(None)
-
-    async def _claim(self, failure_id: str) -> str | None:
-        """Make a failure ours to replay; else say why it is not."""
-        if failure_id in self._claimed:
-            # Perhaps its records failed again meanwhile and were stored anew, under the same id.
-            return "it is being replayed already"
-        self._claimed.add(failure_id)
-        why_not = None
+    async def _work(self, selection: Selection, interval_s: float, ends: Ends) -> None:
+        run_one = partial(self._replay_stored, patience_s=PATIENCE_S)
         try:
-            if not await self._store.claim([failure_id]):
-                why_not = "it is being replayed already, or was dropped"
+            await self._job(self._claim, run_one, ends, interval_s).run(pages(self._found, selection))
+            await ends.tell(JobOver(None))
+        finally:
+            ends.stop()
+
+    async def _go_on(self, entries: Sequence[FailureEntry]) -> None:
+        """Replay what is claimed already."""
+
+        async def are_claimed(_: Sequence[str]) -> Mapping[str, str]:
+            return {}
+
+        async def one_page() -> AsyncIterator[Sequence[FailureEntry]]:
+            yield entries
+
+        ends = Ends()
+        ends.leave()
+        await self._job(are_claimed, partial(self._replay_stored, patience_s=None), ends, 0.0).run(one_page())
+
+    def _job(self, claim: Claim, run_one: RunOne, ends: Ends, interval_s: float) -> FailureReplay:
+        return FailureReplay(
+            claim,
+            run_one,
+            self._give_back,
+            ends,
+            interval_s=interval_s,
+            at_once=REPLAYS_AT_ONCE,
+            in_vain_s=PATIENCE_S,
+        )
+
+    async def _found(self, selection: Selection) -> Sequence[FailureEntry]:
+        return await self._insist(partial(self._store.failures, selection))
+
+    async def _claim(self, failure_ids: Sequence[str]) -> Mapping[str, str]:
+        """Make failures ours to replay; say of the others why they are not."""
+        # Perhaps the records of some failed again meanwhile and were stored anew, under the same id.
+        why_not = {each: "it is being replayed already" for each in failure_ids if each in self._claimed}
+        wanted = [each for each in failure_ids if each not in why_not]
+        self._claimed.update(wanted)
+        won: Sequence[str] = ()
+        reason = "it is being replayed already, or was dropped"
+        try:
+            won = await self._store.claim(wanted)
         except StoreUnavailable as error:
-            why_not = str(error)
-        if why_not:
-            self._claimed.discard(failure_id)
-        return why_not
+            reason = str(error)
+        lost = set(wanted).difference(won)
+        self._claimed -= lost
+        return why_not | dict.fromkeys(lost, reason)
 
     async def _insist(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do something with the store until it works: what is claimed is not left half-way."""
@@ -227,21 +232,20 @@ class Replayer:
                 await asyncio.sleep(min(2.0**refusals, STORE_RETRY_CAP_S))
                 refusals = min(refusals + 1, 16)
 
-    async def _start(self, failure_id: str, patience_s: float | None) -> asyncio.Task[ReplayEnd]:
-        """Begin a claimed failure, and give the task that has its end; it waits so long for its mapping to run."""
-        assert self._tasks is not None
-        found = await self._insist(partial(self._store.failures, Selection(ids=(failure_id,))))
+    async def _replay_stored(self, entry: FailureEntry, patience_s: float | None) -> ReplayEnd:
+        """Run a claimed failure and write its end; it waits so long for its mapping to run."""
+        failure_id, name = entry.batch.id, entry.batch.mapping
         event = await self._insist(partial(self._store.event, failure_id))
-        name = found[0].batch.mapping if found else ""
         life = self.lives.get(name)
-        if event is None or life is None or life.is_down:
+        if event is None:
+            return await self._give_back(failure_id, "its records are gone")
+        if life is None or life.is_down:
             absent = f"its mapping {name!r} is not configured, disabled, or has failed; see `headrace status`"
-            reason = absent if found and event else "its records are gone"
-            return self._tasks.create_task(self._settle(ReplayEnd(failure_id, "refused", reason=reason)))
-        return self._tasks.create_task(self._replay_stored(failure_id, event, name, patience_s))
+            return await self._give_back(failure_id, absent)
+        return await self._settle(await self._carry(failure_id, event, name, patience_s))
 
-    async def _replay_stored(self, failure_id: str, event: bytes, mapping: str, patience_s: float | None) -> ReplayEnd:
-        return await self._settle(await self._carry(failure_id, event, mapping, patience_s))
+    async def _give_back(self, failure_id: str, reason: str) -> ReplayEnd:
+        return await self._settle(ReplayEnd(failure_id, "refused", reason=reason))
 
     async def _carry(
         self, failure_id: str, event: bytes, mapping: str, patience_s: float | None, *, elsewhere: bool = False

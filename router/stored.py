@@ -2,39 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, Protocol
+from math import inf
+from typing import Any, Final, Protocol, TypeVar
 
 from router.ports import FailureEntry, Selection, Tally
 
 #: Failures read at once.
-PAGE: Final = 500
+PAGE: Final = 200
 
 
-class Reading(Protocol):
-    """What of the Store port is asked here."""
+#: Gives selected failures, oldest first.
+Read = Callable[[Selection], Awaitable[Sequence[FailureEntry]]]
+
+
+class Open(Protocol):
+    """A store that is read: part of the Store port."""
 
     async def failures(self, selection: Selection) -> Sequence[FailureEntry]: ...
 
     async def tallies(self) -> Sequence[Tally]: ...
 
+    async def close(self) -> None: ...
 
-async def pages(store: Reading, selection: Selection) -> AsyncIterator[Sequence[FailureEntry]]:
+
+class OpenForWriting(Open, Protocol):
+    """A store that is written, too."""
+
+    async def drop(self, failure_ids: Sequence[str]) -> Sequence[str]: ...
+
+
+T = TypeVar("T")
+S = TypeVar("S", bound=Open)
+
+
+async def pages(read: Read, selection: Selection) -> AsyncIterator[Sequence[FailureEntry]]:
     """Give the selected failures in pages, oldest first; what comes meanwhile may be among them or not."""
-    left = selection.limit
-    size = PAGE if left is None else min(PAGE, left)
-    while size and (page := await store.failures(replace(selection, limit=size))):
-        yield page
-        if len(page) < size:
-            return
-        last = page[-1].batch
-        selection = replace(selection, after=(last.failed_at_s, last.id))
-        left = None if left is None else left - len(page)
-        size = PAGE if left is None else min(PAGE, left)
+    left = inf if selection.limit is None else selection.limit
+    while left:
+        size = int(min(PAGE, left))
+        page = await read(replace(selection, limit=size))
+        if page:
+            yield page
+        left = left - size if len(page) == size else 0
+        if left:
+            last = page[-1].batch
+            selection = replace(selection, after=(last.failed_at_s, last.id))
 
 
-async def look(store: Reading) -> tuple[Sequence[Tally], Mapping[str, str]]:
+def each_page(
+    opened: Callable[[], Coroutine[Any, Any, Open]], selection: Selection
+) -> Iterator[Sequence[FailureEntry]]:
+    """Give pages as `pages` does to those that are not asynchronous; the store is open as long as they are read."""
+    with asyncio.Runner() as runner, _closing(runner, runner.run(opened())) as store:
+        yield from _in_turn(runner, pages(store.failures, selection))
+
+
+def drop_each(
+    opened: Callable[[], Coroutine[Any, Any, OpenForWriting]], selection: Selection
+) -> Iterator[tuple[str, bool]]:
+    """Drop the selected failures, page by page; give each, and whether it was."""
+    with asyncio.Runner() as runner, _closing(runner, runner.run(opened())) as store:
+        for page in _in_turn(runner, pages(store.failures, selection)):
+            ids = [entry.batch.id for entry in page]
+            dropped = set(runner.run(store.drop(ids)))
+            yield from ((each, each in dropped) for each in ids)
+
+
+@contextlib.contextmanager
+def _closing(runner: asyncio.Runner, store: S) -> Iterator[S]:
+    try:
+        yield store
+    finally:
+        runner.run(store.close())
+
+
+def _in_turn(runner: asyncio.Runner, items: AsyncIterator[T]) -> Iterator[T]:
+    async def next_one() -> T:
+        return await anext(items)
+
+    with contextlib.suppress(StopAsyncIteration):
+        while True:
+            yield runner.run(next_one())
+
+
+async def look(store: Open) -> tuple[Sequence[Tally], Mapping[str, str]]:
     """Count what there is, and name the function of each mapping: that of its oldest failure."""
     tallies = await store.tallies()
     functions = {}

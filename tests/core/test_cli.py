@@ -254,6 +254,56 @@ def test_a_selector_that_means_nothing_is_wrong_usage(headrace, stored, selector
     assert is_one_line(err)
 
 
+@pytest.fixture
+def many(project):
+    """More failures than a page, and than a table shows; the first ones are settled."""
+
+    async def keep():
+        store = await SqliteStore.open(project / "state")
+        kept = [entry(f"f{number:03}", failed_at_s=1e9 + number) for number in range(450)]
+        await store.apply([KeepFailure(each, EVENT) for each in kept])
+        await store.apply([SetStatus(f"f{number:03}", "replayed") for number in range(50)])
+        await store.close()
+
+    asyncio.run(keep())
+
+
+def test_a_table_shows_the_first_ones_and_says_how_to_see_more(headrace, many):
+    status, out, err = headrace("failures", "list")
+    lines = out.splitlines()
+    assert (status, len(lines)) == (0, 101)
+    assert [lines[1].split()[0], lines[-1].split()[0]] == ["f050", "f149"]
+    assert err == (
+        "100 of 400 failures, oldest first; --limit N shows more, --json all, --since 2001-09-09T01:49:09.000Z "
+        "those from the last one on\n"
+    )
+    since = err.split("--since ")[1].split()[0]
+    assert headrace("failures", "list", "--since", since)[1].splitlines()[1].split()[0] == "f149"
+    assert len(headrace("failures", "list", "--limit", "250")[1].splitlines()) == 251
+    assert headrace("failures", "list", "--limit", "1000")[2] == ""
+
+
+def test_machines_get_all_of_them_or_as_many_as_they_ask_for(headrace, many):
+    everything = json.loads(headrace("failures", "list", "--json")[1])
+    assert [each["id"] for each in everything] == [f"f{number:03}" for number in range(50, 450)]
+    some = json.loads(headrace("failures", "list", "--json", "--limit", "3", "--status", "all")[1])
+    assert [each["id"] for each in some] == ["f000", "f001", "f002"]
+
+
+def test_very_many_are_dropped_page_by_page(headrace, many):
+    status, out, _ = headrace("failures", "drop", "--all", "--yes", "--json")
+    assert status == 0
+    assert json.loads(out) == {"dropped": [f"f{number:03}" for number in range(50, 450)], "refused": []}
+    assert headrace("failures", "drop", "--all", "--yes")[1] == "0 dropped\n"
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "x", "1.5"])
+def test_a_limit_that_is_no_number_is_wrong_usage(headrace, limit):
+    status, _, err = headrace("failures", "list", "--limit", limit)
+    assert status == 2
+    assert f"found '{limit}', allowed a number from 1" in err or "expected one argument" in err
+
+
 def test_people_get_a_table(headrace, stored):
     status, out, _ = headrace("failures", "list")
     assert status == 0
@@ -501,7 +551,7 @@ def at_terminal():
 def test_what_changes_failures_asks_first(at_terminal, headrace, stored):
     status, shown = at_terminal("failures", "drop", "--all", answer=b"n\r")
     assert status == 1
-    assert "Drop 2 failed batches (6 records)" in shown
+    assert "Drop 2 failed batches for good" in shown
     assert len(json.loads(headrace("failures", "list", "--json")[1])) == 2
     status, shown = at_terminal("failures", "drop", "--all", answer=b"y\r")
     assert (status, "2 dropped" in shown) == (0, True)

@@ -12,9 +12,9 @@ from router.board import Board
 from router.control import Control, bind
 from router.control_client import SOCKET_NAME
 from router.errors import CannotListen, NotFound, NotRunning, SourceUnavailable, StoreUnavailable
-from router.ports import KeepFailure
+from router.ports import KeepFailure, Selection
 from router.queue_replay import QueueLook, WaitingMessage
-from router.replay_end import JobOver, ReplayEnd
+from router.replay_end import UNHEARD_LIMIT, Ends, JobOver, ReplayEnd
 from router.supervisor import Supervisor
 from router.telemetry import Log, Metrics
 from tests.fakes.failures import EVENT, entry
@@ -26,12 +26,12 @@ class ScriptedReplays:
 
     def __init__(self):
         self.asked = asyncio.Queue()
-        self.ends = asyncio.Queue()
+        self.ends = Ends()
         #: What is wrong with the mapping or the queue.
         self.trouble = None
 
-    def start(self, failure_ids, interval_s):
-        self.asked.put_nowait((list(failure_ids), interval_s))
+    def start(self, selection, interval_s):
+        self.asked.put_nowait((selection, interval_s))
         return self.ends
 
     async def look(self, mapping, queue, messages):
@@ -80,8 +80,16 @@ async def call(function, *arguments):
     return await asyncio.to_thread(function, *arguments)
 
 
-async def replayed(state_dir, ids, interval_s=0.0):
-    return await call(lambda: list(control_client.replay(state_dir, ids, interval_s)))
+ALL = Selection(statuses=("stored",), until_s=1e9)
+
+
+async def replayed(state_dir, selection, interval_s=0.0):
+    return await call(lambda: list(control_client.replay(state_dir, selection, interval_s)))
+
+
+async def tell(daemon, *ends):
+    for end in ends:
+        await daemon.replayer.ends.tell(end)
 
 
 async def test_status_comes_over_the_socket(tmp_path):
@@ -131,15 +139,15 @@ async def test_a_socket_that_cannot_be_made_is_an_error_that_says_where(tmp_path
 
 async def test_a_replay_tells_each_end_as_it_comes(tmp_path):
     async with controlled(tmp_path) as daemon:
-        asking = asyncio.create_task(replayed(tmp_path, ["a", "b", "c"], 0.5))
-        assert await daemon.replayer.asked.get() == (["a", "b", "c"], 0.5)
-        for end in (
+        asking = asyncio.create_task(replayed(tmp_path, ALL, 0.5))
+        assert await daemon.replayer.asked.get() == (ALL, 0.5)
+        await tell(
+            daemon,
             ReplayEnd("a", "replayed"),
             ReplayEnd("b", "failed_again", ("n",)),
             ReplayEnd("c", "refused", reason="it is gone"),
-            None,
-        ):
-            daemon.replayer.ends.put_nowait(end)
+            JobOver(None),
+        )
         ends = await asking
     assert [(end["id"], end["outcome"], end["new_failures"], end["reason"]) for end in ends] == [
         ("a", "replayed", [], None),
@@ -150,34 +158,66 @@ async def test_a_replay_tells_each_end_as_it_comes(tmp_path):
 
 async def test_ends_are_not_held_back(tmp_path):
     async with controlled(tmp_path) as daemon:
-        ends = control_client.replay(tmp_path, ["a", "b"], 0.0)
-        daemon.replayer.ends.put_nowait(ReplayEnd("a", "replayed"))
+        ends = control_client.replay(tmp_path, ALL, 0.0)
+        await tell(daemon, ReplayEnd("a", "replayed"))
         assert (await call(next, ends))["id"] == "a"
-        daemon.replayer.ends.put_nowait(ReplayEnd("b", "replayed"))
+        await tell(daemon, ReplayEnd("b", "replayed"))
         assert (await call(next, ends))["id"] == "b"
-        daemon.replayer.ends.put_nowait(None)
+        await tell(daemon, JobOver(None))
         assert await call(next, ends, None) is None
 
 
 async def test_the_job_goes_on_when_the_one_who_asked_has_gone(tmp_path):
     async with controlled(tmp_path) as daemon:
-        ends = control_client.replay(tmp_path, ["a", "b"], 0.0)
-        daemon.replayer.ends.put_nowait(ReplayEnd("a", "replayed"))
+        ends = control_client.replay(tmp_path, ALL, 0.0)
+        await tell(daemon, ReplayEnd("a", "replayed"))
         await call(next, ends)
         ends.close()
-        daemon.replayer.ends.put_nowait(ReplayEnd("b", "replayed"))
-        daemon.replayer.ends.put_nowait(None)
+        await tell(daemon, ReplayEnd("b", "replayed"))
+        daemon.replayer.ends.stop()
         assert await call(control_client.status, tmp_path)
         assert daemon.replayer.asked.qsize() == 1
 
 
 async def test_a_daemon_that_ends_in_the_middle_is_told_from_a_job_that_is_over(tmp_path):
     async with controlled(tmp_path) as daemon:
-        asking = asyncio.create_task(replayed(tmp_path, ["a", "b"]))
+        asking = asyncio.create_task(replayed(tmp_path, ALL))
         await daemon.replayer.asked.get()
-        daemon.replayer.ends.put_nowait(ReplayEnd("a", "replayed"))
-    with pytest.raises(NotRunning, match="1 replays to come"):
+        await tell(daemon, ReplayEnd("a", "replayed"))
+    with pytest.raises(NotRunning, match="before the replay was over"):
         await asking
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        Selection(),
+        Selection(ids=("a", "b")),
+        Selection(mapping="m", shard="s", key=b"\xff\x00", since_s=0.1, until_s=1e9 / 7, error="\u00e4", limit=3),
+        Selection(statuses=("stored", "delivered"), after=(1e9 / 3, "f")),
+    ],
+)
+async def test_what_is_selected_is_the_same_at_the_other_end(tmp_path, selection):
+    async with controlled(tmp_path) as daemon:
+        await tell(daemon, JobOver(None))
+        assert await replayed(tmp_path, selection) == []
+        assert await daemon.replayer.asked.get() == (selection, 0.0)
+
+
+async def test_a_job_waits_for_a_listener_that_is_far_behind_and_goes_on_when_it_leaves():
+    ends = Ends()
+
+    async def job():
+        for number in range(3 * UNHEARD_LIMIT):
+            await ends.tell(ReplayEnd(f"f{number}", "replayed"))
+
+    telling = asyncio.create_task(job())
+    done, _ = await asyncio.wait([telling], timeout=0.1)
+    assert not done
+    assert (await ends.next()).id == "f0"
+    ends.leave()
+    async with asyncio.timeout(60):
+        await telling
 
 
 async def replayed_queue(state_dir):
@@ -216,9 +256,9 @@ async def test_replaying_a_queue_tells_each_end_as_it_comes(tmp_path):
     async with controlled(tmp_path) as daemon:
         asking = asyncio.create_task(replayed_queue(tmp_path))
         assert await daemon.replayer.asked.get() == ("orders", "orders-dlq", 0.25)
-        for end in (ReplayEnd("sqs:m1", "replayed"), ReplayEnd("sqs:m2", "failed_again", reason="E: x"), JobOver(None)):
-            daemon.replayer.ends.put_nowait(end)
-        daemon.replayer.ends.put_nowait(None)
+        await tell(
+            daemon, ReplayEnd("sqs:m1", "replayed"), ReplayEnd("sqs:m2", "failed_again", reason="E: x"), JobOver(None)
+        )
         ends, stopped = await asking
     assert [(end["id"], end["outcome"], end["reason"]) for end in ends] == [
         ("sqs:m1", "replayed", None),
@@ -229,8 +269,7 @@ async def test_replaying_a_queue_tells_each_end_as_it_comes(tmp_path):
 
 async def test_a_job_over_a_queue_that_stopped_early_says_why_after_the_ends(tmp_path):
     async with controlled(tmp_path) as daemon:
-        for end in (ReplayEnd("sqs:m1", "replayed"), JobOver("the queue does not exist there"), None):
-            daemon.replayer.ends.put_nowait(end)
+        await tell(daemon, ReplayEnd("sqs:m1", "replayed"), JobOver("the queue does not exist there"))
         ends, stopped = await replayed_queue(tmp_path)
     assert len(ends) == 1
     assert stopped.startswith("the queue does not exist there; what is left")
@@ -238,7 +277,7 @@ async def test_a_job_over_a_queue_that_stopped_early_says_why_after_the_ends(tmp
 
 async def test_a_daemon_that_ends_in_the_middle_of_a_queue_is_told_from_a_job_that_is_over(tmp_path):
     async with controlled(tmp_path) as daemon:
-        daemon.replayer.ends.put_nowait(ReplayEnd("sqs:m1", "replayed"))
+        await tell(daemon, ReplayEnd("sqs:m1", "replayed"))
         asking = asyncio.create_task(replayed_queue(tmp_path))
         await daemon.replayer.asked.get()
     with pytest.raises(NotRunning, match="before the queue was empty"):

@@ -6,7 +6,6 @@ import pytest
 
 from router.errors import NotRunning
 from router.failure_commands import replay, replay_queue, show_queue
-from tests.fakes.failures import entry
 
 FOUND = {
     "queue": "orders-dlq",
@@ -95,7 +94,7 @@ def test_an_interrupt_says_that_the_job_goes_on(capsys):
 
     for replaying in (
         lambda: replay_queue(FOUND, "orders", interrupted, yes, as_json=False),
-        lambda: replay([entry()], interrupted, yes, as_json=False),
+        lambda: replay(1, interrupted, yes, as_json=False),
     ):
         with pytest.raises(KeyboardInterrupt):
             replaying()

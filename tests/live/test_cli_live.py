@@ -224,7 +224,7 @@ async def test_a_drain_does_not_wait_for_who_watches_a_replay(tmp_path, kafka_bo
         assert await daemon.terminate() == 0
         watched = await watching
         assert watched.status == 3
-        assert "replays to come" in watched.err
+        assert "stopped before the replay was over" in watched.err
 
 
 async def test_check_connect_names_what_cannot_be_reached(tmp_path, kafka_bootstrap, topic):

@@ -27,7 +27,7 @@ from router.life import MappingLife, MappingParts
 from router.queue_replay import BARREN_RECEIVES, CALL_LIMIT, OUTAGE_S, SHORTEST_LEASE_S, message_id
 from router.queue_side import plug_queue
 from router.replay import PATIENCE_S, REPLAYS_AT_ONCE, Replayer
-from router.replay_end import JobOver, ReplayEnd
+from router.replay_end import Ends, JobOver, ReplayEnd
 from router.telemetry import Log, Metrics
 from tests.fakes.invoker import MemoryInvoker
 from tests.fakes.queue_source import MemoryQueue, MemoryQueueSource
@@ -160,12 +160,12 @@ class Service:
         return [held.body for held in self.dead.messages.values()]
 
 
-async def listen(job: asyncio.Queue[ReplayEnd | JobOver | None]) -> tuple[list[ReplayEnd], JobOver]:
+async def listen(job: Ends) -> tuple[list[ReplayEnd], JobOver]:
     ends: list[ReplayEnd] = []
-    while isinstance(end := await job.get(), ReplayEnd):
+    while isinstance(end := await job.next(), ReplayEnd):
         ends.append(end)
     assert isinstance(end, JobOver)
-    assert await job.get() is None
+    assert await job.next() is None
     return ends, end
 
 
@@ -455,7 +455,7 @@ async def test_a_drain_stops_the_job_and_gives_back_what_did_not_run() -> None:
     send(service.dead, *(f"m{number}" for number in range(100)))
     async with service.running():
         job = await service.replayer.start_queue("orders", "dead", 0.5)
-        early = [await job.get() for _ in range(5)]
+        early = [await job.next() for _ in range(5)]
         service.replayer.lives["orders"].drain(30.0)
         ends, over = await listen(job)
     done = [*early, *(end for end in ends if end.outcome == "replayed")]
@@ -504,9 +504,9 @@ async def test_a_job_that_is_cut_off_gives_back_what_it_held() -> None:
     send(service.dead, *(f"m{number}" for number in range(10)))
     async with service.running():
         job = await service.replayer.start_queue("orders", "dead", 60.0)
-        assert isinstance(await job.get(), ReplayEnd)
+        assert isinstance(await job.next(), ReplayEnd)
     assert service.dead.counts() == (9, 0, 0)
-    assert await job.get() is None
+    assert await job.next() is None
 
 
 @in_virtual_time

@@ -11,7 +11,9 @@ from router.core.model import KAFKA_RULES, EventSourceMapping, Returned
 from router.errors import SourceUnavailable
 from router.life import MappingLife, MappingParts
 from router.ports import KeepFailure, Selection
-from router.replay import PATIENCE_S, ReplayEnd, Replayer
+from router.replay import PATIENCE_S, REPLAYS_AT_ONCE, Replayer
+from router.replay_end import UNHEARD_LIMIT, JobOver, ReplayEnd
+from router.stored import PAGE
 from router.stream_side import plug_stream
 from router.telemetry import Log, Metrics
 from tests.fakes.failures import entry
@@ -66,10 +68,12 @@ class Service:
             rng=Random(1),
         )
 
-    async def stored(self, failure_id: str, mapping: str, event: bytes | None = None) -> None:
+    async def stored(
+        self, failure_id: str, mapping: str, event: bytes | None = None, *, failed_at_s: float = 1.0
+    ) -> None:
         """Keep a failure of one record."""
         whole = self.source.codec.event([MemoryRecord("memory-0", 4, 0, b"k", b"v")])
-        kept = entry(failure_id, mapping=mapping, shard="memory-0")
+        kept = entry(failure_id, mapping=mapping, shard="memory-0", failed_at_s=failed_at_s)
         await self.store.apply([KeepFailure(kept, whole if event is None else event)])
 
     @contextlib.asynccontextmanager
@@ -83,11 +87,16 @@ class Service:
         await asyncio.wait(works)
 
     async def ends(self, *failure_ids: str) -> list[ReplayEnd]:
-        """Replay, and give the ends as they come."""
-        job = self.replayer.start(failure_ids, 0.0)
+        """Replay these, and give the ends as they come."""
+        return await self.ends_of(Selection(ids=failure_ids))
+
+    async def ends_of(self, selection: Selection) -> list[ReplayEnd]:
+        job = self.replayer.start(selection, 0.0)
         ends = []
-        while (end := await job.get()) is not None:
+        while isinstance(end := await job.next(), ReplayEnd):
             ends.append(end)
+        assert end == JobOver(None)
+        assert await job.next() is None
         return ends
 
     async def statuses(self) -> dict[str, str]:
@@ -134,17 +143,88 @@ def test_what_a_job_claims_while_the_store_is_asked_for_what_was_left_runs_once(
         works = [asyncio.create_task(service.replayer.run())]
         await asyncio.sleep(0.5)
         service.store.read_fault = None
-        job = service.replayer.start(["f1", "f2"], 0.0)
+        job = service.replayer.start(Selection(ids=("f1", "f2")), 0.0)
         await asyncio.sleep(10.0)
         works.append(asyncio.create_task(service.replayer.lives["orders"].run()))
         async with asyncio.timeout(100.0):
-            ends = [await job.get(), await job.get(), await job.get()]
-        assert [end and (end.id, end.outcome) for end in ends] == [("f2", "refused"), ("f1", "replayed"), None]
+            ends = [await job.next(), await job.next()]
+            assert await job.next() == JobOver(None)
+        outcomes = {end.id: end.outcome for end in ends if isinstance(end, ReplayEnd)}
+        assert outcomes == {"f2": "refused", "f1": "replayed"}
         await asyncio.sleep(10.0)
         assert await service.statuses() == {"f1": "replayed", "f2": "replayed"}
         assert not any(work.done() for work in works)
         for work in works:
             work.cancel()
         await asyncio.wait(works)
+
+    run(main())
+
+
+def test_a_long_job_runs_everything_once_and_oldest_first() -> None:
+    async def main() -> None:
+        service = Service()
+        names = [f"f{number:03}" for number in range(3 * PAGE + 7)]
+        for number, name in enumerate(names):
+            await service.stored(name, "orders", failed_at_s=float(number))
+        reads = service.store.reads
+        async with service.running():
+            job = service.replayer.start(Selection(mapping="orders"), 0.0)
+            ends: list[ReplayEnd] = []
+            while isinstance(end := await job.next(), ReplayEnd):
+                ends.append(end)
+                statuses = await service.statuses()
+                assert list(statuses.values()).count("replaying") <= REPLAYS_AT_ONCE
+        assert [end.id for end in ends] == names
+        assert {end.outcome for end in ends} == {"replayed"}
+        assert service.store.reads - reads < 3 * len(names)
+
+    run(main())
+
+
+def test_a_long_job_waits_once_for_a_mapping_that_does_not_run() -> None:
+    async def main() -> None:
+        service = Service()
+        for number in range(5 * REPLAYS_AT_ONCE):
+            await service.stored(f"a{number:03}", "away", failed_at_s=float(number))
+        await service.stored("f", "orders", failed_at_s=1e9)
+        async with service.running():
+            began_s = asyncio.get_running_loop().time()
+            ends = {end.id: end for end in await service.ends_of(Selection())}
+            assert asyncio.get_running_loop().time() - began_s < PATIENCE_S + 5
+        assert ends.pop("f").outcome == "replayed"
+        assert len(ends) == 5 * REPLAYS_AT_ONCE
+        assert {end.reason for end in ends.values()} == {"its mapping away does not run; see `headrace status`"}
+        assert set((await service.statuses()).values()) == {"stored", "replayed"}
+
+    run(main())
+
+
+def test_a_job_that_nobody_listens_to_goes_on() -> None:
+    async def main() -> None:
+        service = Service()
+        for number in range(UNHEARD_LIMIT + 200):
+            await service.stored(f"f{number:04}", "orders", failed_at_s=float(number))
+        async with service.running():
+            job = service.replayer.start(Selection(), 0.0)
+            await job.next()
+            job.leave()
+            await asyncio.sleep(600.0)
+            assert set((await service.statuses()).values()) == {"replayed"}
+
+    run(main())
+
+
+def test_a_rate_is_kept() -> None:
+    async def main() -> None:
+        service = Service()
+        for number in range(30):
+            await service.stored(f"f{number:02}", "orders", failed_at_s=float(number))
+        async with service.running():
+            began_s = asyncio.get_running_loop().time()
+            job = service.replayer.start(Selection(), 0.5)
+            while isinstance(await job.next(), ReplayEnd):
+                pass
+            assert 14.5 <= asyncio.get_running_loop().time() - began_s < 16
 
     run(main())
