@@ -477,7 +477,7 @@ async def test_what_has_run_is_deleted_and_told_before_all_ends() -> None:
         assert service.left == ["m"]
         await service.replayer.settle(5.0)
         assert service.left == []
-    told = await job.get()
+    told = await job.next()
     assert isinstance(told, ReplayEnd)
     assert (told.id, told.outcome) == (sent[0], "replayed")
 
