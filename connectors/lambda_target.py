@@ -171,9 +171,11 @@ def _refusal(error: ClientError) -> str:
 async def _read(payload: Any) -> bytes | None:
     """Read a whole body; None when it is larger than any result may be, and then no more of it is read."""
     body = bytearray()
-    async for chunk in payload.iter_chunks(_CHUNK_BYTES):
-        body += chunk
-        if len(body) > READ_LIMIT_BYTES:
-            payload.close()
-            return None
-    return bytes(body)
+    try:
+        async for chunk in payload.iter_chunks(_CHUNK_BYTES):
+            body += chunk
+            if len(body) > READ_LIMIT_BYTES:
+                return None
+        return bytes(body)
+    finally:
+        payload.close()  # ends the connection unless all was read
