@@ -1,8 +1,11 @@
 """What handlers print, with the lines that Lambda puts around it.
 
 Line forms: AWS Lambda developer guide, "Log and monitor Python Lambda functions". One invocation is written as a whole
-when it has ended, so that parallel ones do not mix. Keeping logs never stops or slows an invocation: lines are
+when it has ended, so that parallel ones do not mix. Keeping logs never stops or slows an invocation: they are
 collected and written at intervals, and a disk that takes none of them loses them, which the log then says.
+
+The file has a line of JSON for each invocation (`log_reader` reads it), because what is printed may look like anything:
+so nothing that a handler prints is taken for another request's, or for another time.
 """
 
 from __future__ import annotations
@@ -12,12 +15,17 @@ import contextlib
 import math
 import os
 import time
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Protocol
+
+import orjson
 
 from handlers.function import VERSION
 
 FILE_LIMIT_BYTES: Final = 10 * 1024 * 1024
+_FOLDER: Final = "logs"
 _FLUSH_BYTES: Final = 64 * 1024
 _FLUSH_INTERVAL_S: Final = 0.5
 
@@ -75,7 +83,27 @@ def _status(error_type: str | None) -> str:
 
 def _now() -> str:
     now_s = time.time()
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_s)) + f".{int(now_s * 1000) % 1000:03d}Z"
+    return f"{_second(int(now_s))}.{int(now_s * 1000) % 1000:03d}Z"
+
+
+@lru_cache(maxsize=1)
+def _second(now_s: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_s))
+
+
+def log_file(state: Path, function: str) -> Path:
+    """Say where the log of a function is, in a state directory."""
+    return state / _FOLDER / f"{function}.log"
+
+
+def kept_logs(state: Path) -> Sequence[str]:
+    """Name the functions of which there are logs in a state directory, whatever the file says of them now."""
+    return sorted(path.stem for path in (state / _FOLDER).glob("*.log"))
+
+
+def older(path: Path) -> Path:
+    """Say where the part of a log is that comes before its file."""
+    return path.with_name(path.name + ".1")
 
 
 class RotatingFile:
@@ -83,15 +111,16 @@ class RotatingFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lines: list[str] = []
-        self._waiting_chars = 0
+        self._lines: list[bytes] = []
+        self._waiting_bytes = 0
         self._lost_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def write(self, request_id: str, text: str) -> None:  # noqa: ARG002  the lines name it
-        self._lines.append(text)
-        self._waiting_chars += len(text)
-        if self._waiting_chars >= _FLUSH_BYTES:
+    def write(self, request_id: str, text: str) -> None:
+        line = _line(request_id, text)
+        self._lines.append(line)
+        self._waiting_bytes += len(line)
+        if self._waiting_bytes >= _FLUSH_BYTES:
             self.flush()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_FLUSH_INTERVAL_S, self.flush)
@@ -103,11 +132,11 @@ class RotatingFile:
             self._timer = None
         if not self._lines:
             return
-        data = "".join(self._lines).encode(errors="replace")
+        data = b"".join(self._lines)
         self._lines.clear()
-        self._waiting_chars = 0
+        self._waiting_bytes = 0
         if self._lost_bytes:
-            data = f"[{self._lost_bytes} bytes of log were lost: they could not be written]\n".encode() + data
+            data = _line("", f"[{self._lost_bytes} bytes of log were lost: they could not be written]\n") + data
         try:
             self._append(data)
             self._lost_bytes = 0
@@ -121,10 +150,32 @@ class RotatingFile:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             if self._path.stat().st_size + len(data) > FILE_LIMIT_BYTES:
-                self._path.replace(self._path.with_name(self._path.name + ".1"))
-        with open(self._path, "ab", opener=_open_private) as file:
-            file.write(data)
+                self._path.replace(older(self._path))
+        descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            _append_lines(descriptor, data)
+        finally:
+            os.close(descriptor)
 
 
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def _line(request_id: str, text: str) -> bytes:
+    """Write the log of a request, or of none, which has ended now."""
+    entry = {"timestamp": _now(), "request_id": request_id or None, "message": text}
+    try:
+        return orjson.dumps(entry) + b"\n"
+    except orjson.JSONEncodeError:  # half a character is in it
+        return orjson.dumps({**entry, "message": text.encode(errors="replace").decode()}) + b"\n"
+
+
+def _append_lines(descriptor: int, data: bytes) -> None:
+    """Append whole lines or nothing, also behind half a line that a crash has left."""
+    size = os.fstat(descriptor).st_size
+    if size > 0 and os.pread(descriptor, 1, size - 1) != b"\n":
+        data = b"\n" + data
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise

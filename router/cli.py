@@ -110,6 +110,11 @@ def make_parser() -> argparse.ArgumentParser:
     one = add_command(commands, "invoke", invoke, "run a function once; its result and its log")
     one.add_argument("function", metavar="FUNCTION", help="its name in the file")
     one.add_argument("--event", metavar="FILE", help="the event, JSON; - is standard input, and without it it is {}")
+    one = add_command(commands, "logs", logs, "show what a function has printed")
+    one.add_argument("function", metavar="FUNCTION", help="its name in the file")
+    one.add_argument("-n", "--lines", type=natural, metavar="N", help="the last N lines only")
+    one.add_argument("--request", metavar="ID", help="of this request only")
+    one.add_argument("-f", "--follow", action="store_true", help="and what it prints from now on, until Ctrl-C")
     one = add_command(commands, "event", event, "print a sample event, such as that of an SQS queue")
     one.add_argument("kind", nargs="?", metavar="KIND", help="which; without it, all kinds are listed")
     one.add_argument("--list", action="store_true", help="list all kinds")
@@ -273,6 +278,44 @@ def invoke(given: argparse.Namespace) -> int:
     show_log = command.LiveLog if is_ours else command.WholeLog
     live = None if given.json else show_log(sys.stderr.buffer)
     return command.show(_await(command.invoke(make, content, live)), as_json=given.json)
+
+
+def logs(given: argparse.Namespace) -> int:
+    from contextlib import closing
+
+    from handlers.log_reader import LogReader
+    from handlers.logs import kept_logs, log_file
+    from router import logs_command as command
+
+    directory, name = _state_dir(given), given.function
+    if name not in kept_logs(directory):
+        _explain_no_log(given, kept_logs(directory))
+    elif not _is_logged(given):
+        command.tell_off(name)
+    with closing(LogReader(log_file(directory, name))) as reader:
+        wanted = command.Wanted(given.lines, given.request, given.follow)
+        return command.show_logs(name, reader.read, wanted, as_json=given.json)
+
+
+def _explain_no_log(given: argparse.Namespace, kept: Sequence[str]) -> None:
+    """Say why there is no log of a function. Raises ConfigError and NotFound where there will be none."""
+    from router.invoke_command import known
+    from router.logs_command import tell_nothing
+
+    functions = _configuration(given).functions
+    name = known({*functions, *kept}, given.function)
+    if not functions[name].logs:
+        raise NotFound(f"function {name} has logs: off, so nothing that it prints is kept")
+    tell_nothing(name)
+
+
+def _is_logged(given: argparse.Namespace) -> bool:
+    """Say whether the log of a function is kept now; one that the file does not have may be."""
+    try:
+        functions = _configuration(given).functions
+    except ConfigError:
+        return True
+    return given.function not in functions or functions[given.function].logs
 
 
 def event(given: argparse.Namespace) -> int:

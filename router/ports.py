@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from router.core.facts import Demand, Progress
 from router.core.model import Batch, Chunk, Failed, FailedBatch, Outcome, Refused, Returned, SourceRules, TooLarge
@@ -222,6 +222,15 @@ class Invoker(Protocol):
     async def close(self) -> None:
         """End all workers."""
         ...
+
+
+class LogEntry(NamedTuple):
+    """What one invocation has printed, as it is kept; a line that nobody knows more of has neither time nor request."""
+
+    #: ISO 8601, UTC: when the invocation had ended.
+    timestamp: str | None
+    request_id: str | None
+    message: str
 
 
 @dataclass(frozen=True, slots=True)

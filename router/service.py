@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 from config.settings import AnyFunction, Configuration, MappingSettings
 from connectors.store.sqlite import SqliteStore
-from handlers.logs import RotatingFile
+from handlers.logs import RotatingFile, log_file
 from handlers.pool import Pool
 from handlers.predecessors import WorkerLock
 from handlers.remote import Remote
@@ -105,7 +105,7 @@ class Service:
     def _function(self, name: str) -> _Function:
         if name not in self._functions:
             configuration = self._configuration
-            sink = RotatingFile(configuration.state_dir / "logs" / f"{name}.log")
+            sink = RotatingFile(log_file(configuration.state_dir, name))
             invoker = make_invoker(configuration, name, self._lock, sink)
             self._functions[name] = _Function(configuration.functions[name], invoker, sink)
         return self._functions[name]

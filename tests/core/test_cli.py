@@ -124,7 +124,7 @@ def test_wrong_usage_is_one_line_and_exit_status_2(headrace, arguments):
     assert is_one_line(err)
 
 
-@pytest.mark.parametrize("command", ["mapping", "logs", "test", "import"])
+@pytest.mark.parametrize("command", ["mapping", "test", "import"])
 def test_what_does_not_exist_yet_is_refused(headrace, command):
     assert headrace(command)[0] == 2
 

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import stat
 import time
 
 import pytest
 
-from handlers.logs import FILE_LIMIT_BYTES, RotatingFile
+from handlers.log_reader import LogReader
+from handlers.logs import FILE_LIMIT_BYTES, RotatingFile, older
 from handlers.output import LIMIT_BYTES as OUTPUT_LIMIT_BYTES
 from tests.handlers.conftest import eventually
+
+
+@pytest.fixture
+def reading():
+    """Make readers, and close them."""
+    with contextlib.ExitStack() as opened:
+        yield lambda path: opened.enter_context(contextlib.closing(LogReader(path)))
+
 
 REPORT = re.compile(
     r"REPORT RequestId: (?P<id>\S+)\tDuration: (?P<ms>\d+\.\d\d) ms\tBilled Duration: (?P<billed>\d+) ms\t"
@@ -150,7 +160,7 @@ async def test_logs_off_keeps_nothing(shop):
     assert shop.log.texts == []
 
 
-async def test_the_file_is_private_and_rotates(tmp_path):
+async def test_the_file_is_private_and_rotates(tmp_path, reading):
     path = tmp_path / "logs" / "orders.log"
     sink = RotatingFile(path)
     line = "x" * 99_999 + "\n"
@@ -159,12 +169,12 @@ async def test_the_file_is_private_and_rotates(tmp_path):
     sink.write("id", "the end\n")
     sink.close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert path.read_text().endswith("the end\n")
+    assert list(reading(path).read())[-1].message == "the end\n"
     assert sorted(file.name for file in path.parent.iterdir()) == ["orders.log", "orders.log.1"]
     assert all(file.stat().st_size <= FILE_LIMIT_BYTES for file in path.parent.iterdir())
 
 
-async def test_a_disk_that_takes_nothing_loses_lines_and_says_so_later(tmp_path):
+async def test_a_disk_that_takes_nothing_loses_lines_and_says_so_later(tmp_path, reading):
     folder = tmp_path / "logs"
     folder.write_text("a file where the folder should be")
     sink = RotatingFile(folder / "orders.log")
@@ -173,11 +183,99 @@ async def test_a_disk_that_takes_nothing_loses_lines_and_says_so_later(tmp_path)
     folder.unlink()
     sink.write("id", "kept\n")
     sink.flush()
-    assert (folder / "orders.log").read_text() == "[5 bytes of log were lost: they could not be written]\nkept\n"
+    lost, kept = reading(folder / "orders.log").read()
+    assert (lost.request_id, kept.request_id, kept.message) == (None, "id", "kept\n")
+    assert re.fullmatch(r"\[\d+ bytes of log were lost: they could not be written\]\n", lost.message)
 
 
-async def test_lines_are_written_without_waiting_for_the_end(tmp_path):
+async def test_lines_are_written_without_waiting_for_the_end(tmp_path, reading):
     sink = RotatingFile(tmp_path / "orders.log")
     sink.write("id", "soon\n")
-    await eventually((tmp_path / "orders.log").exists, "it is written")
-    assert (tmp_path / "orders.log").read_text() == "soon\n"
+    reader = reading(tmp_path / "orders.log")
+    written = []
+    await eventually(lambda: written.extend(reader.read()) or written, "it is written")
+    assert [(entry.request_id, entry.message) for entry in written] == [("id", "soon\n")]
+
+
+# --- what is read again
+
+
+def messages(reader: LogReader) -> list[str]:
+    return [entry.message for entry in reader.read()]
+
+
+async def test_what_was_written_is_read_as_it_was_whatever_it_looks_like(tmp_path, reading):
+    path = tmp_path / "orders.log"
+    texts = ["plain\n", '{"timestamp": "x", "request_id": "forged", "message": "m"}\n', "\x00\u2028é\ud800\r\n", ""]
+    sink = RotatingFile(path)
+    for number, text in enumerate(texts):
+        sink.write(f"id-{number}", text)
+    sink.write("", "of no request\n")
+    sink.close()
+    *entries, last = reading(path).read()
+    assert [entry.request_id for entry in entries] == ["id-0", "id-1", "id-2", "id-3"]
+    assert [entry.message for entry in entries] == [text.replace("\ud800", "?") for text in texts]
+    assert (last.request_id, last.message) == (None, "of no request\n")
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entry.timestamp) for entry in entries)
+
+
+async def test_a_reader_goes_on_where_it_stopped_across_files(tmp_path, reading):
+    path = tmp_path / "orders.log"
+    reader, sink = reading(path), RotatingFile(path)
+    assert messages(reader) == []
+
+    def write(*texts):
+        for text in texts:
+            sink.write("id", text)
+        sink.flush()
+
+    write("a\n")
+    assert messages(reader) == ["a\n"]
+    write("b\n")
+    path.replace(older(path))
+    write("c\n")
+    assert messages(reader) == ["b\n", "c\n"], "written before it was moved aside, and after"
+    for text in ("d\n", "e\n"):
+        path.replace(older(path))
+        write(text)
+    assert messages(reader) == ["d\n", "e\n"], "moved aside twice between two looks"
+    assert messages(reader) == []
+    assert messages(reading(path)) == ["d\n", "e\n"]
+
+
+async def test_lines_that_a_crash_has_torn_hold_up_no_others(tmp_path, reading):
+    path = tmp_path / "orders.log"
+    sink = RotatingFile(path)
+    sink.write("id", "whole\n")
+    sink.flush()
+    reader = reading(path)
+    with path.open("ab") as file:
+        file.write(b'{"timestamp": "2026')
+    assert messages(reader) == ["whole\n"]
+    sink.write("id", "after\n")
+    sink.flush()
+    torn, after = reader.read()
+    assert (torn.timestamp, torn.request_id, torn.message) == (None, None, '{"timestamp": "2026')
+    assert after.message == "after\n"
+
+
+async def test_what_could_not_be_written_whole_is_taken_back(tmp_path, reading):
+    path = tmp_path / "orders.log"
+    sink = RotatingFile(path)
+    sink.write("id", "whole\n")
+    sink.flush()
+    whole = path.read_bytes()
+    reader = reading(path)
+    with path.open("ab") as file:
+        file.write(b"half a li")
+    assert messages(reader) == ["whole\n"]
+    path.write_bytes(whole)
+    sink.write("id", "next\n")
+    sink.flush()
+    assert messages(reader) == ["next\n"]
+
+
+async def test_lines_of_an_older_form_are_given_as_they_are(tmp_path, reading):
+    path = tmp_path / "orders.log"
+    path.write_text("START RequestId: r Version: $LATEST\n[]\n5\n")
+    assert messages(reading(path)) == ["START RequestId: r Version: $LATEST", "[]", "5"]

@@ -10,12 +10,15 @@ import json
 import re
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
 
+from handlers.log_reader import LogReader
+from handlers.logs import log_file
 from tests.conftest import MakeTopic
 from tests.live.daemon import Daemon, produce
 from tests.live.queue_rig import Queue, Queues
@@ -49,8 +52,8 @@ class Example(Daemon):
 
     def printed(self, function: str) -> list[str]:
         """Give what the handler has printed, without the request id that begins each line."""
-        log = self.folder / ".headrace/logs" / f"{function}.log"
-        lines = log.read_text().splitlines() if log.exists() else []
+        with closing(LogReader(log_file(self.folder / ".headrace", function))) as reader:
+            lines = [line for entry in reader.read() for line in entry.message.splitlines()]
         return [words for line in lines if re.match("[0-9a-f]{8}-", line) for _, words in [line.split(" ", 1)]]
 
     async def until_printed(self, function: str, lines: int) -> list[str]:
