@@ -206,7 +206,9 @@ def run(given: argparse.Namespace) -> int:
     # structlog loads rich where it is installed, for 4 MB that a daemon has no use for.
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
     from router.log_lines import configure
+    from router.secrecy import close_memory
 
+    close_memory()
     pipe = configure(configuration.log_level, coloured=sys.stderr.isatty() and not given.json)
     import asyncio
 

@@ -24,6 +24,11 @@ CURIOUS = """
                 open(os.path.join(folder, "headrace-was-here"), "w")
             except OSError as error:
                 print(folder, "is closed:", error.strerror)
+        for secret in ("environ", "mem"):
+            try:
+                open(f"/proc/{os.getppid()}/{secret}")
+            except OSError as error:
+                print(secret, "is closed:", error.strerror)
         print("user", os.getuid())
 """
 
@@ -70,7 +75,7 @@ async def test_nothing_but_the_state_directory_is_written(
         await await_committed(kafka_bootstrap, name, {0: 1})
         log = daemon.state / "logs" / "orders.log"
         await daemon.until(lambda: log.exists() and f"user {user}" in log.read_text(), "the handler's log is written")
-        assert log.read_text().count(" is closed: ") == 3
+        assert log.read_text().count(" is closed: ") == 5
         assert await daemon.terminate() == 0
         assert [path.name for path in code.iterdir()] == ["app.py"]
         assert {path.stat().st_uid for path in daemon.state.rglob("*")} == {user}
