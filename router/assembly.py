@@ -91,6 +91,7 @@ def make_unit(settings: MappingSettings, configuration: Configuration, invoker: 
         invoker=invoker,
         passes=compile_filters(settings.filters, data_format).matches if settings.filters else None,
         keep=failures.keep,
+        deliveries=failures if destination else None,
     )
     life = MappingLife(
         parts,

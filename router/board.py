@@ -76,4 +76,5 @@ class Board:
             last_result=runner.last_result if runner else "No records processed",
             records_per_second=self._rates[life.name].per_second,
             shards=[ShardFacts(shard, lag(shard)) for shard in life.shards()],
+            outbox=life.parts.deliveries.facts() if life.parts.deliveries else None,
         )

@@ -120,7 +120,7 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("--list", action="store_true", help="list all kinds")
     add_command(commands, "schema", schema, "print the JSON Schema of the configuration, for editors")
     add_command(commands, "status", status, "show how every mapping is, and why it does not move")
-    _add_failures(add_group(commands, "failures", "look at failed batches, replay them, drop them"))
+    _add_failures(add_group(commands, "failures", "look at failed batches, replay, deliver or drop them"))
     _add_state(add_group(commands, "state", "the state directory"))
     return parser
 
@@ -137,13 +137,15 @@ def _add_failures(commands: Any) -> None:
         metavar="sqs:QUEUE",
         help="a dead-letter queue (name, URL or ARN), through the queue mapping that --mapping names",
     )
+    delivering = add_command(commands, "deliver", deliver_failures, "send what waits for its destination now")
     dropping = add_command(commands, "drop", drop_failures, "give failed batches up for good; deletes their records")
     listing.add_argument("--limit", type=natural, metavar="N", help="failures at most; else 100, or all with --json")
-    for one in (listing, replaying, dropping):
+    for one in (listing, replaying, delivering, dropping):
         add_selectors(one)
-    for one in (replaying, dropping):
+    for one in (replaying, delivering, dropping):
         one.add_argument("--all", action="store_true", help="every failure that is open")
         one.add_argument("--dry-run", action="store_true", help="only list what was selected")
+    for one in (replaying, dropping):
         one.add_argument("--yes", action="store_true", help="do not ask")
 
 
@@ -438,6 +440,23 @@ def _replay_queue(given: argparse.Namespace) -> int:
 
 def _interval_s(given: argparse.Namespace) -> float:
     return 1 / given.rate if given.rate else 0.0
+
+
+def deliver_failures(given: argparse.Namespace) -> int:
+    from router import control_client, deliver_command, failure_commands
+    from router.selecting import DELIVERABLE
+
+    options = _chosen(given)
+    directory = _state_dir(given)
+    if not given.dry_run:
+        control_client.connect(directory, control_client.ANSWER_S).close()
+    wanted, _ = _selected(directory, options, DELIVERABLE)
+    entries = deliver_command.choose(chain.from_iterable(_pages(directory, wanted)), wanted.ids)
+    if given.dry_run:
+        failure_commands.show_list(entries, len(entries), None, as_json=given.json)
+        return 0
+    ids = [entry.batch.id for entry in entries]
+    return deliver_command.deliver(ids, lambda: control_client.deliver(directory, ids), as_json=given.json)
 
 
 def drop_failures(given: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -16,10 +17,12 @@ from aiohttp import web
 
 from router.board import Board
 from router.control_client import SOCKET_NAME, socket_path
+from router.deliveries import Deliveries, DeliveryEnds, deliver
 from router.errors import CannotListen, NotFound, RouterError, SourceUnavailable, StoreUnavailable
 from router.ports import Selection, Store
 from router.queue_replay import QueueLook
 from router.replay_end import Ends
+from router.supervisor import Supervisor
 from router.web import CLOSE_S, answer
 
 #: Largest request: a list of failure ids.
@@ -45,12 +48,17 @@ class Steered(Protocol):
 
     state_dir: Path
     store: Store
+    supervisor: Supervisor
 
     @property
     def replayer(self) -> Replays: ...
 
 
 class DropRequest(msgspec.Struct):
+    ids: list[str]
+
+
+class DeliverRequest(msgspec.Struct):
     ids: list[str]
 
 
@@ -85,7 +93,7 @@ class Control:
         self._runner: web.AppRunner | None = None
         self._server: asyncio.AbstractServer | None = None
         #: Jobs that somebody is told about.
-        self._told: set[Ends] = set()
+        self._told: set[Ends | DeliveryEnds] = set()
 
     async def start(self) -> None:
         """Begin to listen; a socket that a killed daemon left is replaced, as the directory is locked for us.
@@ -99,6 +107,7 @@ class Control:
                 web.get("/status", self._status),
                 web.post("/failures/replay", self._replay),
                 web.post("/failures/drop", self._drop),
+                web.post("/failures/deliver", self._deliver),
                 web.post("/queue/look", self._look),
                 web.post("/queue/replay", self._replay_queue),
             ]
@@ -125,9 +134,24 @@ class Control:
     async def _drop(self, request: web.Request) -> web.Response:
         wanted = msgspec.json.decode(await request.read(), type=DropRequest)
         try:
-            return answer({"dropped": await self._daemon.store.drop(wanted.ids)})
+            dropped = await self._daemon.store.drop(wanted.ids)
         except StoreUnavailable as error:
             return refusal(error)
+        for deliveries in self._deliveries().values():
+            if deliveries:
+                deliveries.settled(set(dropped))
+        return answer({"dropped": dropped})
+
+    async def _deliver(self, request: web.Request) -> web.StreamResponse:
+        wanted = msgspec.json.decode(await request.read(), type=DeliverRequest)
+        try:
+            ends = await deliver(self._daemon.store, self._deliveries(), wanted.ids)
+        except StoreUnavailable as error:
+            return refusal(error)
+        return await self._tell(request, ends)
+
+    def _deliveries(self) -> Mapping[str, Deliveries | None]:
+        return {name: life.parts.deliveries for name, life in self._daemon.supervisor.lives.items()}
 
     async def _look(self, request: web.Request) -> web.Response:
         wanted = msgspec.json.decode(await request.read(), type=LookRequest)
@@ -148,7 +172,7 @@ class Control:
             return refusal(error)
         return await self._tell(request, ends)
 
-    async def _tell(self, request: web.Request, ends: Ends) -> web.StreamResponse:
+    async def _tell(self, request: web.Request, ends: Ends | DeliveryEnds) -> web.StreamResponse:
         """Answer with the ends of a job, a line each, as they come."""
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)

@@ -77,6 +77,18 @@ def replay(state_dir: Path, selection: Selection, interval_s: float) -> Iterator
         )
 
 
+def deliver(state_dir: Path, failure_ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Have failures sent to their destinations now and give each end as it comes.
+
+    Raises:
+        NotRunning: there is no daemon, or it ended before the last was sent.
+        StoreUnavailable
+    """
+    over = yield from _ends(state_dir, "/failures/deliver", {"ids": list(failure_ids)})
+    if over is None:
+        raise NotRunning("the daemon stopped before all were sent; what waits is sent when it is started")
+
+
 def look(state_dir: Path, mapping: str, queue: str, messages: int) -> dict[str, Any]:
     """Ask what waits in a dead-letter queue that a mapping may replay, with so many of its messages, at most 10.
 

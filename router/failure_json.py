@@ -39,6 +39,20 @@ def to_json(entry: FailureEntry) -> dict[str, Any]:
         "status": entry.status,
         "destination": entry.destination,
         "parent": batch.parent,
+        "delivery": _delivery(entry),
+    }
+
+
+def _delivery(entry: FailureEntry) -> dict[str, Any] | None:
+    """Say how far a failure is on its way to its destination; None = it has none."""
+    if entry.destination is None:
+        return None
+    waits = entry.awaits_delivery
+    return {
+        "state": "accepted" if entry.is_accepted else "waiting" if waits else "not_needed",
+        "tries": entry.deliveries,
+        "last_error": entry.delivery_error,
+        "next_try": iso_ms(entry.next_delivery_s) if waits and entry.deliveries else None,
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from random import Random
 from typing import Final, TypeVar
@@ -18,7 +19,9 @@ from router.core.lane import backoff_s
 from router.core.model import FailedBatch
 from router.core.outbox import DELIVERY_BACKOFF, Outbox
 from router.core.retention import EXPENDABLE, RELEASE_SHARE, Hold, Retention, surplus
+from router.deliveries import DeliveryEnd, OutboxFacts, Tell
 from router.errors import DestinationUnavailable, StoreUnavailable
+from router.failure_record import iso_ms
 from router.ports import (
     Backlog,
     DeleteFailure,
@@ -37,7 +40,7 @@ T = TypeVar("T")
 
 #: Between two looks for failures that are older than the retention, or undelivered without our knowing.
 TIDY_EVERY_S: Final = 600.0
-#: Between two looks whether a mapping that is held can go on, beside those after each delivery and `recount`.
+#: Between two looks whether a mapping that is held can go on, beside those after each delivery and `settled`.
 HELD_LOOK_S: Final = 5.0
 #: Failures deleted in one step.
 DELETE_AT_ONCE: Final = 100
@@ -75,6 +78,8 @@ class Failures:
         self._kept = asyncio.Event()
         self._changed = asyncio.Event()
         self._last_error: str | None = None
+        #: Who asked for the delivery of a failure, by its id.
+        self._asked: dict[str, list[Tell]] = {}
         #: As last counted.
         self.backlog = Backlog()
 
@@ -94,17 +99,43 @@ class Failures:
             self._metrics.dropped.inc(failure.batch_size)
         self._changed.set()
 
-    def recount(self) -> None:
-        """Look at the limits again, because somebody else has dropped or replayed failures."""
+    def settled(self, failure_ids: AbstractSet[str]) -> None:
+        """Hear that somebody has dropped or replayed failures: they need no delivery, and there may be room again."""
+        for failure_id in self._outbox.among(failure_ids):
+            self._outbox.done(failure_id)
+            self._end(DeliveryEnd(failure_id, "refused", "it needs no delivery any more"))
         self._changed.set()
+
+    def facts(self) -> OutboxFacts:
+        """Say what waits for the destination, which there must be."""
+        assert self._destination
+        due_s = self._outbox.next_due_s()
+        return OutboxFacts(
+            self._destination.name,
+            len(self._outbox),
+            self._outbox.oldest_s(),
+            self._last_error,
+            None if due_s is None else self._wall() + max(due_s - _mono_s(), 0.0),
+        )
+
+    def deliver(self, entry: FailureEntry, tell: Tell) -> None:
+        """Send an undelivered failure now, and tell once how that ended; a sending that is under way counts."""
+        self._asked.setdefault(entry.batch.id, []).append(tell)
+        self._outbox.add(entry.batch.id, entry.batch.failed_at_s, _mono_s(), refusals=entry.deliveries)
+        self._outbox.hurry(entry.batch.id, _mono_s())
+        self._kept.set()
 
     async def run(self) -> None:
         """Deliver and watch until cancelled; what is cut off in the middle is sent again by the next start."""
         self._outbox = Outbox(self._rng)
-        async with asyncio.TaskGroup() as tasks:
-            if self._destination:
-                tasks.create_task(self._deliver(self._destination))
-            tasks.create_task(self._watch())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                if self._destination:
+                    tasks.create_task(self._deliver(self._destination))
+                tasks.create_task(self._watch())
+        finally:
+            for failure_id in list(self._asked):
+                self._end(DeliveryEnd(failure_id, "refused", "its mapping begins anew, which sends it too"))
 
     # --- delivering
 
@@ -116,7 +147,7 @@ class Failures:
             elif message := await self._insist(partial(self._message, failure_id)):
                 await self._send(destination, message)
             else:
-                self._outbox.done(failure_id)
+                self.settled({failure_id})
 
     async def _take_up(self) -> None:
         """Take up what is undelivered and not known here: of a former daemon, or of a `keep` that was cut off."""
@@ -124,35 +155,46 @@ class Failures:
             wait_s = entry.next_delivery_s - self._wall()
             batch = entry.batch
             self._outbox.add(batch.id, batch.failed_at_s, _mono_s(), refusals=entry.deliveries, wait_s=wait_s)
+            self._last_error = self._last_error or entry.delivery_error
         self._kept.set()
 
     async def _message(self, failure_id: str) -> FailureMessage | None:
         """Read what is to be sent; None when there is nothing to send any more."""
         found = await self._store.failures(Selection(ids=(failure_id,), statuses=("stored", "replaying")))
         event = await self._store.event(failure_id)
-        return FailureMessage(found[0], event) if found and event is not None else None
+        return FailureMessage(found[0], event) if found and found[0].awaits_delivery and event is not None else None
 
     async def _send(self, destination: Destination, message: FailureMessage) -> None:
-        batch = message.entry.batch
+        failure_id, batch_size = message.entry.batch.id, message.entry.batch.batch_size
         try:
             sent = await destination.send(message)
         except DestinationUnavailable as error:
             self._last_error = str(error)
-            wait_s = self._outbox.refused(batch.id, _mono_s())
-            ended = DeliveryEnded(batch.id, str(error), self._wall() + wait_s)
+            wait_s = self._outbox.refused(failure_id, _mono_s())
+            next_try_s = self._wall() + wait_s
+            ended = DeliveryEnded(failure_id, str(error), next_try_s)
+            told = DeliveryEnd(failure_id, "not_delivered", str(error), next_try=iso_ms(next_try_s))
             self._metrics.delivery_errors.inc()
             self._log.write(
-                "failure.not_delivered", failure=batch.id, destination=destination.name, error=error, wait_s=wait_s
+                "failure.not_delivered", failure=failure_id, destination=destination.name, error=error, wait_s=wait_s
             )
         else:
-            ended = DeliveryEnded(batch.id, None)
-            self._metrics.delivered.inc(batch.batch_size)
-            self._log.write("failure.delivered", failure=batch.id, destination=destination.name, form=sent.value)
+            self._last_error = None
+            ended = DeliveryEnded(failure_id, None)
+            told = DeliveryEnd(failure_id, "delivered", form=sent.value)
+            self._metrics.delivered.inc(batch_size)
+            self._log.write("failure.delivered", failure=failure_id, destination=destination.name, form=sent.value)
         # Not given up before it is written: sending again what was accepted would be worse than waiting.
         await self._insist(partial(self._store.apply, [ended]))
         if ended.error is None:
-            self._outbox.done(batch.id)
+            self._outbox.done(failure_id)
+        self._end(told)
         self._changed.set()
+
+    def _end(self, end: DeliveryEnd) -> None:
+        """Tell those who asked for a delivery."""
+        for tell in self._asked.pop(end.id, ()):
+            tell(end)
 
     # --- watching the limits
 

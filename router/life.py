@@ -19,6 +19,7 @@ from router.core import facts as f
 from router.core.describe import ShardStatus
 from router.core.lane import backoff_s
 from router.core.model import OUTAGE_BACKOFF, EventSourceMapping
+from router.deliveries import Deliveries
 from router.errors import RouterError, StoreUnavailable
 from router.ports import Invoker, PutState, Source, Store, WallClock
 from router.runner import Engine, KeepFailed, Passes, ReplayListener, Runner, SourceSide
@@ -65,6 +66,8 @@ class MappingParts:
     invoker: Invoker
     passes: Passes | None
     keep: KeepFailed
+    #: Its failures on their way; None = it has no destination.
+    deliveries: Deliveries | None = None
 
 
 @dataclass(frozen=True, slots=True)

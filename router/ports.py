@@ -290,6 +290,16 @@ class FailureEntry:
     delivery_error: str | None = None
     next_delivery_s: float = 0.0
 
+    @property
+    def is_accepted(self) -> bool:
+        """Has its destination accepted it?"""
+        return self.deliveries > 0 and self.delivery_error is None
+
+    @property
+    def awaits_delivery(self) -> bool:
+        """Is it still to be sent to its destination?"""
+        return self.destination is not None and self.status in ("stored", "replaying") and not self.is_accepted
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:

@@ -242,7 +242,11 @@ class Replayer:
         if life is None or life.is_down:
             absent = f"its mapping {name!r} is not configured, disabled, or has failed; see `headrace status`"
             return await self._give_back(failure_id, absent)
-        return await self._settle(await self._carry(failure_id, event, name, patience_s))
+        end = await self._settle(await self._carry(failure_id, event, name, patience_s))
+        life = self.lives.get(name)
+        if life and life.parts.deliveries and end.outcome != "refused":
+            life.parts.deliveries.settled({failure_id})
+        return end
 
     async def _give_back(self, failure_id: str, reason: str) -> ReplayEnd:
         return await self._settle(ReplayEnd(failure_id, "refused", reason=reason))

@@ -15,6 +15,8 @@ from router.ports import Selection
 OPEN: Final = ("stored", "delivered", "replaying", "failed_again")
 #: What `replay` takes unless asked otherwise: records that no newer failure holds and nobody replays now.
 REPLAYABLE: Final = ("stored", "delivered")
+#: What `deliver` takes unless asked otherwise: what a destination may still have to be given.
+DELIVERABLE: Final = ("stored", "replaying")
 #: What `drop` takes unless asked otherwise.
 DROPPABLE: Final = ("stored", "delivered", "failed_again")
 STATUSES: Final = ("stored", "delivered", "replaying", "replayed", "failed_again", "dropped")

@@ -10,6 +10,7 @@ from typing import Any, Final
 from router.core.describe import ShardStatus
 from router.core.model import UNKNOWN_TIME_MS
 from router.daemon import FunctionInfo
+from router.deliveries import OutboxFacts
 from router.failure_json import EXACT_INTEGER
 from router.failure_record import iso_ms
 from router.life import MappingHealth
@@ -91,6 +92,8 @@ class MappingFacts:
     last_result: str
     records_per_second: float
     shards: Sequence[ShardFacts]
+    #: What waits for its destination; None = it has none.
+    outbox: OutboxFacts | None = None
 
     @property
     def lag_records(self) -> int | None:
@@ -124,8 +127,10 @@ def status_document(
 def stored_document(version: str, tallies: Iterable[Tally], functions: Mapping[str, str]) -> dict[str, Any]:
     """Describe what a store knows while no daemon runs: the failures of each mapping by status, and its function."""
     counts: dict[str, dict[str, int]] = {}
+    undelivered: Counter[str] = Counter()
     for tally in tallies:
         counts.setdefault(tally.mapping, {})[tally.status] = tally.failures
+        undelivered[tally.mapping] += tally.undelivered
     mappings: list[dict[str, Any]] = [
         {
             "name": name,
@@ -139,6 +144,7 @@ def stored_document(version: str, tallies: Iterable[Tally], functions: Mapping[s
             "records_per_second": 0.0,
             "last_result": None,
             "shards": [],
+            "outbox": _outbox(OutboxFacts(None, undelivered[name])),
             "failures": dict(sorted(statuses.items())),
         }
         for name, statuses in sorted(counts.items())
@@ -193,6 +199,17 @@ def _mapping(facts: MappingFacts, wall_s: float) -> dict[str, Any]:
         "records_per_second": facts.records_per_second,
         "last_result": facts.last_result,
         "shards": [_shard(each, wall_s) for each in facts.shards],
+        "outbox": _outbox(facts.outbox) if facts.outbox else None,
+    }
+
+
+def _outbox(facts: OutboxFacts) -> dict[str, Any]:
+    return {
+        "destination": facts.destination,
+        "undelivered": facts.undelivered,
+        "oldest": None if facts.oldest_s is None else iso_ms(facts.oldest_s),
+        "last_error": facts.last_error,
+        "next_try": None if facts.next_try_s is None else iso_ms(facts.next_try_s),
     }
 
 

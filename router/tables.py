@@ -31,6 +31,7 @@ _COLOURS: Final = {
     "failed": "red",
     "stored": "red",
     "delivered": "yellow",
+    "not_delivered": "red",
     "replaying": "cyan",
     "replayed": "green",
     "failed_again": "red",
@@ -83,20 +84,43 @@ def show_status(document: Mapping[str, Any]) -> None:
     if shards:
         print()
         show_table(("SHARD", "MAPPING", "POSITION", "LAG", "LAG TIME", "IN FLIGHT", "ATTEMPTS", "NEXT TRY"), shards)
+    waiting = [_outbox_row(each["name"], each["outbox"]) for each in mappings if _waits(each)]
+    if waiting:
+        print()
+        show_table(("UNDELIVERED", "MAPPING", "DESTINATION", "OLDEST", "NEXT TRY", "LAST ERROR"), waiting)
     if document["functions"]:
         print()
         rows = [tuple(each.values()) for each in document["functions"]]
         show_table(("FUNCTION", "HANDLER", "WORKERS", "BUSY", "WAITING"), rows)
 
 
+def _waits(mapping: Mapping[str, Any]) -> bool:
+    return mapping["outbox"] is not None and mapping["outbox"]["undelivered"] > 0
+
+
+def _outbox_row(mapping: str, outbox: Mapping[str, Any]) -> tuple[object, ...]:
+    return (
+        outbox["undelivered"],
+        mapping,
+        outbox["destination"],
+        outbox["oldest"],
+        outbox["next_try"],
+        outbox["last_error"],
+    )
+
+
 def show_stored(document: Mapping[str, Any]) -> None:
     """Print what a store knows while no daemon runs."""
     rows = [
-        (each["name"], ", ".join(f"{count} {status}" for status, count in each["failures"].items()))
+        (
+            each["name"],
+            ", ".join(f"{count} {status}" for status, count in each["failures"].items()),
+            each["outbox"]["undelivered"],
+        )
         for each in document["mappings"]
     ]
     if rows:
-        show_table(("MAPPING", "FAILURES"), rows)
+        show_table(("MAPPING", "FAILURES", "UNDELIVERED"), rows)
     else:
         print("No failures are stored.")
 
@@ -144,8 +168,12 @@ def show_failures(failures: Sequence[Mapping[str, Any]]) -> None:
     if not failures:
         print("No failures.")
         return
-    columns = ("ID", "STATUS", "MAPPING", "SHARD", "POSITIONS", "RECORDS", "ATTEMPTS", "FAILED AT", "REASON", "ERROR")
-    show_table(columns, [_failure_row(each) for each in failures])
+    columns = ["ID", "STATUS", "MAPPING", "SHARD", "POSITIONS", "RECORDS", "ATTEMPTS", "FAILED AT", "REASON", "ERROR"]
+    rows = [_failure_row(each) for each in failures]
+    if any(_is_undelivered(each) for each in failures):
+        columns.append("DELIVERY")
+        rows = [(*row, _delivery(each["delivery"])) for row, each in zip(rows, failures, strict=True)]
+    show_table(columns, rows)
 
 
 def _failure_row(each: Mapping[str, Any]) -> tuple[object, ...]:
@@ -164,6 +192,23 @@ def _failure_row(each: Mapping[str, Any]) -> tuple[object, ...]:
     )
 
 
+def _is_undelivered(each: Mapping[str, Any]) -> bool:
+    return each["delivery"] is not None and each["delivery"]["state"] == "waiting"
+
+
+def _delivery(delivery: Mapping[str, Any] | None) -> str | None:
+    """Say how far a failure is on its way to its destination."""
+    if delivery is None:
+        return None
+    words = [delivery["state"].replace("_", " ")]
+    if delivery["tries"]:
+        words.append(f"{delivery['tries']} {'try' if delivery['tries'] == 1 else 'tries'}")
+    if delivery["next_try"]:
+        words.append(f"next {delivery['next_try']}")
+    text = ", ".join(words)
+    return f"{text}: {delivery['last_error']}" if delivery["last_error"] else text
+
+
 def _error(each: Mapping[str, Any]) -> str | None:
     if each["error_type"] is None:
         return None
@@ -173,6 +218,7 @@ def _error(each: Mapping[str, Any]) -> str | None:
 def show_failure(failure: Mapping[str, Any], event: str | None) -> None:
     """Print one failure whole; `event` is its JSON, None once dropped."""
     shown = {name: value for name, value in failure.items() if name not in ("event", "tries")}
+    shown["delivery"] = _delivery(failure["delivery"])
     width = max(map(len, shown))
     for name, value in shown.items():
         print(f"{name.ljust(width)}  {'-' if value is None else value}")

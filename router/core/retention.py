@@ -59,8 +59,8 @@ class Hold:
     def _undelivered_reason(self, undelivered: int, last_error: str | None) -> str:
         error = f", which last said: {last_error}" if last_error else ""
         return (
-            f"{undelivered} failures wait for {self._destination}{error}. Repair the destination, "
-            f"or replay or drop failures (headrace failures list --mapping {self._mapping})."
+            f"{undelivered} failures wait for {self._destination}{error}. Repair it and send them "
+            f"(headrace failures deliver --mapping {self._mapping}), or replay or drop failures."
         )
 
     def _full_reason(self, stored_bytes: int) -> str:

@@ -44,6 +44,7 @@ MEMBERS = [
     "status",
     "destination",
     "parent",
+    "delivery",
 ]
 
 
@@ -336,11 +337,28 @@ def test_a_failure_that_is_not_there(headrace, stored, arguments):
     assert "f9" in err
 
 
-@pytest.mark.parametrize("command", [["replay"], ["drop", "--yes"]])
+@pytest.mark.parametrize("command", [["replay"], ["deliver"], ["drop", "--yes"]])
 def test_what_changes_failures_needs_a_selection(headrace, stored, command):
     status, _, err = headrace("failures", *command)
     assert status == 2
     assert "--all" in err
+
+
+def test_what_waits_for_its_destination_is_listed_and_shown(headrace, stored):
+    first, second = json.loads(headrace("failures", "list", "--json")[1])
+    assert first["delivery"] == {"state": "waiting", "tries": 0, "last_error": None, "next_try": None}
+    assert second["delivery"] == first["delivery"]
+    assert "delivery        waiting\n" in headrace("failures", "show", "f1")[1]
+    assert headrace("failures", "list")[1].splitlines()[0].endswith("DELIVERY")
+    chosen = json.loads(headrace("failures", "deliver", "--all", "--dry-run", "--json")[1])
+    assert [each["id"] for each in chosen] == ["f1", "f2"]
+
+
+def test_delivering_needs_a_daemon(headrace, stored):
+    status, out, err = headrace("failures", "deliver", "--all")
+    assert (status, out) == (3, "")
+    assert is_one_line(err)
+    assert "headrace run" in err
 
 
 def test_replay_needs_a_daemon(headrace, stored):

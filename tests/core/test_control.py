@@ -319,3 +319,27 @@ async def test_very_many_failures_at_once(tmp_path):
     ids = [f"{number:020}" for number in range(100_000)]
     async with controlled(tmp_path):
         assert await call(control_client.drop, tmp_path, ids) == []
+
+
+async def delivered(state_dir, ids):
+    return await call(lambda: list(control_client.deliver(state_dir, ids)))
+
+
+async def test_deliveries_are_asked_for_and_their_ends_come_back(tmp_path):
+    async with controlled(tmp_path) as daemon:
+        await daemon.store.apply([KeepFailure(entry("f1"), EVENT)])
+        [end] = await delivered(tmp_path, ["f1"])
+    assert end == {
+        "id": "f1",
+        "outcome": "refused",
+        "reason": "its mapping 'orders' is not configured; see `headrace status`",
+        "form": None,
+        "next_try": None,
+    }
+
+
+async def test_a_store_that_cannot_be_read_is_told_to_who_asks_for_deliveries(tmp_path):
+    async with controlled(tmp_path) as daemon:
+        daemon.store.read_fault = "disk away"
+        with pytest.raises(StoreUnavailable, match="disk away"):
+            await delivered(tmp_path, ["f1"])

@@ -147,6 +147,7 @@ def test_what_the_list_prints() -> None:
         "status": "stored",
         "destination": "sqs:orders-dlq",
         "parent": None,
+        "delivery": {"state": "waiting", "tries": 0, "last_error": None, "next_try": None},
     }
 
 
@@ -214,3 +215,29 @@ def test_a_record_without_payload_has_only_the_pointer_for_a_smaller_form() -> N
     whole, bare = forms(failure, failure_record(failure, function_arn=ARN))
     assert "claimCheck" not in json.loads(whole.body)
     assert bare.is_bare
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"destination": None}, None),
+        (
+            {"deliveries": 2, "delivery_error": "queue away", "next_delivery_s": 1767225700.0},
+            {"state": "waiting", "tries": 2, "last_error": "queue away", "next_try": "2026-01-01T00:01:40.000Z"},
+        ),
+        (
+            {"status": "delivered", "deliveries": 3, "next_delivery_s": 1767225700.0},
+            {"state": "accepted", "tries": 3, "last_error": None, "next_try": None},
+        ),
+        (
+            {"status": "replaying", "deliveries": 1},
+            {"state": "accepted", "tries": 1, "last_error": None, "next_try": None},
+        ),
+        (
+            {"status": "dropped", "deliveries": 1, "delivery_error": "queue away"},
+            {"state": "not_needed", "tries": 1, "last_error": "queue away", "next_try": None},
+        ),
+    ],
+)
+def test_how_far_a_failure_is_on_its_way(changes: dict[str, Any], expected: dict[str, Any] | None) -> None:
+    assert to_json(replace(entry(), **changes))["delivery"] == expected

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from router.core.retention import Retention
+from router.deliveries import DeliveryEnd, OutboxFacts
 from router.errors import StoreUnavailable
 from router.failures import Failures
 from router.ports import KeepFailure, Selection, SetStatus
@@ -45,6 +46,7 @@ class World:
     retention: Retention = DEFAULTS
     holds: list[str | None] = field(default_factory=list)
     wall_step_s: float = 0.0
+    mapping: str = "orders"
 
     def __post_init__(self) -> None:
         self.metrics = Metrics()
@@ -55,13 +57,13 @@ class World:
 
     def failures(self) -> Failures:
         return Failures(
-            "orders",
+            self.mapping,
             store=self.store,
             destination=self.destination,
             retention=self.retention,
             batch_info=lambda failure, event: {"KafkaBatchInfo": {"batchSize": failure.batch_size}},
             hold=self.holds.append,
-            metrics=self.metrics.of("orders"),
+            metrics=self.metrics.of(self.mapping),
             log=Log(),
             wall=self.wall,
             rng=Random(1),
@@ -341,7 +343,7 @@ async def test_bytes_hold_the_mapping_and_nothing_is_lost() -> None:
         assert "failures.keep_bytes allows 1000" in reason
         assert len(await world.statuses()) == 10
         await world.store.drop(["f0", "f1"])
-        failures.recount()
+        failures.settled({"f0", "f1"})
         await asyncio.sleep(0.001)
         assert world.holds[1:] == [None]
 
@@ -390,6 +392,116 @@ async def test_settled_failures_are_deleted_after_their_time_and_no_other() -> N
 
 
 STATUSES = ("stored", "delivered", "replaying", "replayed", "failed_again", "dropped")
+
+
+@in_virtual_time
+async def test_what_somebody_asks_for_is_sent_now_and_its_end_is_told() -> None:
+    world = World()
+    assert world.destination
+    world.destination.fault = "queue away"
+    ends: list[DeliveryEnd] = []
+    async with world.running() as failures:
+        await keep(failures, "f1", "f2")
+        await asyncio.sleep(3600)
+        before = world.destination.tried_at_s[:]
+        [first, _] = await world.store.undelivered("orders")
+        failures.deliver(first, ends.append)
+        await asyncio.sleep(0.001)
+        [refused] = ends
+        assert (refused.id, refused.outcome, refused.reason) == ("f1", "not_delivered", "queue away")
+        assert refused.next_try
+        assert len(world.destination.tried_at_s) == len(before) + 1
+        world.destination.fault = None
+        failures.deliver(first, ends.append)
+        await asyncio.sleep(0.001)
+        assert ends[1:] == [DeliveryEnd("f1", "delivered", form="whole")]
+        assert await world.statuses() == {"f1": "delivered", "f2": "stored"}
+
+
+@in_virtual_time
+async def test_a_sending_that_is_under_way_is_the_one_that_was_asked_for() -> None:
+    world = World()
+    assert world.destination
+    world.destination.answers.clear()
+    ends: list[DeliveryEnd] = []
+    async with world.running() as failures:
+        await keep(failures, "f1")
+        await asyncio.sleep(1)
+        [first] = await world.store.undelivered("orders")
+        failures.deliver(first, ends.append)
+        failures.deliver(first, ends.append)
+        await asyncio.sleep(1)
+        assert ends == []
+        world.destination.answers.set()
+        await asyncio.sleep(1)
+    assert ends == [DeliveryEnd("f1", "delivered", form="whole")] * 2
+    assert world.destination.ids == ["f1"]
+
+
+@in_virtual_time
+async def test_who_asked_hears_when_it_was_dropped_and_when_the_mapping_ends() -> None:
+    world = World()
+    assert world.destination
+    world.destination.answers.clear()
+    ends: list[DeliveryEnd] = []
+    async with world.running() as failures:
+        await keep(failures, "f1", "f2", "f3")
+        await asyncio.sleep(1)
+        for each in await world.store.undelivered("orders"):
+            failures.deliver(each, ends.append)
+        await world.store.drop(["f2"])
+        failures.settled({"f2", "f9"})
+        assert [(end.id, end.outcome) for end in ends] == [("f2", "refused")]
+    assert sorted((end.id, end.outcome) for end in ends) == [("f1", "refused"), ("f2", "refused"), ("f3", "refused")]
+
+
+@in_virtual_time
+async def test_it_says_what_waits() -> None:
+    world = World()
+    assert world.destination
+    async with world.running() as failures:
+        assert failures.facts() == OutboxFacts("memory:failed", 0)
+        world.destination.fault = "queue away"
+        await keep(failures, "f1", "f2")
+        await asyncio.sleep(0.001)
+        facts = failures.facts()
+        assert (facts.undelivered, facts.oldest_s, facts.last_error) == (2, WALL_S, "queue away")
+        assert facts.next_try_s
+        assert WALL_S < facts.next_try_s < WALL_S + 2
+        world.destination.fault = None
+        await asyncio.sleep(60)
+        assert failures.facts() == OutboxFacts("memory:failed", 0)
+
+
+@in_virtual_time
+async def test_after_a_restart_it_knows_the_last_error_before_the_next_try() -> None:
+    world = World()
+    assert world.destination
+    world.destination.fault = "queue away"
+    async with world.running() as failures:
+        await keep(failures, "f1")
+        await asyncio.sleep(3600)
+    async with world.running() as failures:
+        await asyncio.sleep(0.001)
+        facts = failures.facts()
+        assert (facts.undelivered, facts.last_error) == (1, "queue away")
+
+
+@in_virtual_time
+async def test_a_destination_that_hangs_delays_no_other_mapping() -> None:
+    store = MemoryStore()
+    hanging, sound = World(store=store), World(store=store, mapping="invoices")
+    assert hanging.destination
+    assert sound.destination
+    hanging.destination.answers.clear()
+    async with hanging.running() as failures, sound.running() as others:
+        await keep(failures, "f1", "f2")
+        await asyncio.sleep(1)
+        for number in range(5):
+            await others.keep(failed_batch(f"g{number}", mapping="invoices", failed_at_s=WALL_S), EVENT, ())
+        await asyncio.sleep(0.001)
+        assert sound.destination.ids == [f"g{number}" for number in range(5)]
+        assert hanging.destination.ids == []
 
 
 @in_virtual_time

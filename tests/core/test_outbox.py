@@ -5,6 +5,8 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router.core.model import Backoff
 from router.core.outbox import DELIVERY_BACKOFF, Outbox
@@ -85,3 +87,89 @@ def test_remembered_refusals_go_on_counting() -> None:
     box.add("a", 1.0, now_s=0.0, refusals=4)
     box.take(0.0)
     assert box.refused("a", 0.0) == 16.0
+
+
+def test_one_that_is_hurried_is_due_at_once_and_once() -> None:
+    box = outbox()
+    box.add("a", 1.0, now_s=0.0, wait_s=200.0)
+    box.add("b", 2.0, now_s=0.0, wait_s=100.0)
+    box.hurry("a", 5.0)
+    assert box.next_due_s() == 5.0
+    assert [box.take(5.0), box.take(5.0)] == ["a", None]
+    assert box.next_due_s() == 100.0
+    box.refused("a", 5.0)
+    assert [box.take(6.0), box.take(6.0)] == ["a", None]
+
+
+def test_hurrying_what_is_on_its_way_or_is_not_here_changes_nothing() -> None:
+    box = outbox()
+    box.add("a", 1.0, now_s=0.0)
+    assert box.take(0.0) == "a"
+    box.hurry("a", 0.0)
+    box.hurry("z", 0.0)
+    assert (box.take(0.0), box.next_due_s(), len(box)) == (None, None, 1)
+
+
+def test_what_is_done_is_gone_wherever_it_was() -> None:
+    box = outbox()
+    for name in ("taken", "ready", "waiting"):
+        box.add(name, 1.0, now_s=0.0, wait_s=5.0 if name == "waiting" else 0.0)
+    taken = box.take(0.0)
+    assert taken
+    for name in ("taken", "ready", "waiting"):
+        box.done(name)
+    assert box.refused(taken, 1.0) == 0.0
+    assert (len(box), box.take(100.0), box.next_due_s(), box.oldest_s()) == (0, None, None, None)
+
+
+def test_it_says_how_many_wait_and_since_when() -> None:
+    box = outbox()
+    box.add("b", 2.0, now_s=0.0)
+    box.add("a", 1.0, now_s=0.0)
+    box.take(0.0)
+    assert (len(box), box.oldest_s()) == (2, 1.0)
+    assert box.among({"a", "z"}) == {"a"}
+
+
+NAMES = st.sampled_from("abcd")
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), NAMES, st.integers(0, 9)),
+        st.tuples(st.sampled_from(("hurry", "done")), NAMES, st.just(0)),
+        st.tuples(st.just("pass"), st.just(""), st.integers(1, 9)),
+        st.tuples(st.just("take"), st.just(""), st.just(0)),
+        st.tuples(st.just("refuse"), NAMES, st.just(0)),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS)
+def test_against_a_plain_list(steps: list[tuple[str, str, int]]) -> None:
+    """`due` has when each is due; None while it is taken."""
+    box = Outbox(Random(1), Backoff(base_s=4.0, cap_s=4.0, jitter=0.0))
+    due: dict[str, float | None] = {}
+    now_s = 0.0
+    for step, name, number in steps:
+        if step == "add":
+            box.add(name, float(ord(name)), now_s, wait_s=float(min(number, 4)))
+            due.setdefault(name, now_s + min(number, 4))
+        elif step == "hurry":
+            box.hurry(name, now_s)
+            if due.get(name) is not None:
+                due[name] = now_s
+        elif step == "done":
+            box.done(name)
+            due.pop(name, None)
+        elif step == "pass":
+            now_s += number
+        elif step == "refuse" and name in due and due[name] is None:
+            assert box.refused(name, now_s) == 4.0
+            due[name] = now_s + 4.0
+        elif step == "take":
+            ripe = sorted(each for each, due_s in due.items() if due_s is not None and due_s <= now_s)
+            taken = box.take(now_s)
+            assert taken == (ripe[0] if ripe else None)
+            if taken:
+                due[taken] = None
+        assert len(box) == len(due)

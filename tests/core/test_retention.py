@@ -30,8 +30,8 @@ def test_stored_bytes_hold_it_likewise() -> None:
 
 def test_the_reason_says_what_waits_why_and_what_to_do() -> None:
     assert hold().decide(100, 0, "queue dlq does not exist") == (
-        "100 failures wait for sqs:dlq, which last said: queue dlq does not exist. Repair the destination, "
-        "or replay or drop failures (headrace failures list --mapping orders)."
+        "100 failures wait for sqs:dlq, which last said: queue dlq does not exist. Repair it and send them "
+        "(headrace failures deliver --mapping orders), or replay or drop failures."
     )
     assert hold().decide(0, 1000, None) == (
         "Stored failures take 1000 bytes, failures.keep_bytes allows 1000. "

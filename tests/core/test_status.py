@@ -1,9 +1,13 @@
 """What status and readiness say of given facts."""
 
+from dataclasses import replace
+
 import pytest
 
 from router.core.describe import ShardStatus
 from router.daemon import FunctionInfo
+from router.deliveries import OutboxFacts
+from router.failure_record import iso_ms
 from router.life import MappingHealth
 from router.ports import Tally
 from router.status import MappingFacts, Rate, ShardFacts, ready_document, status_document, stored_document, summary
@@ -64,6 +68,7 @@ def test_a_running_mapping_has_every_member_of_the_contract():
                         "next_try": "2026-01-01T00:01:41.500Z",
                     }
                 ],
+                "outbox": None,
             }
         ],
         "functions": [{"name": "worker", "handler": "orders.handler", "workers": 4, "busy": 1, "waiting": 2}],
@@ -151,8 +156,23 @@ def test_without_a_daemon_the_failures_of_each_mapping_are_counted():
         ("orders", "worker", {"dropped": 1, "stored": 2}),
         ("other", "f", {"stored": 1}),
     ]
+    assert [each["outbox"]["undelivered"] for each in document["mappings"]] == [1, 0]
     running = described(mapping())["mappings"][0]
     assert set(document["mappings"][0]) == {*running, "failures"}
+
+
+def test_what_waits_for_a_destination_is_told():
+    outbox = OutboxFacts("sqs:dlq", 3, NOW_S - 60, "queue away", NOW_S + 5)
+    [described_one] = described(replace(mapping(), outbox=outbox))["mappings"]
+    assert described_one["outbox"] == {
+        "destination": "sqs:dlq",
+        "undelivered": 3,
+        "oldest": iso_ms(NOW_S - 60),
+        "last_error": "queue away",
+        "next_try": iso_ms(NOW_S + 5),
+    }
+    [described_one] = described(replace(mapping(), outbox=OutboxFacts("sqs:dlq", 0)))["mappings"]
+    assert described_one["outbox"]["oldest"] is None
 
 
 def test_rates_are_taken_over_ten_seconds():
