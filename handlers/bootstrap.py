@@ -1,11 +1,12 @@
 """One worker: loads a function in the user's own interpreter and runs it, one event at a time.
 
 Started as `python -I bootstrap.py CHANNEL LOCK PARENT` (two inherited descriptors, the second may be -1, and the
-daemon's process id). It and tasks.py, which takes over where several events run at once, are the only files of ours
-that run there, so they need CPython 3.9 or newer and the standard library; orjson decodes the events where it is
-installed. What a function sees is that of the AWS Lambda Python runtime (AWS Lambda developer guide, "Building Lambda
-functions with Python"; error types, results and logging as in the open-source awslambdaric). One extension: `async def`
-handlers are awaited, on one event loop that lives as long as the worker.
+daemon's process id). Beside it lie the only other files of ours that run there: tasks.py takes over where several
+events run at once, snapshot.py where workers are forked from a process that has loaded the function, and
+snapshot_restore_py.py is for users to import. So they need CPython 3.9 or newer and the standard library; orjson
+decodes the events where it is installed. What a function sees is that of the AWS Lambda Python runtime (AWS Lambda
+developer guide, "Building Lambda functions with Python"; error types, results and logging as in the open-source
+awslambdaric). One extension: `async def` handlers are awaited, on one event loop that lives as long as the worker.
 
 Frames, both ways: a header of 12 bytes (kind, length of the request id, slot, length of the body, a number), the
 request id, the body. The slot names an event while it runs: what comes back carries that of the event it belongs to.
@@ -49,6 +50,11 @@ READY, INIT_FAILED, RETURNED, RAISED, BAD_RESULT = 3, 4, 5, 6, 7
 #: Only where several events run at once. Daemon to worker: cancel an event's task; show that the event loop turns.
 #: Worker to daemon: what an event has printed; the event loop turns.
 CANCEL, PING, OUTPUT, PONG = 8, 9, 10, 11
+#: Only where workers are forked, between the daemon and the process that forks them: what a frame asks for is told by
+#: one with the same slot. Daemon to it: fork a worker (with two descriptors: its channel and its output); say how one
+#: has ended (number: process id). It to daemon: why it cannot be forked from (a list as JSON, in place of READY); the
+#: worker (number: process id), or why there is none (text); how that one has ended (number: wait status).
+FORK, REAP, UNFIT, FORKED, NOT_FORKED, REAPED = 12, 13, 14, 15, 16, 17
 
 #: Largest result: 6 MB and what surrounds it (AWS Lambda quotas; the number is in Lambda's own error message).
 RESULT_LIMIT_BYTES = 6291556
@@ -63,6 +69,7 @@ _OWN_NAMES = frozenset(("router", "connectors", "handlers", "config"))
 _HERE = os.path.dirname(__file__)
 _OWN_ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 _PR_SET_PDEATHSIG = 1
+_CO_COROUTINE = 0x80
 #: The result of nearly every handler of batches, which needs no encoder.
 _ALL_WELL = b'{"batchItemFailures": []}'
 #: The tracing header of one invocation, which is not sampled.
@@ -83,6 +90,7 @@ class Channel:
         # An interpreter that ends closes its sockets early; this one stays open until the exit status is certain.
         self._second = os.dup(descriptor)
         self._buffer = bytearray(_BUFFER_BYTES)
+        os.register_at_fork(after_in_child=self.close)
 
     def receive(self) -> Tuple[int, int, str, memoryview]:
         """Wait for one event, or for what to load: slot, number, request id, body (valid until the next call)."""
@@ -119,16 +127,23 @@ class Channel:
         except OSError:  # the daemon is gone, or this is a forked child that returned from the handler
             os._exit(1)
 
+    @property
+    def descriptors(self) -> Tuple[int, int]:
+        return self.socket.fileno(), self._second
+
     def close(self) -> None:
-        os.close(self.socket.detach())  # close() leaves it open where an event loop watches it
-        os.close(self._second)
+        """Close it, in a forked child. May come again, in the children of that."""
+        if self._second >= 0:
+            os.close(self.socket.detach())  # close() leaves it open where an event loop watches it
+            os.close(self._second)
+            self._second = -1
 
 
 # --- life and death
 
 
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when the daemon ends, and end now if it already has."""
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends, and end now if it already has."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         leave()
@@ -162,6 +177,11 @@ def _describe(error: BaseException, request_id: str) -> Dict[str, Any]:
         "requestId": request_id,
         "stackTrace": [_sendable(line, TRACE_LINE_LIMIT_CHARS) for line in trace],
     }
+
+
+def fault_of(error: BaseException, error_type: str) -> Fault:
+    """Make a failure of the runtime's out of an exception of the user's."""
+    return Fault(error_type, "{}: {}".format(type(error).__name__, _text_of(error)), _trace_of(error.__traceback__))
 
 
 def _sendable(text: str, limit_chars: int) -> str:
@@ -212,11 +232,29 @@ class _OwnModules:
         return spec
 
 
+class _Hooks:
+    """Provides the module that the Lambda runtimes have for hooks of SnapStart, unless the user brings it along."""
+
+    @staticmethod
+    def find_spec(name: str, *_: Any) -> Optional[importlib.machinery.ModuleSpec]:
+        return _spec_beside(name, name) if name == "snapshot_restore_py" else None
+
+
+def _spec_beside(name: str, file: str) -> importlib.machinery.ModuleSpec:
+    """Find another file of ours where this one lies: our folder is not on the path."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location(name, os.path.join(_HERE, file + ".py"))
+    assert spec is not None
+    return spec
+
+
 def _set_up_imports(root: str) -> None:
     """Put the user's code first, then PYTHONPATH (which -I ignores)."""
     extra = [os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     sys.path[:0] = [root, *extra]
     sys.meta_path.insert(0, _OwnModules)  # type: ignore[arg-type,unused-ignore]
+    sys.meta_path.append(_Hooks)  # type: ignore[arg-type,unused-ignore]
     sys.argv[1:] = []
 
 
@@ -324,7 +362,8 @@ def _set_up_output(log: Log) -> None:
         root.setLevel(level)
 
 
-def _flush() -> None:
+def flush() -> None:
+    """Send out what was printed."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -413,29 +452,33 @@ class Marshaller:
 class Worker:
     """The function, and what stays between its invocations."""
 
-    def __init__(self, channel: Channel, setup: Dict[str, Any]) -> None:
+    def __init__(self, setup: Dict[str, Any]) -> None:
         self.log = Log()
-        self._channel = channel
         self._name: str = setup["handler"]
-        self._marshaller = Marshaller()
         self._loop: Any = None
-        #: Tell apart, in tracing headers, this worker and its invocations.
-        self._trace = os.urandom(8).hex()
-        self._count = 0
 
     def load(self) -> None:
-        """Import the function. What its module raises is not caught."""
+        """Import the function, and what it is run with. What its module raises is not caught."""
         self._handler = _load(self._name)
+        if getattr(getattr(self._handler, "__code__", None), "co_flags", 0) & _CO_COROUTINE:
+            import asyncio  # noqa: F401
 
-    def serve(self) -> NoReturn:
+    def serve(self, channel: Channel) -> NoReturn:
         """Answer events until the daemon closes the channel."""
-        channel = self._channel
+        self._set_up()
         while True:
             slot, number, request_id, body = channel.receive()
             start_ns = time.perf_counter_ns()
             kind, answer = self._run(request_id, number, body)
-            _flush()
+            flush()
             channel.send(kind, answer, (time.perf_counter_ns() - start_ns) // 1000, slot)
+
+    def _set_up(self) -> None:
+        """Make what each worker has of its own."""
+        self._marshaller = Marshaller()
+        #: Tell apart, in tracing headers, this worker and its invocations.
+        self._trace = os.urandom(8).hex()
+        self._count = 0
 
     def _run(self, request_id: str, number: int, body: memoryview) -> Tuple[int, bytes]:
         """Run one event: the kind of the answer, and its body."""
@@ -479,42 +522,46 @@ def _set_up_environment(setup: Dict[str, Any]) -> None:
 
 
 def _load_beside(name: str) -> Any:
-    """Load another file of ours, from where this one lies: our folder is not on the path."""
+    """Load another file of ours."""
     import importlib.util
 
-    path = os.path.join(_HERE, name + ".py")
-    spec = importlib.util.spec_from_file_location("headrace_" + name, path)
-    assert spec is not None and spec.loader is not None  # noqa: PT018 - for the type checker
+    spec = _spec_beside("headrace_" + name, name)
     module = importlib.util.module_from_spec(spec)
+    assert spec.loader is not None
     spec.loader.exec_module(module)
     return module
 
 
 def main(channel_descriptor: int, lock_descriptor: int, parent: int) -> None:
     """Load the function that the first frame names, then serve."""
-    _die_with(parent)
+    die_with(parent)
     if lock_descriptor >= 0:  # kept by forked children, which run the user's code, not by programs that they execute
         os.set_inheritable(lock_descriptor, False)
     channel = Channel(channel_descriptor)
-    os.register_at_fork(after_in_child=channel.close)
     setup = json.loads(bytes(channel.receive()[3]))
     kind = _load_beside("tasks").TaskWorker if setup["concurrency"] > 1 else Worker
-    worker: Worker = kind(channel, setup)
+    worker: Worker = kind(setup)
     _set_up_output(worker.log)
     _set_up_environment(setup)
     _set_up_imports(setup["root"])
+    snapshot = _load_beside("snapshot") if setup["hooks"] else None
     try:
         worker.load()
+        if snapshot is not None:
+            snapshot.run_before_hooks()
+            if setup["forks"]:
+                channel = snapshot.fork_workers(channel, lock_descriptor)  # from here on, this is one of the workers
+            snapshot.run_after_hooks()
     except (SystemExit, KeyboardInterrupt):
         raise
-    except BaseException as error:  # whatever a module raises at import is the answer
+    except BaseException as error:  # whatever a module or a hook raises is the answer
         body = report(error, "")
-        _flush()
+        flush()
         channel.send(INIT_FAILED, body)
         os._exit(1)
-    _flush()
+    flush()
     channel.send(READY, b"")
-    worker.serve()
+    worker.serve(channel)
 
 
 if __name__ == "__main__":

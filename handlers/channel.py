@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from handlers import bootstrap
@@ -76,6 +77,10 @@ class Channel:
         if sent < len(head) + len(body):
             self._await_room(memoryview(head + body)[sent:])
         return True
+
+    def send_descriptors(self, kind: int, slot: int, descriptors: Sequence[int]) -> None:
+        """Send a frame without a body and descriptors with it; raises OSError when the socket does not take it now."""
+        socket.send_fds(self._socket, [_HEADER.pack(kind, 0, slot, 0, 0)], descriptors)
 
     def post(self, kind: int, body: bytes, number: int = 0, request_id: bytes = b"", slot: int = 0) -> None:
         """Send a frame together with others of this turn of the loop."""

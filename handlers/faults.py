@@ -27,8 +27,18 @@ def blocked(timeout_s: float) -> FunctionError:
     return FunctionError(TIMED_OUT, f"Task timed out after {timeout_s:.2f} seconds: something blocked the event loop")
 
 
-def init_timed_out(limit_s: float) -> FunctionError:
-    return FunctionError(TIMED_OUT, f"Initialisation timed out after {limit_s:.2f} seconds: importing the module hangs")
+def init_timed_out(limit_s: float, *, is_restored: bool = False) -> FunctionError:
+    """Describe an import, or the hooks of a worker that was forked after it, that do not end."""
+    what = "an after-restore hook hangs" if is_restored else "importing the module hangs"
+    return FunctionError(TIMED_OUT, f"Initialisation timed out after {limit_s:.2f} seconds: {what}")
+
+
+def not_set_up(function: str, error: OSError) -> FunctionError:
+    return FunctionError(NOT_STARTED, f"cannot set up a worker of function {function}: {error}")
+
+
+def not_forking(limit_s: float) -> FunctionError:
+    return FunctionError(NOT_STARTED, f"The process that forks workers did not answer for {limit_s:.2f} seconds")
 
 
 def exited(request_id: str, status: int | None, note: str = "") -> FunctionError:

@@ -49,6 +49,8 @@ class FunctionSpec:
     logs: bool = True
     #: Least level of the handler's own log: debug, info, warning or error; None = as the handler sets it.
     log_level: str | None = None
+    #: Are workers forked from a process that has loaded the function?
+    snap_start: bool = False
 
     @property
     def arn(self) -> str:
@@ -67,7 +69,6 @@ class FunctionSpec:
     def variables(self, root: Path) -> dict[str, str]:
         """Give the whole environment of a new worker whose code lies in `root`; each has its own log stream."""
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-        stream = time.strftime(f"%Y/%m/%d/[{VERSION}]", time.gmtime()) + secrets.token_hex(16)
         level = {} if self.log_level is None else {"AWS_LAMBDA_LOG_LEVEL": _LEVELS[self.log_level]}
         return {
             **inherited,
@@ -80,8 +81,13 @@ class FunctionSpec:
             "AWS_LAMBDA_FUNCTION_NAME": self.name,
             "AWS_LAMBDA_FUNCTION_VERSION": VERSION,
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(self.memory_mb),
-            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start" if self.snap_start else "on-demand",
             "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{self.name}",
-            "AWS_LAMBDA_LOG_STREAM_NAME": stream,
+            "AWS_LAMBDA_LOG_STREAM_NAME": log_stream(),
             "LAMBDA_TASK_ROOT": str(root),
         }
+
+
+def log_stream() -> str:
+    """Name the log stream of a new worker."""
+    return time.strftime(f"%Y/%m/%d/[{VERSION}]", time.gmtime()) + secrets.token_hex(16)

@@ -49,19 +49,22 @@ def report(
     used_bytes: int,
     init_text: str = "",
     init_ms: float | None = None,
+    is_restored: bool = False,
     error_type: str | None = None,
     interrupted_by: str = "",
 ) -> str:
     """Give the log of one invocation.
 
-    `error_type` is set when the worker did not survive it, and `interrupted_by` when that may be another's fault.
+    `init_ms` is set for the first one of a worker, `error_type` when the worker did not survive it, and
+    `interrupted_by` when that may be another's fault.
     """
     end = ""
     if interrupted_by:
         end = f"{_now()} {request_id} Ended with its worker, runs again, no attempt is spent: {interrupted_by}\n\n"
     elif error_type == "Sandbox.Timedout":
         end = f"{_now()} {request_id} Task timed out after {duration_ms / 1000:.2f} seconds\n\n"
-    init = "" if init_ms is None else f"Init Duration: {init_ms:.2f} ms\t"
+    phase = "Restore" if is_restored else "Init"
+    init = "" if init_ms is None else f"{phase} Duration: {init_ms:.2f} ms\t"
     return (
         f"{init_text}START RequestId: {request_id} Version: {VERSION}\n{output}{end}END RequestId: {request_id}\n"
         f"REPORT RequestId: {request_id}\tDuration: {duration_ms:.2f} ms\t"
@@ -70,8 +73,8 @@ def report(
     )
 
 
-def init_report(output: str, duration_ms: float, error_type: str) -> str:
-    """Give the log of an initialisation that failed."""
+def init_report(output: str, duration_ms: float, error_type: str | None) -> str:
+    """Give the log of an initialisation that failed, or (without an error type) of one that workers are forked from."""
     return f"{output}INIT_REPORT Init Duration: {duration_ms:.2f} ms\tPhase: init\t{_status(error_type)}\n"
 
 

@@ -25,16 +25,17 @@ from pathlib import Path
 from typing import Final
 
 from handlers import faults
-from handlers.archive import prepare
 from handlers.function import FunctionSpec
 from handlers.limits import CgroupHome
 from handlers.logs import LogSink
+from handlers.nursery import Note, Nursery, SnapStart
 from handlers.output import Heard
 from handlers.predecessors import WorkerLock
+from handlers.process import Born, Launch
 from handlers.suspects import Suspects
-from handlers.worker import End, Launch, Worker
+from handlers.worker import End, Worker
+from handlers.zygote import Zygote
 from router.core.model import EVENT_LIMIT_BYTES, Cancelled, Failed, FunctionError, Outcome, Refused, TooLarge
-from router.errors import HandlerUnavailable
 from router.ports import Invocation
 
 _WATCH_INTERVAL_S: Final = 0.1
@@ -53,6 +54,8 @@ class PoolStatus:
     waiting: int
     #: Why the function cannot be started or initialised; None once it could.
     error: FunctionError | None
+    #: How it stands with forking them; None = not asked for.
+    snap_start: SnapStart | None
 
 
 class Pool:
@@ -71,17 +74,15 @@ class Pool:
         sink: LogSink | None = None,
         cgroups: CgroupHome | None = None,
         heard: Heard | None = None,
+        note: Note | None = None,
     ) -> None:
         self._function = function
         self._shares = function.concurrency_per_worker > 1
-        self._state = state
-        self._lock = lock
-        self._sink = sink if function.logs else None
-        self._cgroups = cgroups
-        self._heard = heard
+        kept = sink if function.logs else None
+        self._nursery = Nursery(
+            function, self, state, lambda root: Launch(function, root, lock, kept, cgroups, heard), note or _forget
+        )
         self._loop = asyncio.get_running_loop()
-        self._launch: Launch | None = None
-        self._preparing: asyncio.Future[Path] | None = None
         self._workers: set[Worker] = set()
         #: Those that can take what waits.
         self._open: list[Worker] = []
@@ -130,7 +131,9 @@ class Pool:
                 self._end(line.popleft(), Cancelled())
         for worker in self._workers:
             worker.kill(Cancelled())
-        if self._workers:
+        self._nursery.close()
+        if not self._is_empty:
+            self._all_gone.clear()
             with contextlib.suppress(TimeoutError):  # one that the kernel cannot end: it runs no code any more
                 await asyncio.wait_for(self._all_gone.wait(), _CLOSE_PATIENCE_S)
 
@@ -138,7 +141,11 @@ class Pool:
     def status(self) -> PoolStatus:
         busy = sum(len(worker.running) for worker in self._workers)
         waiting = len(self._waiting) + len(self._waiting_suspects)
-        return PoolStatus(len(self._workers), busy, waiting, self._error)
+        return PoolStatus(len(self._workers), busy, waiting, self._error, self._nursery.snap_start)
+
+    @property
+    def _is_empty(self) -> bool:
+        return not self._workers and self._nursery.zygote is None
 
     # --- handing out
 
@@ -178,7 +185,7 @@ class Pool:
         """
         able = [worker for worker in self._workers if worker.is_ready and not worker.is_ending]
         least = min(able, key=_load, default=None)
-        if least is None or (least.running and len(self._workers) < self._function.concurrency):
+        if least is None or (least.running and self._may_grow):
             return None
         if least in self._open:
             self._open.remove(least)
@@ -245,13 +252,11 @@ class Pool:
             self._open.remove(worker)
         if self._kept is worker:
             self._kept = None
-        if not self._workers:
-            self._all_gone.set()
         if init_error is not None:
             self._refuse(init_error, initialising=init_error.error_type != faults.NOT_STARTED)
         if self._shares:
             self._note_suspects(ends)
-        self._assign()
+        self.changed()
         for invocation, outcome, _ in ends:
             invocation.done(outcome)
 
@@ -263,57 +268,43 @@ class Pool:
 
     # --- starting workers
 
+    @property
+    def _may_grow(self) -> bool:
+        return len(self._workers) + self._nursery.awaited < self._function.concurrency
+
     def _grow(self) -> None:
         """Start a worker if one more is wanted and allowed, and it is time."""
-        starting = sum(not worker.is_ready for worker in self._workers)
+        starting = sum(not worker.is_ready for worker in self._workers) + self._nursery.awaited
         room = starting * self._function.concurrency_per_worker
         if self._waiting_suspects and self._kept is None:
             room -= self._function.concurrency_per_worker  # one will be kept for them
-        if room >= len(self._waiting) or len(self._workers) >= self._function.concurrency:
+        if room >= len(self._waiting) or not self._may_grow:
             return
         wait_s = self._retry_s - time.monotonic()
         if wait_s > 0:
             if self._retrying is None:
                 self._retrying = self._loop.call_later(wait_s, self._retry)
-        elif self._launch is None:
-            self._prepare()
-        else:
-            self._spawn(self._launch)
+        elif self._nursery.is_ready:
+            self._nursery.start()
+            self._watch_soon()
+            self._loop.call_soon(self._assign)  # perhaps one more
 
     def _retry(self) -> None:
         self._retrying = None
         self._assign()
 
-    def _spawn(self, launch: Launch) -> None:
-        try:
-            self._workers.add(Worker(launch, self))
-        except OSError as error:
-            self._launch = None  # the code may have moved
-            self._fail_to_start(f"cannot start a worker of function {self._function.name}: {error}")
-            return
-        self._all_gone.clear()
+    def born(self, launch: Launch, born: Born) -> None:
+        self._workers.add(Worker(launch, born, self))
         self._watch_soon()
-        self._loop.call_soon(self._assign)  # perhaps one more
 
-    def _prepare(self) -> None:
-        """Find the code, without holding up the loop: an archive may take a while."""
-        if self._preparing is None:
-            self._preparing = self._loop.run_in_executor(None, prepare, self._function.code, self._state)
-            self._preparing.add_done_callback(self._prepared)
+    def failed(self, error: FunctionError, *, initialising: bool) -> None:
+        self._refuse(error, initialising=initialising)
+        self._loop.call_soon(self.changed)
 
-    def _prepared(self, preparing: asyncio.Future[Path]) -> None:
-        self._preparing = None
-        try:
-            root = preparing.result()
-        except HandlerUnavailable as error:
-            self._fail_to_start(f"function {self._function.name}: {error}")
-            return
-        self._launch = Launch(self._function, root, self._lock, self._sink, self._cgroups, self._heard)
+    def changed(self) -> None:
+        if self._is_empty:
+            self._all_gone.set()
         self._assign()
-
-    def _fail_to_start(self, message: str) -> None:
-        self._refuse(FunctionError(faults.NOT_STARTED, message), initialising=False)
-        self._loop.call_soon(self._assign)
 
     def _refuse(self, error: FunctionError, *, initialising: bool) -> None:
         """End one waiting invocation, and wait longer before the next try."""
@@ -333,13 +324,20 @@ class Pool:
     def _watch(self) -> None:
         self._watching = None
         now_s = time.monotonic()
-        for worker in self._workers:
-            if worker.due_s is not None:
-                worker.watch(now_s)
-        due_s = [worker.due_s for worker in self._workers if worker.due_s is not None]
+        watched: list[Worker | Zygote] = [*self._workers]
+        if self._nursery.zygote is not None:
+            watched.append(self._nursery.zygote)
+        for process in watched:
+            if process.due_s is not None:
+                process.watch(now_s)
+        due_s = [process.due_s for process in watched if process.due_s is not None]
         if due_s:
             delay_s = min(_WATCH_INTERVAL_S, max(0.0, min(due_s) - now_s))
             self._watching = self._loop.call_later(delay_s, self._watch)
+
+
+def _forget(event: str, **fields: object) -> None:
+    """Nobody keeps a log."""
 
 
 def _load(worker: Worker) -> int:

@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Dict, List, NoReturn, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, NoReturn, Optional, Tuple
 
 if TYPE_CHECKING:
     from handlers import bootstrap
@@ -215,8 +215,8 @@ class _TaskLog(bootstrap.Log):
 class TaskWorker(bootstrap.Worker):
     """A worker that does not wait for the end of one event before it begins the next."""
 
-    def __init__(self, channel: bootstrap.Channel, setup: Dict[str, Any]) -> None:
-        super().__init__(channel, setup)
+    def __init__(self, setup: Dict[str, Any]) -> None:
+        super().__init__(setup)
         self.log = _TaskLog()
         self._concurrency: int = setup["concurrency"]
         self._tasks: Dict[int, asyncio.Task[None]] = {}
@@ -233,13 +233,15 @@ class TaskWorker(bootstrap.Worker):
                 "or leave concurrency_per_worker at 1"
             )
             raise bootstrap.Fault("Runtime.HandlerNotAsync", message.format(self._concurrency, self._name))
+        self._new_loop = _loop_maker()
 
-    def serve(self) -> NoReturn:
+    def serve(self, channel: bootstrap.Channel) -> NoReturn:
         """Answer events until the daemon closes the channel, or one of them ends the process."""
-        self._loop = _new_loop()
+        self._set_up()
+        self._loop = self._new_loop()
         asyncio.set_event_loop(self._loop)
-        self._wire = Wire(self._channel, self._loop)
-        self._loop.add_reader(self._channel.socket, self._take)
+        self._wire = Wire(channel, self._loop)
+        self._loop.add_reader(channel.socket, self._take)
         try:
             self._loop.run_forever()
         finally:
@@ -284,12 +286,12 @@ def _stream(descriptor: int) -> io.TextIOWrapper:
     return io.TextIOWrapper(_Stream(descriptor), "utf-8", "backslashreplace", write_through=True)  # type: ignore[arg-type,unused-ignore]
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
+def _loop_maker() -> Callable[[], asyncio.AbstractEventLoop]:
     try:
         from uvloop import new_event_loop
     except ImportError:
-        return asyncio.new_event_loop()
-    return new_event_loop()
+        return asyncio.new_event_loop
+    return new_event_loop
 
 
 def _ignore(*_: object) -> None:

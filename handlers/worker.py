@@ -1,4 +1,4 @@
-"""One worker process as the daemon sees it.
+"""One worker as the daemon sees it: a process that runs invocations.
 
 Nothing here waits. A worker tells its owner that it is ready, has ended an invocation, has room again, or is gone. What
 ends it early (time, memory, a cancelled invocation) is noted as its fate and the whole process group is killed; what it
@@ -12,24 +12,13 @@ too much or the process crashes, nobody knows, and all are told as suspects.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import os
-import signal
-import socket
-import subprocess
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
 from handlers import bootstrap, faults, limits, logs, results
-from handlers.channel import Channel
-from handlers.function import FunctionSpec
-from handlers.output import Heard, Output
-from handlers.predecessors import WorkerLock
+from handlers.function import log_stream
+from handlers.process import INIT_LIMIT_S, Born, Launch, Process
 from router.core.model import Cancelled, Failed, FailureKind, FunctionError, Outcome, Returned
 from router.ports import Invocation
 
@@ -39,23 +28,8 @@ CANCEL_PATIENCE_S: Final = 1.0
 TURN_PATIENCE_S: Final = 0.25
 #: Error type in the log of what ended with its worker through no known fault of its own.
 INTERRUPTED: Final = "Headrace.Interrupted"
-#: Time to import the function's module (AWS Lambda developer guide, "Lambda execution environment lifecycle").
-INIT_LIMIT_S: Final = 10.0
 _FAILURES: Final = {bootstrap.RAISED: FailureKind.RAISED, bootstrap.BAD_RESULT: FailureKind.BAD_RESPONSE}
 _ERRORS: Final = (*_FAILURES, bootstrap.INIT_FAILED)
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """What all workers of one function are started with."""
-
-    function: FunctionSpec
-    #: Folder that holds the code.
-    root: Path
-    lock: WorkerLock | None
-    sink: logs.LogSink | None
-    cgroups: limits.CgroupHome | None
-    heard: Heard | None
 
 
 #: An invocation, and when it began (monotonic). A tuple, because one is made for each.
@@ -92,13 +66,14 @@ class Owner(Protocol):
 
 
 class Worker:
-    """A live worker process. Raises OSError when it cannot be started."""
+    """A live worker process, which is being initialised at first."""
 
-    def __init__(self, launch: Launch, owner: Owner) -> None:
+    def __init__(self, launch: Launch, born: Born, owner: Owner) -> None:
         self._launch = launch
         self._owner = owner
         self._timeout_s = launch.function.timeout_s
         self._concurrency = launch.function.concurrency_per_worker
+        self._is_forked = born.is_forked
         #: What it runs, oldest first, by the number that frames carry.
         self.running: dict[int, Run] = {}
         self.is_ready = False
@@ -114,76 +89,22 @@ class Worker:
         self._cancelled: dict[int, float] = {}
         #: Monotonic time by which the event loop must show that it turns; None = it was not asked.
         self._turn_by_s: float | None = None
-        self._started_s = time.monotonic()
         self._init_text = ""
         self._init_ms: float | None = None
         self._used_bytes = 0
-        self._cgroup: limits.Cgroup | None = None
-        self._spawn()
+        self._process = Process(launch, born, self)
+        self._channel = self._process.channel
+        self._output = self._process.output
         try:
-            self._load()
+            self._process.load({"log_stream": log_stream()} if born.is_forked else launch.setup(forks=False))
         except OSError as error:
-            message = f"cannot set up a worker of function {launch.function.name}: {error}"
-            self.kill(FunctionError(faults.NOT_STARTED, message))
-
-    # --- start
-
-    def _spawn(self) -> None:
-        function = self._launch.function
-        with contextlib.ExitStack() as theirs_only, contextlib.ExitStack() as unless_started:
-            ours, theirs = socket.socketpair()
-            theirs_only.enter_context(theirs)
-            unless_started.enter_context(ours)
-            reading, writing = os.pipe() if function.logs else (None, os.open(os.devnull, os.O_WRONLY))
-            theirs_only.callback(os.close, writing)
-            if reading is not None:
-                unless_started.callback(os.close, reading)
-            self._process = self._start(function, theirs.fileno(), writing)
-            self._pid = self._process.pid
-            self._exit = os.pidfd_open(self._pid)
-            unless_started.pop_all()
-        self._channel = Channel(ours, self)
-        self._output = Output(reading, self._launch.heard) if reading is not None else None
-        asyncio.get_running_loop().add_reader(self._exit, self._on_exit)
-
-    def _start(self, function: FunctionSpec, channel: int, output: int) -> subprocess.Popen[bytes]:
-        lock = self._launch.lock
-        descriptors = (channel,) if lock is None else (channel, lock.descriptor)
-        arguments = (channel, -1 if lock is None else lock.descriptor, os.getpid())
-        return subprocess.Popen(
-            [function.interpreter(), "-I", bootstrap.__file__, *map(str, arguments)],
-            env=function.variables(self._launch.root),
-            cwd=self._launch.root,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            pass_fds=descriptors,
-            start_new_session=True,
-        )
-
-    def _load(self) -> None:
-        """Note the process where others must find it, then let it load the function."""
-        launch = self._launch
-        if launch.lock is not None:
-            launch.lock.register(self._pid)
-        if launch.cgroups is not None:
-            self._cgroup = launch.cgroups.make(launch.function.memory_bytes)
-        if self._cgroup is not None:
-            self._cgroup.add(self._pid)
-        setup = {
-            "handler": launch.function.handler,
-            "root": str(launch.root),
-            "arn": launch.function.arn,
-            "concurrency": self._concurrency,
-            "logs": launch.sink is not None,
-        }
-        self._channel.send(bootstrap.SETUP, json.dumps(setup).encode())
+            self.kill(faults.not_set_up(launch.function.name, error))
 
     def _become_ready(self) -> None:
         self.is_ready = True
-        self._init_ms = (time.monotonic() - self._started_s) * 1000
-        self._used_bytes = limits.resident_bytes(self._pid)
-        self._init_text = self._printed()
+        self._init_ms = (time.monotonic() - self._process.started_s) * 1000
+        self._used_bytes = limits.resident_bytes(self._process.pid)
+        self._init_text = self._process.printed()
         if self._output is not None:
             self._output.is_awaited = False
         self._owner.ready(self)
@@ -281,7 +202,7 @@ class Worker:
         error_type: str | None = None,
         interrupted_by: str = "",
     ) -> None:
-        printed = self._printed() if self._concurrency == 1 else self._printed_by(slot)
+        printed = self._process.printed() if self._concurrency == 1 else self._printed_by(slot)
         text = logs.report(
             request_id,
             printed,
@@ -290,14 +211,12 @@ class Worker:
             used_bytes=self._used_bytes,
             init_text=self._init_text,
             init_ms=self._init_ms,
+            is_restored=self._is_forked,
             error_type=error_type,
             interrupted_by=interrupted_by,
         )
         self._init_text, self._init_ms = "", None
         sink.write(request_id, text)
-
-    def _printed(self) -> str:
-        return self._output.take() if self._output is not None else ""
 
     def _printed_by(self, slot: int) -> str:
         """Give what one of several has printed; what cannot be attributed stands before the next that ends."""
@@ -317,7 +236,7 @@ class Worker:
         if self.is_ending:
             return None
         if not self.is_ready:
-            return self._started_s + INIT_LIMIT_S
+            return self._process.started_s + INIT_LIMIT_S
         if not self.running:
             return None
         due_s = max(self._deadline_s(self._oldest), self._turn_by_s or 0.0)
@@ -344,14 +263,14 @@ class Worker:
         if self.is_ending:
             return
         limit_bytes = self._launch.function.memory_bytes
-        used_bytes = limits.used_bytes(self._pid, limit_bytes)
+        used_bytes = limits.used_bytes(self._process.pid, limit_bytes)
         self._used_bytes = max(self._used_bytes, used_bytes)
         if used_bytes > limit_bytes:
             self.kill(faults.over_memory(self._request_id(self._sole), limit_bytes, used_bytes))
 
     def _overdue(self, now_s: float) -> None:
         if not self.is_ready:
-            self.kill(faults.init_timed_out(INIT_LIMIT_S))
+            self.kill(faults.init_timed_out(INIT_LIMIT_S, is_restored=self._is_forked))
         elif any(by_s <= now_s for by_s in self._cancelled.values()):
             self.kill(Cancelled())
         elif self._sole is not None:
@@ -384,31 +303,27 @@ class Worker:
             self._fate = fate
             self._blamed = self._sole if blamed is None else blamed
         self.is_ending = True
-        self._channel.stop()
-        if self._cgroup is not None:
-            self._cgroup.kill()
-        for pid in limits.descendants(self._pid):  # those that have left the process group
-            _kill(os.kill, pid)
-        _kill(os.killpg, self._pid)
+        self._process.kill()
 
-    def _on_exit(self) -> None:
-        """The process has ended: by itself or because it was killed."""
+    def ending(self) -> None:
         self.is_ending = True
         if self._fate is None or (self.is_ready and isinstance(self._fate, FunctionError)):
             self._channel.drain()  # what it has answered before counts
-        _kill(os.killpg, self._pid)
-        status = self._process.wait()
+
+    def ended(self, status: int | None) -> None:
+        if status is None and self._fate is None:  # it was killed with the process that it was forked from
+            self._fate = Cancelled()
         if self.is_ready:
             self._end_runs(status)
         else:
-            self._end_init(self._error(status, ""))
+            self._end_init(status)
 
-    def _end_runs(self, status: int) -> None:
+    def _end_runs(self, status: int | None) -> None:
         if self._fate is None:
             self._blamed = self._sole
         error = self._error(status, self._request_id(self._blamed))
         ends = [self._end(slot, invocation, began_s, error) for slot, (invocation, began_s) in self.running.items()]
-        self._release()
+        self._process.release()
         self._owner.gone(self, ends, None)
 
     def _end(self, slot: int, invocation: Invocation, began_s: float, error: FunctionError) -> End:
@@ -423,35 +338,11 @@ class Worker:
         kind = FailureKind.TIMED_OUT if error.error_type == faults.TIMED_OUT else FailureKind.CRASHED
         return End(invocation, Failed(kind, error, duration_ms), is_suspect=False)
 
-    def _end_init(self, error: FunctionError) -> None:
-        duration_ms = (time.monotonic() - self._started_s) * 1000
-        printed = self._printed()
-        if self._fate is None:
-            error = faults.with_last_line(error, printed)
-        if self._launch.sink is not None:
-            self._launch.sink.write("", logs.init_report(printed, duration_ms, error.error_type))
-        self._release()
-        self._owner.gone(self, (), error)
+    def _end_init(self, status: int | None) -> None:
+        fate = self._fate if isinstance(self._fate, FunctionError) else None
+        error = self._process.failed_init(fate, status)
+        self._process.release()
+        self._owner.gone(self, (), None if isinstance(self._fate, Cancelled) else error)
 
-    def _error(self, status: int, request_id: str) -> FunctionError:
-        if isinstance(self._fate, FunctionError):
-            return self._fate
-        if self._cgroup is not None and self._cgroup.ran_out():
-            return faults.over_memory(request_id, self._launch.function.memory_bytes, None)
-        return faults.exited(request_id, status)
-
-    def _release(self) -> None:
-        self._channel.close()
-        if self._output is not None:
-            self._output.close()
-        asyncio.get_running_loop().remove_reader(self._exit)
-        os.close(self._exit)
-        if self._cgroup is not None:
-            self._cgroup.remove()
-        if self._launch.lock is not None:
-            self._launch.lock.forget(self._pid)
-
-
-def _kill(how: Callable[[int, int], None], target: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        how(target, signal.SIGKILL)
+    def _error(self, status: int | None, request_id: str) -> FunctionError:
+        return self._fate if isinstance(self._fate, FunctionError) else self._process.error(status, request_id)

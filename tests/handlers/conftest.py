@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import select
 import textwrap
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -27,6 +29,11 @@ class Memory:
     def write(self, request_id: str, text: str) -> None:
         self.texts.append((request_id, text))
 
+    @property
+    def requests(self) -> list[tuple[str, str]]:
+        """Those that belong to a request: what a process prints that only forks workers does not."""
+        return [(request_id, text) for request_id, text in self.texts if request_id]
+
     def close(self) -> None:
         pass
 
@@ -34,11 +41,13 @@ class Memory:
 class Shop:
     """One function under test and its pool."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, snap_start: bool = False) -> None:
         self.folder = folder
+        self.snap_start = snap_start
         self.code = folder / "code"
         self.code.mkdir()
         self.log = Memory()
+        self.notes: list[tuple[str, dict[str, object]]] = []
         self.pools: list[Pool] = []
         self._count = 0
 
@@ -52,10 +61,14 @@ class Shop:
     ) -> Pool:
         if source is not None:
             self.write(source)
-        spec = FunctionSpec(**{"name": "orders", "handler": handler, "code": self.code, **fields})
-        pool = Pool(spec, state=self.folder / "state", sink=self.log, lock=lock, cgroups=cgroups)
+        known = {"name": "orders", "handler": handler, "code": self.code, "snap_start": self.snap_start}
+        spec = FunctionSpec(**{**known, **fields})
+        pool = Pool(spec, state=self.folder / "state", sink=self.log, lock=lock, cgroups=cgroups, note=self._note)
         self.pools.append(pool)
         return pool
+
+    def _note(self, event: str, **fields: object) -> None:
+        self.notes.append((event, fields))
 
     def start(
         self, pool: Pool, event: object = None, request_id: str | None = None, encode: Callable[[], bytes] | None = None
@@ -86,9 +99,15 @@ class Shop:
         return await self.invoke(self.pool(source, **fields), event)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what a file that says BOTH_WAYS tests with workers that are forked too: they promise the same."""
+    if "shop" in metafunc.fixturenames and getattr(metafunc.module, "BOTH_WAYS", False):
+        metafunc.parametrize("shop", ["started", "forked"], indirect=True)
+
+
 @pytest.fixture
-async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    shop = Shop(tmp_path)
+async def shop(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
+    shop = Shop(tmp_path, snap_start=getattr(request, "param", None) == "forked")
     yield shop
     for pool in shop.pools:
         await pool.close()
@@ -102,6 +121,13 @@ async def eventually(fact: Callable[[], object], what: str) -> None:
             return
         await asyncio.sleep(0.01)
     raise AssertionError(f"never came true: {what}")
+
+
+def await_death(pid: int) -> None:
+    """Block the loop meanwhile, so that nobody on it has had time to see the end."""
+    descriptor = os.pidfd_open(pid)
+    select.select([descriptor], [], [], PATIENCE_S)
+    os.close(descriptor)
 
 
 def is_running(pid: int) -> bool:

@@ -13,6 +13,7 @@ import pytest
 
 from handlers import bootstrap
 
+PLAIN = {"hooks": False, "forks": False}
 VARIABLES = {
     "AWS_LAMBDA_FUNCTION_NAME": "f",
     "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
@@ -43,7 +44,7 @@ def test_the_end_of_the_channel_ends_the_worker_and_its_children(channel, tmp_pa
         "import subprocess\nchild = subprocess.Popen(['sleep', '1000'])\ndef handle(*_): pass"
     )
     process = start(theirs, os.getpid(), tmp_path)
-    setup = {"handler": "app.handle", "root": str(tmp_path), "arn": "arn", "concurrency": 1, "logs": True}
+    setup = {"handler": "app.handle", "root": str(tmp_path), "arn": "arn", "concurrency": 1, "logs": True, **PLAIN}
     ours.sendall(bootstrap.pack(bootstrap.SETUP, json.dumps(setup).encode()))
     assert bootstrap.HEADER.unpack(ours.recv(64)) == (bootstrap.READY, 0, 0, 0, 0)
     ours.close()
@@ -61,7 +62,7 @@ def test_frames_that_come_in_pieces_are_put_together(channel, tmp_path):
     ours, theirs = channel
     (tmp_path / "app.py").write_text("def handle(event, context): return [event, context.aws_request_id]")
     process = start(theirs, os.getpid(), tmp_path)
-    setup = {"handler": "app.handle", "root": str(tmp_path), "arn": "arn", "concurrency": 1, "logs": True}
+    setup = {"handler": "app.handle", "root": str(tmp_path), "arn": "arn", "concurrency": 1, "logs": True, **PLAIN}
     frames = bootstrap.pack(bootstrap.SETUP, json.dumps(setup).encode())
     for byte in frames:
         ours.send(bytes([byte]))

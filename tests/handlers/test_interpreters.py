@@ -12,6 +12,8 @@ import uvloop
 from router.core.model import Failed, Refused, Returned
 from tests.handlers.conftest import Shop
 
+BOTH_WAYS = True
+
 
 def find(version: str) -> str | None:
     minor = ".".join(version.split(".")[:2])
@@ -51,7 +53,7 @@ async def scenario(shop, python: str) -> None:
     assert (await shop.invoke(pool, "generator")).error.error_type == "Runtime.MarshalError"
     assert (await shop.invoke(pool, "die")).error.message.endswith("exit status 5")
     assert isinstance(await shop.invoke(pool, "x" * 3_000_000), Returned)
-    assert "[WARNING]" in shop.log.texts[0][1]
+    assert "[WARNING]" in shop.log.requests[0][1]
     missing = await shop.invoke(shop.pool(handler="lost.handle", python=python))
     assert isinstance(missing, Refused)
     assert missing.error.error_type == "Runtime.ImportModuleError"
@@ -95,7 +97,7 @@ async def tasks_scenario(shop, python: str | None, *, uvloop: bool) -> None:
     assert [answer[0] for answer in answers] == ["open", "wait", "wait", "wait"]
     assert {answer[2] for answer in answers} == {uvloop}
     assert (await failed).error.trace[-1].endswith('raise ValueError("é")\n')
-    for name, text in shop.log.texts:
+    for name, text in shop.log.requests:
         event = name.partition("-")[0]
         assert f"\t{name}\t{event} begins\n" in text
         assert ("ends" in text) == (event != "raise")

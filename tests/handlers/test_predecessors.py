@@ -47,7 +47,8 @@ from router.ports import Invocation
 async def main(folder):
     lock = WorkerLock(folder)
     await lock.await_predecessors()
-    pool = Pool(FunctionSpec("f", "app.handle", folder, timeout_s=900), state=folder, lock=lock)
+    function = FunctionSpec("f", "app.handle", folder, timeout_s=900, snap_start=sys.argv[2] == "forked")
+    pool = Pool(function, state=folder, lock=lock)
     pool.invoke(Invocation("id", lambda: b"{}", False, print))
     await asyncio.Event().wait()
 
@@ -55,15 +56,15 @@ asyncio.run(main(Path(sys.argv[1])))
 """
 
 
-def popen(folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", DAEMON, str(folder)], cwd=ROOT)
+def popen(folder: Path, way: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", DAEMON, str(folder), way], cwd=ROOT)
 
 
-async def start_daemon(folder: Path) -> tuple[subprocess.Popen[bytes], list[int]]:
-    """Start a daemon whose handler hangs: it, and its worker with its children."""
+async def start_daemon(folder: Path, way: str = "started") -> tuple[subprocess.Popen[bytes], list[int]]:
+    """Start a daemon whose handler hangs: it, and its worker, which was started or forked, with its children."""
     (folder / "app.py").write_text(HANDLER)
     (folder / "pids").unlink(missing_ok=True)
-    daemon = popen(folder)
+    daemon = popen(folder, way)
     try:
         await eventually((folder / "pids").exists, "the handler runs")
     except AssertionError:
@@ -72,12 +73,16 @@ async def start_daemon(folder: Path) -> tuple[subprocess.Popen[bytes], list[int]
     return daemon, [int(pid) for pid in (folder / "pids").read_text().split()]
 
 
-async def test_a_killed_daemon_leaves_nothing_to_its_successor(tmp_path):
-    daemon, pids = await start_daemon(tmp_path)
+@pytest.mark.parametrize("way", ["started", "forked"])
+async def test_a_killed_daemon_leaves_nothing_to_its_successor(tmp_path, way):
+    daemon, pids = await start_daemon(tmp_path, way)
+    worker, *children = pids
+    noted = [int(note.name) for note in (tmp_path / "workers").iterdir()]
+    assert worker in noted
+    assert len(noted) == (2 if way == "forked" else 1)
     daemon.kill()
     daemon.wait()
-    worker, *children = pids
-    await eventually(lambda: not is_running(worker), "the worker died with its daemon")
+    await eventually(lambda: not any(map(is_running, noted)), "what it had started died with it")
     assert all(map(is_running, children)), "the case is only worth a test with survivors"
     lock = WorkerLock(tmp_path)
     await lock.await_predecessors()
@@ -86,10 +91,11 @@ async def test_a_killed_daemon_leaves_nothing_to_its_successor(tmp_path):
     lock.close()
 
 
-async def test_a_daemon_succeeds_another_at_once(tmp_path):
-    first, before = await start_daemon(tmp_path)
+@pytest.mark.parametrize("way", ["started", "forked"])
+async def test_a_daemon_succeeds_another_at_once(tmp_path, way):
+    first, before = await start_daemon(tmp_path, way)
     first.kill()
-    second, after = await start_daemon(tmp_path)
+    second, after = await start_daemon(tmp_path, way)
     assert not any(map(is_running, before))
     second.kill()
     second.wait()

@@ -11,6 +11,8 @@ import pytest
 from handlers.output import LIMIT_BYTES as OUTPUT_LIMIT_BYTES
 from router.core.model import Returned
 
+BOTH_WAYS = True
+
 ROUNDS = 5
 
 
@@ -80,8 +82,8 @@ async def test_what_belongs_to_nobody_stands_before_the_next_that_ends(shop):
     await shop.invoke(pool, "first", "id-1")
     await shop.invoke(pool, "second", "id-2")
     await shop.invoke(pool, "third", "id-3")
-    (_, first), (_, second), (_, third) = shop.log.texts
-    assert first.startswith("at import\n")
+    (_, first), (_, second), (_, third) = shop.log.requests
+    assert shop.log.texts[0][1].startswith("at import\n")
     assert "START RequestId: id-1 Version: $LATEST\nmine first\nEND" in first
     assert "START RequestId: id-2 Version: $LATEST\nmine second\nEND" in second
     together = first + second + third
@@ -129,7 +131,7 @@ async def test_a_flood_of_output_is_cut_and_leaves_the_others_alone(shop):
     assert isinstance(await flood, Returned)
     assert others > 3
     assert longest_s < 1
-    texts = dict(shop.log.texts)
+    texts = dict(shop.log.requests)
     text = texts.pop("flood")
     assert OUTPUT_LIMIT_BYTES < len(text) < OUTPUT_LIMIT_BYTES + 1000
     assert text.count("x\n[more output of this request was not kept]\nEND") == 1
@@ -142,7 +144,7 @@ async def test_a_line_without_end_is_kept_in_pieces(shop):
         concurrency_per_worker=2,
     )
     await shop.invoke(pool)
-    assert f"$LATEST\n{'x' * 9000}\nEND" in shop.log.texts[0][1]
+    assert f"$LATEST\n{'x' * 9000}\nEND" in shop.log.requests[0][1]
 
 
 async def test_logs_off_keeps_nothing(shop):

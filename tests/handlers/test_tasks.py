@@ -8,7 +8,9 @@ import os
 import pytest
 
 from router.core.model import EVENT_LIMIT_BYTES, Cancelled, Failed, FailureKind, Refused, Returned
-from tests.handlers.conftest import PATIENCE_S, eventually
+from tests.handlers.conftest import PATIENCE_S, await_death, eventually
+
+BOTH_WAYS = True
 
 GATES = """
     import asyncio, os
@@ -283,11 +285,6 @@ async def test_cancelling_the_only_one_kills_the_worker(shop):
     await eventually(lambda: pool.status.busy == 1, "it runs")
     pool.cancel("the-id", waiting_only=False)
     assert await asyncio.wait_for(outcome, 2) == Cancelled()
-
-
-def await_death(pid: int) -> None:
-    """Block the loop meanwhile, so that nobody on it has had time to see the end."""
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 async def test_a_worker_that_dies_idle_costs_nothing(shop):

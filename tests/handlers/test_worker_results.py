@@ -10,6 +10,8 @@ import pytest
 from router.core.model import NOT_JSON, NOT_READ, Failed, FailureKind, Returned
 from router.ports import Invocation
 
+BOTH_WAYS = True
+
 
 @pytest.mark.parametrize(
     ("expression", "body"),
@@ -153,7 +155,7 @@ async def test_the_context_is_complete(shop):
     arn = "arn:aws:lambda:eu-west-1:000000000000:function:orders"
     expected = ["orders", "$LATEST", arn, "256", "request-1", "/aws/lambda/orders", True, None, None, None, True]
     assert outcome.body == expected
-    assert "by context" in shop.log.texts[0][1]
+    assert "by context" in shop.log.requests[0][1]
 
 
 async def test_the_environment_is_what_was_configured_and_nothing_of_the_daemon(shop, monkeypatch):

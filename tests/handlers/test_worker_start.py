@@ -12,6 +12,8 @@ from handlers.predecessors import WorkerLock
 from router.core.model import Cancelled, Refused, Returned
 from tests.handlers.conftest import eventually
 
+BOTH_WAYS = True
+
 WORKS = "def handle(event, context): return 'works'"
 
 

@@ -70,7 +70,8 @@ def test_no_module_hides_one_of_the_standard_library() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_runs_in_workers_needs_nothing_newer_than_3_9_and_others_parse(path: Path) -> None:
-    version = (3, 9) if path.name in ("bootstrap.py", "tasks.py") else (3, 11)
+    in_workers = ("bootstrap.py", "tasks.py", "snapshot.py", "snapshot_restore_py.py")
+    version = (3, 9) if path.name in in_workers else (3, 11)
     ast.parse(path.read_text(), feature_version=version)
 
 
