@@ -78,6 +78,7 @@ def _function(name: str, function: schema.Function, aws: AwsSettings) -> AnyFunc
         memory_bytes=function.memory_size * 1024 * 1024,
         reserved_concurrency=function.reserved_concurrency,
         concurrency_per_worker=function.concurrency_per_worker,
+        snap_start=function.snap_start,
         environment=function.environment,
         logs=function.logs == "on",
         log_level=function.log_level,

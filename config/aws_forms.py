@@ -44,7 +44,7 @@ class Inside:
     way: tuple[str, ...]
     path: str
     #: What its words are in ours; empty = the same.
-    words: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, str | bool] = field(default_factory=dict)
 
     @property
     def allowed(self) -> str:
@@ -332,6 +332,17 @@ class FunctionLogging(Block):
     )
 
 
+#: What SnapStart applies to, in ours: here a function has one version.
+_APPLIED: Final = {"PublishedVersions": True, "None": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapStart(Block):
+    """What is restored from a snapshot, as AWS has it."""
+
+    apply_on: str = takes(Choice(tuple(_APPLIED)), "What it is for.", source="AWS", aws=True)
+
+
 #: Of a function.
 FUNCTION_FORMS: Final[Mapping[str, Form]] = {
     "Environment": Form(
@@ -345,5 +356,10 @@ FUNCTION_FORMS: Final[Mapping[str, Form]] = {
         "Least level of the handler's log.",
         ("log_level",),
         always=False,
+    ),
+    "SnapStart": Form(
+        Inside(BlockOf(SnapStart), ("apply_on",), "snap_start", _APPLIED),
+        "`ApplyOn: PublishedVersions` is true.",
+        ("snap_start",),
     ),
 }

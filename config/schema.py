@@ -102,8 +102,6 @@ class Failures(Block):
 class Function(Block):
     """One function: a handler and how it is run, or where one runs that is deployed elsewhere (`arn`, `url`)."""
 
-    REFUSED: ClassVar[Mapping[str, str]] = {"snap_start": LATER}
-
     FORMS: ClassVar[Mapping[str, Form]] = FUNCTION_FORMS
 
     handler: str | None = takes(
@@ -152,6 +150,12 @@ class Function(Block):
         Number(1, 1000),
         "Invocations that one worker runs at once; more than 1 for `async def` handlers only.",
         default=1,
+        only=_WORKERS,
+    )
+    snap_start: bool = takes(
+        Flag(),
+        "Fork workers from a process that has loaded the function, so that one more is there in milliseconds.",
+        default=False,
         only=_WORKERS,
     )
     environment: dict[str, Secret] = takes(

@@ -28,6 +28,8 @@ class FunctionSettings:
     reserved_concurrency: int | None
     #: Invocations that one worker runs at once; 1 unless the handler is `async def`.
     concurrency_per_worker: int
+    #: Are workers forked from a process that has loaded the function?
+    snap_start: bool
     environment: Mapping[str, Secret]
     #: Is what handlers print kept?
     logs: bool

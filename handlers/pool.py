@@ -55,7 +55,7 @@ class PoolStatus:
     #: Why the function cannot be started or initialised; None once it could.
     error: FunctionError | None
     #: How it stands with forking them; None = not asked for.
-    snap_start: SnapStart | None
+    snap_start: SnapStart | None = None
 
 
 class Pool:

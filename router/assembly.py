@@ -28,6 +28,7 @@ from connectors.settings import (
 from handlers.function import FunctionSpec
 from handlers.limits import find_cgroup_home
 from handlers.logs import LogSink
+from handlers.nursery import Note
 from handlers.output import Heard
 from handlers.pool import Pool
 from handlers.predecessors import WorkerLock
@@ -174,13 +175,14 @@ def make_invoker(
     lock: WorkerLock | None = None,
     sink: LogSink | None = None,
     heard: Heard | None = None,
+    note: Note | None = None,
 ) -> Pool | Remote:
     """Make what runs a function; nothing starts before it is invoked. `heard` has logs kept even where they are off."""
     settings = configuration.functions[name]
     if not isinstance(settings, FunctionSettings):
         target = make_target(replace(settings, logs=settings.logs or heard is not None))
         return Remote(target, concurrency=settings.concurrency, sink=sink)
-    return _make_pool(configuration, settings, lock, sink, heard)
+    return _make_pool(configuration, settings, lock, sink, heard, note)
 
 
 def make_target(settings: TargetSettings) -> Target:
@@ -195,6 +197,7 @@ def _make_pool(
     lock: WorkerLock | None,
     sink: LogSink | None,
     heard: Heard | None,
+    note: Note | None,
 ) -> Pool:
     spec = FunctionSpec(
         settings.name,
@@ -210,8 +213,17 @@ def _make_pool(
         region=configuration.aws.region or "us-east-1",
         logs=settings.logs or heard is not None,
         log_level=settings.log_level,
+        snap_start=settings.snap_start,
     )
-    return Pool(spec, state=configuration.state_dir, lock=lock, sink=sink, cgroups=find_cgroup_home(), heard=heard)
+    return Pool(
+        spec,
+        state=configuration.state_dir,
+        lock=lock,
+        sink=sink,
+        cgroups=find_cgroup_home(),
+        heard=heard,
+        note=note,
+    )
 
 
 def _aws_variables(aws: AwsSettings) -> dict[str, str]:

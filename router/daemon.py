@@ -42,6 +42,8 @@ class FunctionInfo:
     #: Invocations that run, and that wait for a worker.
     busy: int
     waiting: int
+    #: How it stands with forking them, and what stands against it; None = not asked for.
+    snap_start: tuple[str, Sequence[str]] | None = None
 
 
 @dataclass(slots=True)

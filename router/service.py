@@ -106,7 +106,7 @@ class Service:
         if name not in self._functions:
             configuration = self._configuration
             sink = RotatingFile(log_file(configuration.state_dir, name))
-            invoker = make_invoker(configuration, name, self._lock, sink)
+            invoker = make_invoker(configuration, name, self._lock, sink, note=self._shared.log.write)
             self._functions[name] = _Function(configuration.functions[name], invoker, sink)
         return self._functions[name]
 
@@ -116,4 +116,6 @@ class Service:
 
 def _info(function: _Function) -> FunctionInfo:
     settings, status = function.settings, function.invoker.status
-    return FunctionInfo(settings.name, describe_function(settings), status.workers, status.busy, status.waiting)
+    snap_start = None if status.snap_start is None else (status.snap_start.state, status.snap_start.found)
+    handler = describe_function(settings)
+    return FunctionInfo(settings.name, handler, status.workers, status.busy, status.waiting, snap_start)

@@ -240,4 +240,5 @@ def _function(info: FunctionInfo) -> Mapping[str, Any]:
         "workers": info.workers,
         "busy": info.busy,
         "waiting": info.waiting,
+        "snap_start": info.snap_start and {"state": info.snap_start[0], "found": list(info.snap_start[1])},
     }

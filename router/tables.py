@@ -90,8 +90,13 @@ def show_status(document: Mapping[str, Any]) -> None:
         show_table(("UNDELIVERED", "MAPPING", "DESTINATION", "OLDEST", "NEXT TRY", "LAST ERROR"), waiting)
     if document["functions"]:
         print()
-        rows = [tuple(each.values()) for each in document["functions"]]
+        members = ("name", "handler", "workers", "busy", "waiting")
+        rows = [tuple(each[member] for member in members) for each in document["functions"]]
         show_table(("FUNCTION", "HANDLER", "WORKERS", "BUSY", "WAITING"), rows)
+    for each in document["functions"]:
+        if each["snap_start"] and each["snap_start"]["found"]:
+            found = ", ".join(each["snap_start"]["found"])
+            print(f"{each['name']}: snap_start has no effect, workers are started anew: its module leaves open {found}")
 
 
 def _waits(mapping: Mapping[str, Any]) -> bool:

@@ -28,6 +28,12 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "daemon.forced": ("warning", "A second signal: the daemon stops at once; what was in flight is delivered again."),
     "notification.failed": ("warning", "The service manager (NOTIFY_SOCKET) could not be told how the daemon is."),
     "background.crashed": ("error", "A bug stopped deliveries or replays; they begin anew. Please report the trace."),
+    "function.preloaded": ("info", "The function is loaded; its workers are forked from now on."),
+    "function.not_forked": (
+        "warning",
+        "The function left something open that forked workers must not share; each of them is started anew.",
+    ),
+    "function.preload_lost": ("warning", "The process that forks a function's workers has ended; it is started again."),
     "mapping.started": ("info", "The mapping reached its source and reads."),
     "mapping.waiting": ("warning", "The mapping cannot run; it tries again."),
     "mapping.failed": ("error", "The mapping broke too often and stays down until the daemon is restarted."),

@@ -264,6 +264,12 @@ def test_properties_of_a_function(tmp_path):
     assert configuration(tmp_path, RIGHT.replace("code", "Environment: {}, code")) == configuration(tmp_path, RIGHT)
 
 
+@pytest.mark.parametrize(("applied", "ours"), [("PublishedVersions", True), ("None", False)])
+def test_snap_start_applies_to_the_one_version_there_is(tmp_path, applied, ours):
+    text = RIGHT.replace("code", f"SnapStart: {{ApplyOn: {applied}}}, code")
+    assert configuration(tmp_path, text).functions["f"].snap_start is ours
+
+
 SECRET = "names a secret that AWS keeps; write source.kafka.security with"
 
 
@@ -426,6 +432,12 @@ def test_a_wrong_key_of_a_kafka_mapping(tmp_path, line, expected):
          "2: functions.f.Environment.Variables: found beside functions.f.environment in line 2, allowed one of them"),
         ("handler: app.handle", "handler: a.b, Environment: {A: b}",
          "2: functions.f.Environment.A: unknown key, allowed variables"),
+        ("handler: app.handle", "handler: a.b, SnapStart: {ApplyOn: Always}",
+         '2: functions.f.SnapStart.ApplyOn: found "Always", allowed PublishedVersions or None'),
+        ("handler: app.handle", "handler: a.b, SnapStart: {}",
+         "2: functions.f.SnapStart.ApplyOn: found nothing, allowed PublishedVersions or None"),
+        ("handler: app.handle", "handler: a.b, snap_start: true, SnapStart: {ApplyOn: PublishedVersions}",
+         "2: functions.f.SnapStart.ApplyOn: found beside functions.f.snap_start in line 2, allowed one of them"),
         ("handler: app.handle", "handler: a.b, Timeout: 841",
          "2: functions.f.Timeout: found 841s, allowed at most 840s, as mapping m reads Kafka"),
     ],

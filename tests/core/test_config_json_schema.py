@@ -178,6 +178,8 @@ SASL = "protocol: SASL_SSL, mechanism: PLAIN, username: u, password: p"
         ("handler: app.handle", "handler: a.b, environment: {A: [x]}"),
         ("handler: app.handle", "handler: a.b, Environment: {A: x}"),
         ("handler: app.handle", "handler: a.b, concurrency_per_worker: 0"),
+        ("handler: app.handle", "handler: a.b, snap_start: PublishedVersions"),
+        ("handler: app.handle", "handler: a.b, SnapStart: {ApplyOn: true}"),
         ("code: .", "code: s3://b/k"),
         ("  m:\n", "  'a b':\n"),
         ("topic: orders", "topic: .."),

@@ -225,7 +225,7 @@ def test_a_wrong_key_of_the_source(tmp_path, keys, expected):
          "functions.f.reserved_concurrency: found 0, allowed 1 to 1000"),
         ("{handler: a.b, code: ., python: ./no/python}", 'functions.f.python: "./no/python" does not exist'),
         ("{handler: a.b, code: ., logs: true}", "functions.f.logs: found true, allowed on or off"),
-        ("{handler: a.b, code: ., snap_start: x}", "functions.f.snap_start: not supported yet"),
+        ("{handler: a.b, code: ., snap_start: x}", 'functions.f.snap_start: found "x", allowed true or false'),
         ("{}", ("functions.f.handler: found nothing, allowed module.attribute; "
                 "or arn or url, of a function that runs elsewhere")),
         ("{handler: a.b, code: ., url: 'http://h'}", "functions.f.url: found beside handler, allowed one of them"),

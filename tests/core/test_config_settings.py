@@ -39,6 +39,7 @@ def test_defaults(tmp_path):
                 memory_bytes=128 * 1024 * 1024,
                 reserved_concurrency=None,
                 concurrency_per_worker=1,
+                snap_start=False,
                 environment={},
                 logs=True,
             )
@@ -121,7 +122,7 @@ def test_every_key_of_a_function_arrives(tmp_path):
     text = RIGHT.replace(
         "{handler: app.handle, code: .}",
         "{handler: pkg/mod.fn, code: code.zip, python: ./python, timeout: 1m, memory_size: 256, logs: off,"
-        " reserved_concurrency: 4, concurrency_per_worker: 5,"
+        " reserved_concurrency: 4, concurrency_per_worker: 5, snap_start: true,"
         " log_level: error, environment: {A: 0x10, B: true, C: on, PYTHONPATH: lib, PATH: /bin,"
         " D: ${env:D}, E: $${env:D}}}",
     )
@@ -135,6 +136,7 @@ def test_every_key_of_a_function_arrives(tmp_path):
         memory_bytes=256 * 1024 * 1024,
         reserved_concurrency=4,
         concurrency_per_worker=5,
+        snap_start=True,
         environment={
             name: Secret(text)
             for name, text in {

@@ -40,7 +40,10 @@ def test_a_running_mapping_has_every_member_of_the_contract():
     busy = shard(in_flight=5, attempts=2, next_try_s=NOW_S + 1.5, oldest_ms=int((NOW_S - 2.5) * 1000))
     document = described(
         mapping(busy, state="retrying", reason=("FunctionFailing", "no total")),
-        functions=[FunctionInfo("worker", "orders.handler", 4, 1, 2)],
+        functions=[
+            FunctionInfo("worker", "orders.handler", 4, 1, 2),
+            FunctionInfo("threads", "app.handler", 1, 0, 0, ("refused", ("thread t of app",))),
+        ],
     )
     assert document == {
         "version": "1.2.3",
@@ -71,7 +74,24 @@ def test_a_running_mapping_has_every_member_of_the_contract():
                 "outbox": None,
             }
         ],
-        "functions": [{"name": "worker", "handler": "orders.handler", "workers": 4, "busy": 1, "waiting": 2}],
+        "functions": [
+            {
+                "name": "worker",
+                "handler": "orders.handler",
+                "workers": 4,
+                "busy": 1,
+                "waiting": 2,
+                "snap_start": None,
+            },
+            {
+                "name": "threads",
+                "handler": "app.handler",
+                "workers": 1,
+                "busy": 0,
+                "waiting": 0,
+                "snap_start": {"state": "refused", "found": ["thread t of app"]},
+            },
+        ],
     }
 
 
