@@ -9,7 +9,7 @@ import asyncio
 import base64
 import json
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +32,8 @@ class FunctionServer:
     """The function, and how the service in front of it is."""
 
     url: str = ""
+    #: Gives the result for an event; None = it raised an error.
+    function: Callable[[Any], Awaitable[bytes | None]] | None = None
     #: Answers every call in place of the function, if there is one: (status, headers, body).
     instead: tuple[int, Mapping[str, str], bytes] | None = None
     #: Answers GetFunctionConfiguration: the function's timeout, or the status that is given in place of it.
@@ -42,6 +44,9 @@ class FunctionServer:
     #: Calls that wait, in all, and now.
     begun: int = 0
     waiting: int = 0
+    #: Events that it has in hand, and the most that there were at once.
+    running: int = 0
+    most: int = 0
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def began(self, count: int) -> None:
@@ -55,8 +60,16 @@ class FunctionServer:
 
     # --- the function
 
-    async def _run(self, event: dict[str, Any]) -> bytes | None:
-        """Give the result; None = it raised an error."""
+    async def _run(self, event: Any) -> bytes | None:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            return await (self.function or self.do)(event)
+        finally:
+            self.running -= 1
+
+    async def do(self, event: dict[str, Any]) -> bytes | None:
+        """Do what an event says."""
         match event.get("do"):
             case "raise":
                 return None
@@ -65,10 +78,11 @@ class FunctionServer:
             case "large":
                 return b'"' + b"x" * event["size"] + b'"'
             case "wait":
-                await self._wait()
+                await self.wait()
         return json.dumps(event).encode()
 
-    async def _wait(self) -> None:
+    async def wait(self) -> None:
+        """Wait until the client goes."""
         await self._count(1)
         try:
             await asyncio.get_running_loop().create_future()
@@ -137,7 +151,7 @@ def refusal(status: int, code: str, message: str = "it said no", **headers: str)
 
 
 @asynccontextmanager
-async def function_server() -> AsyncIterator[FunctionServer]:
+async def function_server(port: int = 0) -> AsyncIterator[FunctionServer]:
     server = FunctionServer()
     application = web.Application(client_max_size=2**24)
     application.router.add_post("/fn", server.post)
@@ -146,7 +160,7 @@ async def function_server() -> AsyncIterator[FunctionServer]:
     # A handler ends when its client goes.
     runner = web.AppRunner(application, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
     server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     try:

@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaConsumer
 from handlers.log_reader import LogReader
 from handlers.logs import log_file
 from tests.conftest import MakeTopic
+from tests.fakes.function_server import function_server
 from tests.live.daemon import Daemon, produce
 from tests.live.queue_rig import Queue, Queues
 from tests.live.s3_rig import S3Rig, open_rig
@@ -125,6 +126,29 @@ async def test_sqs(tmp_path: Path, aws_endpoint: str, queues: Queues) -> None:
         assert told["requestContext"]["condition"] == "RetryAttemptsExhausted"
         assert await daemon.terminate() == 0
         assert await invoices.counts() == (0, 0)
+
+
+async def test_functions_that_run_elsewhere(tmp_path: Path, aws_endpoint: str, queues: Queues) -> None:
+    invoices, refunds = await queues.make(VisibilityTimeout="90"), await queues.make(VisibilityTimeout="90")
+    async with function_server() as server, Example(tmp_path, "targets.yaml", aws_endpoint) as daemon:
+        daemon.change("127.0.0.1:9301", f"127.0.0.1:{daemon.port}")
+        daemon.change("http://127.0.0.1:8080/orders", f"{server.url}/fn")
+        daemon.change("# endpoint_url: http://127.0.0.1:4566", f"endpoint_url: {server.url}")
+        daemon.change("queue: invoices", f"queue: {invoices.name}")
+        daemon.change("queue: refunds}}\n", f"queue: {refunds.name}}}}}\n")
+        await daemon.check()
+        await daemon.start()
+        await invoices.send("an invoice")
+        await refunds.send("a refund")
+        for queue in (invoices, refunds):
+            await queue.until((0, 0))
+        posted = {asked.path: asked for asked in server.asked if asked.body}
+        assert b"a refund" in posted["/fn"].body
+        [invoked] = [asked for path, asked in posted.items() if path != "/fn"]
+        assert (invoked.query, b"an invoice" in invoked.body) == ({"Qualifier": "live"}, True)
+        assert await daemon.terminate() == 0
+        logged = await daemon.command("logs", "priced")
+        assert logged.out == server.log
 
 
 async def test_fifo(tmp_path: Path, aws_endpoint: str, queues: Queues) -> None:
