@@ -73,7 +73,7 @@ _CO_COROUTINE = 0x80
 #: The result of nearly every handler of batches, which needs no encoder.
 _ALL_WELL = b'{"batchItemFailures": []}'
 #: The tracing header of one invocation, which is not sampled.
-_TRACE = "Root=1-%08x-%s%08x;Parent=%016x;Sampled=0"
+_TRACE = b"Root=1-%08x-%s%08x;Parent=%016x;Sampled=0"
 
 
 def pack(kind: int, body: bytes, number: int = 0, request_id: bytes = b"", slot: int = 0) -> bytes:
@@ -477,8 +477,11 @@ class Worker:
         """Make what each worker has of its own."""
         self._marshaller = Marshaller()
         #: Tell apart, in tracing headers, this worker and its invocations.
-        self._trace = os.urandom(8).hex()
+        self._trace = os.urandom(8).hex().encode()
         self._count = 0
+        #: What os.environ shows. Setting a variable there makes the C library keep a copy of every value it ever had:
+        #: 150 bytes an invocation, for ever.
+        self._variables: Dict[bytes, bytes] = vars(os.environ)["_data"]
 
     def _run(self, request_id: str, number: int, body: memoryview) -> Tuple[int, bytes]:
         """Run one event: the kind of the answer, and its body."""
@@ -486,7 +489,7 @@ class Worker:
         try:
             self.log.request_id = request_id
             self._count += 1
-            os.environ["_X_AMZN_TRACE_ID"] = _TRACE % (int(time.time()), self._trace, self._count, self._count)
+            self._variables[b"_X_AMZN_TRACE_ID"] = _TRACE % (int(time.time()), self._trace, self._count, self._count)
             result = self._handler(decode(body), LambdaContext(request_id, number))
             if isinstance(result, CoroutineType):
                 result = self._await(result)
