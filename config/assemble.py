@@ -110,6 +110,7 @@ def _mapping(name: str, mapping: schema.EventSource, function: AnyFunction, aws:
         filters=tuple(item.pattern for item in mapping.filter_criteria.filters),
         destination=_destination(mapping.destination_config.on_failure, source, aws),
         log_level=mapping.log_level,
+        renamed_from=mapping.renamed_from,
     )
 
 
@@ -173,7 +174,7 @@ def _kafka(kafka: sources.Kafka, mapping: schema.EventSource, behaviour: EventSo
         mapping=behaviour.name,
         bootstrap_servers=kafka.bootstrap_servers,
         topic=kafka.topic,
-        consumer_group=kafka.consumer_group or behaviour.name,
+        consumer_group=mapping.group(behaviour.name),
         starting_position=mapping.starting_position,
         starting_timestamp_s=mapping.starting_position_timestamp,
         drain_s=behaviour.drain_s,

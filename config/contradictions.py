@@ -7,7 +7,7 @@ values of keys: those may be secrets.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from config import sharing
@@ -38,6 +38,7 @@ def find(root: Root, report: Report) -> None:
             _source(mapping, report)
             _destination(mapping, report)
         sharing.find(root.event_source_mappings, report)
+        _renames(root.event_source_mappings, report)
 
 
 def _kind(function: Function, report: Report) -> None:
@@ -218,6 +219,23 @@ def _security(security: Security, report: Report) -> None:
     for name, other in (("certificate", "key"), ("key", "certificate"), ("key_password", "key")):
         if security.gives(name):
             _need(security, other, name, report)
+
+
+def _renames(mappings: Mapping[str, EventSource], report: Report) -> None:
+    """Refuse former names that somebody still has, or that two lay claim to: state has one owner."""
+    heirs: dict[str, str] = {}
+    for name, mapping in mappings.items():
+        former = mapping.renamed_from if mapping.sound("renamed_from") else None
+        if former is None:
+            continue
+        if former in mappings:
+            whose = "the mapping's own name" if former == name else "the name of a mapping of this file"
+            report.add(mapping.at("renamed_from"), f"found {whose}, allowed a name that no mapping has any more")
+        elif former in heirs:
+            report.add(
+                mapping.at("renamed_from"), f"found the former name of mapping {heirs[former]} too, allowed another one"
+            )
+        heirs.setdefault(former, name)
 
 
 def _need(block: Block, name: str, reason: str, report: Report) -> None:

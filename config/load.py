@@ -14,12 +14,13 @@ from config.mistakes import InvalidConfiguration, Mistake, Place, Report, Unfit
 from config.paths import require_file
 from config.reading import Reader
 from config.settings import Configuration
+from config.watching import Seen, stamp
 
 #: Largest file that is read.
 LIMIT_BYTES: Final = 1024 * 1024
 
 
-def load(path: Path, environment: Mapping[str, str], now_s: float) -> Configuration:
+def load(path: Path, environment: Mapping[str, str], now_s: float, seen: Seen | None = None) -> Configuration:
     """Read a configuration.
 
     Nothing is connected to; but code folders, certificates and `${file:}` are looked for.
@@ -28,17 +29,20 @@ def load(path: Path, environment: Mapping[str, str], now_s: float) -> Configurat
         path: the file; messages name it as it is written here.
         environment: what `${env:NAME}` takes its values from.
         now_s: epoch seconds; a starting position is not later.
+        seen: is told of every file that was looked for, also when this raises.
 
     Raises:
         InvalidConfiguration: with every mistake in the file.
     """
+    seen = {} if seen is None else seen
+    seen[path.absolute()] = stamp(path)
     report = Report(str(path))
     node = parse(_text(path), report)
     if node is None or not isinstance(node.value, dict):
         report.settle()
         found = f"found {node.shown() if node else 'nothing'} at top level"
         raise _unreadable(path, f"{found}, allowed a block of keys", node.line if node else None)
-    reader = Reader(report, path.absolute().parent, environment, now_s)
+    reader = Reader(report, path.absolute().parent, environment, now_s, seen)
     root = functions.resolve(reader.read(BlockOf(schema.Root), node, Place("", node.line)), reader)
     contradictions.find(root, report)
     report.settle()

@@ -12,6 +12,12 @@ def find(root: Root, report: Report) -> None:
     for mapping in root.event_source_mappings.values():
         if mapping.maximum_retry_attempts == -1 and mapping.destination_config.on_failure is not None:
             _unlimited(mapping, report)
+        if mapping.renamed_from and mapping.source.kafka is not None and mapping.source.kafka.consumer_group is None:
+            report.note(
+                mapping.at("renamed_from"),
+                "the mapping reads on as the consumer group of its former name; write that as `consumer_group` into "
+                "its source before you take this key out",
+            )
     sharing.notice(root.event_source_mappings, report)
 
 

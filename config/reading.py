@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from config.document import Node, Value
 from config.mistakes import Place, Report, Unfit, quoted
 from config.paths import require_file
+from config.watching import Seen, stamp
 
 #: Largest file that a `${file:}` may bring.
 _FILE_LIMIT_BYTES: Final = 64 * 1024
@@ -93,6 +94,8 @@ class Reader:
     environment: Mapping[str, str]
     #: Epoch seconds.
     now_s: float
+    #: Files that references lead to.
+    seen: Seen = field(default_factory=dict)
 
     def read(self, kind: Kind[T], node: Node, place: Place) -> T:
         """Resolve the references of a node and read it. Raises Unfit."""
@@ -135,6 +138,7 @@ class Reader:
     def _contents(self, name: str) -> str:
         what = f"file {quoted(name)}"
         path = self.base / name
+        self.seen[path] = stamp(path)
         require_file(path, what)
         try:
             with path.open("rb") as file:

@@ -48,6 +48,7 @@ _DAY_S: Final = 86400.0
 
 LEVEL: Final = Choice(("debug", "info", "warning", "error"))
 _NAME: Final = Names("1 to 64 letters, digits, - and _", re.compile(r"[A-Za-z0-9_-]{1,64}"))
+_FORMER_NAME: Final = Text("the name that the mapping had: 1 to 64 letters, digits, - and _", _NAME.form)
 #: What a function's block may name it by.
 KINDS: Final = ("handler", "arn", "url")
 #: Timeouts where the file says nothing: that of AWS, and one that covers a cold start elsewhere.
@@ -242,7 +243,6 @@ class EventSource(Block):
     """One event source mapping: a source, a function, and the rules between them."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {
-        "renamed_from": LATER,
         **dict.fromkeys(
             ("queues", "document_db_event_source_config"), "not supported, only sqs, kafka and s3 sources are"
         ),
@@ -362,6 +362,17 @@ class EventSource(Block):
     log_level: str | None = takes(
         LEVEL, "Least level to log about this mapping.", default=None, shown="that at top level"
     )
+    renamed_from: str | None = takes(
+        _FORMER_NAME,
+        "The name that the mapping had before: its state and failures are carried over at the next start or reload.",
+        default=None,
+        shown="none",
+    )
+
+    def group(self, name: str) -> str:
+        """Give the consumer group; needs a sound Kafka source. A rename leaves the group that goes by the name."""
+        assert self.source.kafka is not None
+        return self.source.kafka.consumer_group or self.renamed_from or name
 
     @property
     def limit(self) -> int:

@@ -53,6 +53,8 @@ class MappingSettings:
     destination: DestinationSettings | None
     #: Least level of lines about it; None = that of the file.
     log_level: str | None = None
+    #: The name that the mapping had before; None = it has its first.
+    renamed_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def _topics(mappings: Mapping[str, EventSource], report: Report) -> None:
     for name, mapping in mappings.items():
         kafka = mapping.source.kafka
         if kafka is not None and kafka.sound("bootstrap_servers", "topic", "consumer_group"):
-            groups.setdefault((kafka.topic, kafka.consumer_group or name), []).append((name, kafka))
+            groups.setdefault((kafka.topic, mapping.group(name)), []).append((name, kafka))
     for readers in groups.values():
         for (name, kafka), (_, other) in combinations(readers, 2):
             if set(kafka.bootstrap_servers) & set(other.bootstrap_servers):

@@ -30,12 +30,18 @@ def state_dir(path: Path, environment: Mapping[str, str], now_s: float) -> Path:
         return found
 
 
+def _lines_of_state(text: str) -> str:
+    """Give the line that names the state, of a text that is no YAML as a whole; without one, nothing can be said."""
+    return "\n".join(line for line in text.splitlines() if line.startswith("state:"))
+
+
 def _state_alone(path: Path, environment: Mapping[str, str], now_s: float) -> Path | None:
     report = Report(str(path))
     try:
-        node = parse(path.read_text("utf-8-sig"), report)
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError):
         return None
+    node = parse(text, report) or parse(_lines_of_state(text), report)
     if node is None or not isinstance(node.value, dict):
         return None
     reader = Reader(report, path.absolute().parent, environment, now_s)

@@ -6,7 +6,9 @@ Lambda deployment packages (AWS Lambda quotas: 250 MB unzipped), and a bound on 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import shutil
 import stat
 import tempfile
@@ -33,6 +35,18 @@ def prepare(code: Path, state: Path) -> Path:
         raise HandlerUnavailable(f"code {code} is not a usable .zip archive: {error}") from error
     except OSError as error:
         raise HandlerUnavailable(f"code {code} cannot be read or unpacked: {error}") from error
+
+
+def fingerprint(code: Path) -> str:
+    """Sum up names, sizes and times of the files of a function's code; what cannot be looked at is left out."""
+    entries: list[tuple[str, int, int]] = []
+    for folder, folders, files in os.walk(code) if code.is_dir() else [(str(code.parent), [], [code.name])]:
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        for name in files:
+            with contextlib.suppress(OSError):
+                found = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 - there may be thousands
+                entries.append((os.path.join(folder, name), found.st_size, found.st_mtime_ns))  # noqa: PTH118
+    return hashlib.sha256(repr(sorted(entries)).encode(errors="surrogateescape")).hexdigest()
 
 
 def _unpacked(archive: Path, folder: Path) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from handlers import faults
-from handlers.archive import prepare
+from handlers.archive import fingerprint, prepare
 from handlers.function import FunctionSpec
 from handlers.process import Born, Launch, spawn
 from handlers.zygote import Zygote
@@ -59,12 +59,15 @@ class Nursery:
         self, function: FunctionSpec, family: Family, state: Path, launch: Callable[[Path], Launch], note: Note
     ) -> None:
         self._function = function
-        self._family = family
+        #: Who hears of workers.
+        self.family = family
         self._state = state
         self._make_launch = launch
         self._note = note
         self._launch: Launch | None = None
-        self._preparing: asyncio.Future[Path] | None = None
+        self._preparing: asyncio.Future[tuple[Path, str]] | None = None
+        #: Fingerprint of the code that workers are started with; None before the first.
+        self.code: str | None = None
         self.zygote: Zygote | None = None
         self._is_closed = False
         #: Why workers are not forked although they should be.
@@ -102,7 +105,7 @@ class Nursery:
             elif self._function.snap_start and not self._found:
                 self.zygote = Zygote(self._launch, self)
             else:
-                self._family.born(self._launch, spawn(self._launch))
+                self.family.born(self._launch, spawn(self._launch))
         except OSError as error:
             if self.zygote is None:
                 self._launch = None  # the code may have moved
@@ -118,34 +121,34 @@ class Nursery:
 
     def _prepare(self) -> None:
         """Find the code, without holding up the loop: an archive may take a while."""
-        self._preparing = asyncio.get_running_loop().run_in_executor(None, prepare, self._function.code, self._state)
+        self._preparing = asyncio.get_running_loop().run_in_executor(None, _find, self._function.code, self._state)
         self._preparing.add_done_callback(self._prepared)
 
-    def _prepared(self, preparing: asyncio.Future[Path]) -> None:
+    def _prepared(self, preparing: asyncio.Future[tuple[Path, str]]) -> None:
         self._preparing = None
         try:
-            root = preparing.result()
+            root, self.code = preparing.result()
         except HandlerUnavailable as error:
             self._fail(f"function {self._function.name}: {error}")
             return
         self._launch = self._make_launch(root)
-        self._family.changed()
+        self.family.changed()
 
     # --- what the process that forks tells
 
     def loaded(self) -> None:
         self._note("function.preloaded", function=self._function.name)
-        self._family.changed()
+        self.family.changed()
 
     def unfit(self, found: list[str]) -> None:
         self.zygote = None
         self._found = tuple(found)
         self._note("function.not_forked", function=self._function.name, found=found, hint=_ADVICE)
-        self._family.changed()
+        self.family.changed()
 
     def born(self, born: Born) -> None:
         assert self._launch is not None
-        self._family.born(self._launch, born)
+        self.family.born(self._launch, born)
 
     def not_born(self, reason: str) -> None:
         self._fail(f"cannot start a worker of function {self._function.name}: {reason}")
@@ -154,14 +157,20 @@ class Nursery:
         zygote, self.zygote = self.zygote, None
         assert zygote is not None
         if not zygote.is_ready:
-            self._family.failed(error, initialising=error.error_type != faults.NOT_STARTED)
+            self.family.failed(error, initialising=error.error_type != faults.NOT_STARTED)
             return
         if not self._is_closed:
             self._note("function.preload_lost", function=self._function.name, error=error.message)
         if zygote.awaited:
             self.not_born(f"the process that forks them has ended: {error.message}")
         else:
-            self._family.changed()
+            self.family.changed()
 
     def _fail(self, message: str) -> None:
-        self._family.failed(FunctionError(faults.NOT_STARTED, message), initialising=False)
+        self.family.failed(FunctionError(faults.NOT_STARTED, message), initialising=False)
+
+
+def _find(code: Path, state: Path) -> tuple[Path, str]:
+    # Looked at before it is prepared: what changes meanwhile is noticed later.
+    seen = fingerprint(code)
+    return prepare(code, state), seen

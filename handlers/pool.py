@@ -7,6 +7,10 @@ at once, and its answer comes with a descriptor's readiness. A function that can
 waiting invocation per try (as Refused, which spends no attempt), and the tries are spaced out, so that a broken module
 keeps no processor busy.
 
+Where the function has become another one, new workers come from a nursery of its own. Those that there are take nothing
+more and end with what they run, and with the last of them what they came from; until then they count as workers of the
+function, which so keeps its limit.
+
 What may have taken down a worker that ran several (`suspects`) has a line of its own, which goes first: one worker is
 kept for it, takes nothing else, and runs as many of them together as each of them may.
 
@@ -19,12 +23,13 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from handlers import faults
+from handlers.archive import fingerprint
 from handlers.function import FunctionSpec
 from handlers.limits import CgroupHome
 from handlers.logs import LogSink
@@ -78,12 +83,18 @@ class Pool:
     ) -> None:
         self._function = function
         self._shares = function.concurrency_per_worker > 1
-        kept = sink if function.logs else None
-        self._nursery = Nursery(
-            function, self, state, lambda root: Launch(function, root, lock, kept, cgroups, heard), note or _forget
+        self._state = state
+        self._note = note or _forget
+        self._make_launch: Callable[[FunctionSpec, Path], Launch] = lambda function, root: Launch(
+            function, root, lock, sink if function.logs else None, cgroups, heard
         )
+        self._nursery = self._new_nursery()
+        #: Those that the workers came from which are outdated.
+        self._former: list[Nursery] = []
         self._loop = asyncio.get_running_loop()
         self._workers: set[Worker] = set()
+        #: Those that were started with what the function was before.
+        self._outdated: set[Worker] = set()
         #: Those that can take what waits.
         self._open: list[Worker] = []
         self._waiting: deque[Invocation] = deque()
@@ -120,6 +131,39 @@ class Pool:
             for worker in self._workers:
                 worker.cancel(request_id)
 
+    def renew(self, function: FunctionSpec) -> None:
+        """Go on with a function that has changed, or whose code has; nothing that runs or waits ends by it."""
+        self._function = function
+        self._shares = function.concurrency_per_worker > 1
+        self._failures = 0
+        self._retry_s = 0.0
+        self._error = None
+        self._outdated |= self._workers
+        self._open.clear()
+        self._kept = None
+        self._former.append(self._nursery)
+        self._nursery.family = _Former(self)
+        self._nursery = self._new_nursery()
+        for worker in list(self._workers):
+            if not worker.running:
+                worker.kill(Cancelled())
+        self._close_former()
+        self._assign()
+
+    async def renew_if_changed(self) -> bool:
+        """Go on with the code as it is now, if it is not what workers were started with; says whether it is."""
+        before = self._nursery.code
+        if before is None or before == await self._loop.run_in_executor(None, fingerprint, self._function.code):
+            return False
+        self.renew(self._function)
+        return True
+
+    def outdate(self, worker: Worker) -> None:
+        """End a worker that was asked for before the function became another one."""
+        self._workers.add(worker)
+        self._outdated.add(worker)
+        worker.kill(Cancelled())
+
     async def close(self) -> None:
         """Kill all workers and wait until they are gone; what waits or runs ends as Cancelled. May come twice."""
         self._is_closed = True
@@ -131,7 +175,8 @@ class Pool:
                 self._end(line.popleft(), Cancelled())
         for worker in self._workers:
             worker.kill(Cancelled())
-        self._nursery.close()
+        for nursery in (self._nursery, *self._former):
+            nursery.close()
         if not self._is_empty:
             self._all_gone.clear()
             with contextlib.suppress(TimeoutError):  # one that the kernel cannot end: it runs no code any more
@@ -145,7 +190,11 @@ class Pool:
 
     @property
     def _is_empty(self) -> bool:
-        return not self._workers and self._nursery.zygote is None
+        return not self._workers and all(each.zygote is None for each in (self._nursery, *self._former))
+
+    @property
+    def _current(self) -> set[Worker]:
+        return self._workers - self._outdated if self._outdated else self._workers
 
     # --- handing out
 
@@ -183,7 +232,7 @@ class Pool:
 
         None = wait for the new one.
         """
-        able = [worker for worker in self._workers if worker.is_ready and not worker.is_ending]
+        able = [worker for worker in self._current if worker.is_ready and not worker.is_ending]
         least = min(able, key=_load, default=None)
         if least is None or (least.running and self._may_grow):
             return None
@@ -211,7 +260,11 @@ class Pool:
         self._reopen(worker)
 
     def _reopen(self, worker: Worker) -> None:
-        """Put a worker that has room into the line."""
+        """Put a worker that has room into the line; one that is outdated ends when it has nothing to do."""
+        if worker in self._outdated:
+            if not worker.running:
+                worker.kill(Cancelled())
+            return
         if worker is self._kept:
             if self._waiting_suspects or worker.running:
                 return
@@ -236,7 +289,7 @@ class Pool:
         self._assign()
 
     def ended(self, worker: Worker, invocation: Invocation, outcome: Outcome) -> None:
-        if self._shares:
+        if self._shares or worker in self._outdated:
             if not isinstance(outcome, Cancelled):
                 self._suspects.clear(invocation.request_id)
             self._reopen(worker)
@@ -248,11 +301,14 @@ class Pool:
 
     def gone(self, worker: Worker, ends: Sequence[End], init_error: FunctionError | None) -> None:
         self._workers.discard(worker)
+        is_outdated = worker in self._outdated
+        self._outdated.discard(worker)
+        self._close_former()
         with contextlib.suppress(ValueError):
             self._open.remove(worker)
         if self._kept is worker:
             self._kept = None
-        if init_error is not None:
+        if init_error is not None and not is_outdated:
             self._refuse(init_error, initialising=init_error.error_type != faults.NOT_STARTED)
         if self._shares:
             self._note_suspects(ends)
@@ -274,7 +330,7 @@ class Pool:
 
     def _grow(self) -> None:
         """Start a worker if one more is wanted and allowed, and it is time."""
-        starting = sum(not worker.is_ready for worker in self._workers) + self._nursery.awaited
+        starting = sum(not worker.is_ready for worker in self._current) + self._nursery.awaited
         room = starting * self._function.concurrency_per_worker
         if self._waiting_suspects and self._kept is None:
             room -= self._function.concurrency_per_worker  # one will be kept for them
@@ -288,6 +344,17 @@ class Pool:
             self._nursery.start()
             self._watch_soon()
             self._loop.call_soon(self._assign)  # perhaps one more
+
+    def _new_nursery(self) -> Nursery:
+        function = self._function
+        return Nursery(function, self, self._state, lambda root: self._make_launch(function, root), self._note)
+
+    def _close_former(self) -> None:
+        """End what outdated workers came from, once there is none of them."""
+        if not self._outdated:
+            for nursery in self._former:
+                nursery.close()
+            self._former = [nursery for nursery in self._former if nursery.zygote is not None]
 
     def _retry(self) -> None:
         self._retrying = None
@@ -325,8 +392,7 @@ class Pool:
         self._watching = None
         now_s = time.monotonic()
         watched: list[Worker | Zygote] = [*self._workers]
-        if self._nursery.zygote is not None:
-            watched.append(self._nursery.zygote)
+        watched += [each.zygote for each in (self._nursery, *self._former) if each.zygote is not None]
         for process in watched:
             if process.due_s is not None:
                 process.watch(now_s)
@@ -334,6 +400,22 @@ class Pool:
         if due_s:
             delay_s = min(_WATCH_INTERVAL_S, max(0.0, min(due_s) - now_s))
             self._watching = self._loop.call_later(delay_s, self._watch)
+
+
+class _Former:
+    """Hears what a nursery tells that the pool has left behind."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def born(self, launch: Launch, born: Born) -> None:
+        self._pool.outdate(Worker(launch, born, self._pool))
+
+    def failed(self, error: FunctionError, *, initialising: bool) -> None:  # noqa: ARG002 - of what is left behind
+        self._pool.changed()
+
+    def changed(self) -> None:
+        self._pool.changed()
 
 
 def _forget(event: str, **fields: object) -> None:

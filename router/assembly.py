@@ -71,11 +71,7 @@ def make_unit(settings: MappingSettings, configuration: Configuration, invoker: 
         mapping.name,
         store=shared.store,
         destination=destination,
-        retention=Retention(
-            keep_for_s=configuration.failures.keep_for_s,
-            keep_bytes=configuration.failures.keep_bytes,
-            drop_oldest=configuration.failures.drop_oldest,
-        ),
+        retention=make_retention(configuration),
         batch_info=_source(settings).codec.batch_info,
         hold=lambda reason: life.hold(reason),  # noqa: PLW0108 - the life is made below
         metrics=metrics,
@@ -93,6 +89,7 @@ def make_unit(settings: MappingSettings, configuration: Configuration, invoker: 
         passes=compile_filters(settings.filters, data_format).matches if settings.filters else None,
         keep=failures.keep,
         deliveries=failures if destination else None,
+        renamed_from=settings.renamed_from,
     )
     life = MappingLife(
         parts,
@@ -103,7 +100,14 @@ def make_unit(settings: MappingSettings, configuration: Configuration, invoker: 
         wall=time.time,
         rng=SystemRandom(),
     )
-    return Unit(life, failures.run, destination.close if destination else _nothing)
+    close = destination.close if destination else _nothing
+    return Unit(life, failures.run, close, failures.retain, after=settings.renamed_from)
+
+
+def make_retention(configuration: Configuration) -> Retention:
+    """Make the limits of every mapping's failures."""
+    limits = configuration.failures
+    return Retention(limits.keep_for_s, limits.keep_bytes, drop_oldest=limits.drop_oldest)
 
 
 async def _nothing() -> None:
@@ -182,7 +186,18 @@ def make_invoker(
     if not isinstance(settings, FunctionSettings):
         target = make_target(replace(settings, logs=settings.logs or heard is not None))
         return Remote(target, concurrency=settings.concurrency, sink=sink)
-    return _make_pool(configuration, settings, lock, sink, heard, note)
+    spec = make_spec(configuration, settings)
+    if heard is not None:
+        spec = replace(spec, logs=True)
+    return Pool(
+        spec,
+        state=configuration.state_dir,
+        lock=lock,
+        sink=sink,
+        cgroups=find_cgroup_home(),
+        heard=heard,
+        note=note,
+    )
 
 
 def make_target(settings: TargetSettings) -> Target:
@@ -191,15 +206,9 @@ def make_target(settings: TargetSettings) -> Target:
     return target
 
 
-def _make_pool(
-    configuration: Configuration,
-    settings: FunctionSettings,
-    lock: WorkerLock | None,
-    sink: LogSink | None,
-    heard: Heard | None,
-    note: Note | None,
-) -> Pool:
-    spec = FunctionSpec(
+def make_spec(configuration: Configuration, settings: FunctionSettings) -> FunctionSpec:
+    """Say how the workers of a function are started."""
+    return FunctionSpec(
         settings.name,
         settings.handler,
         settings.code,
@@ -211,18 +220,9 @@ def _make_pool(
         environment={variable: secret.reveal() for variable, secret in settings.environment.items()},
         aws=_aws_variables(configuration.aws),
         region=configuration.aws.region or "us-east-1",
-        logs=settings.logs or heard is not None,
+        logs=settings.logs,
         log_level=settings.log_level,
         snap_start=settings.snap_start,
-    )
-    return Pool(
-        spec,
-        state=configuration.state_dir,
-        lock=lock,
-        sink=sink,
-        cgroups=find_cgroup_home(),
-        heard=heard,
-        note=note,
     )
 
 

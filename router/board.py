@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from router.daemon import FunctionInfo
@@ -33,9 +33,11 @@ class Served(Protocol):
 class Board:
     """The state of a daemon's mappings and functions, now."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Served, config: Callable[[], Mapping[str, Any]] | None = None) -> None:
+        """Make it; `config` says how the configuration is."""
         self._served = served
         self.loop_lag = LoopLag()
+        self._config = config
         self._rates: defaultdict[str, Rate] = defaultdict(Rate)
 
     async def run(self) -> None:
@@ -56,7 +58,8 @@ class Board:
     def status(self) -> dict[str, Any]:
         """Give the document of `status --json`."""
         served = self._served
-        return status_document(served.version, self.mappings(), served.functions(), served.wall())
+        config = self._config() if self._config else None
+        return status_document(served.version, self.mappings(), served.functions(), served.wall(), config)
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         return ready_document(self.mappings())

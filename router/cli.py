@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from config.settings import Configuration
+    from config.watching import Seen
     from connectors.store.reader import SqliteReader
+    from connectors.store.sqlite import SqliteStore
+    from router.identity import Holding
     from router.log_pipe import LogPipe
     from router.ports import FailureEntry, Invoker, Selection
     from router.selecting import Options
@@ -120,9 +123,18 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("--list", action="store_true", help="list all kinds")
     add_command(commands, "schema", schema, "print the JSON Schema of the configuration, for editors")
     add_command(commands, "status", status, "show how every mapping is, and why it does not move")
+    _add_mapping(add_group(commands, "mapping", "decide what becomes of one mapping"))
     _add_failures(add_group(commands, "failures", "look at failed batches, replay, deliver or drop them"))
     _add_state(add_group(commands, "state", "the state directory"))
     return parser
+
+
+def _add_mapping(commands: Any) -> None:
+    accepting = add_command(commands, "accept", accept, "let a mapping go on with another source under its name")
+    forgetting = add_command(commands, "forget", forget, "delete state and failures of a mapping that is not run")
+    for one in (accepting, forgetting):
+        one.add_argument("mapping", metavar="NAME", help="the mapping")
+    forgetting.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def _add_failures(commands: Any) -> None:
@@ -204,7 +216,15 @@ def _await(work: Coroutine[Any, Any, T]) -> T:
 
 
 def run(given: argparse.Namespace) -> int:
-    configuration = _configuration(given)
+    from config.load import load
+
+    file = _file(given)
+    seen: Seen = {}
+
+    def read(seen: Seen) -> Configuration:
+        return load(file, os.environ, time.time(), seen)
+
+    configuration = read(seen)
     # structlog loads rich where it is installed, for 4 MB that a daemon has no use for.
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
     from router.log_lines import configure
@@ -217,15 +237,17 @@ def run(given: argparse.Namespace) -> int:
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(configuration, pipe))
+        runner.run(_serve(configuration, pipe, seen, read))
     return 0
 
 
-async def _serve(configuration: Configuration, pipe: LogPipe) -> None:
+async def _serve(
+    configuration: Configuration, pipe: LogPipe, seen: Seen, read: Callable[[Seen], Configuration]
+) -> None:
     from router.service import build
     from router.telemetry import Log
 
-    daemon = await build(configuration, Log(configuration.log_level))
+    daemon = await build(configuration, Log(configuration.log_level), seen=seen, read=read)
     daemon.log_pipe = pipe
     await daemon.run()
 
@@ -363,6 +385,45 @@ def _stored(directory: Path) -> dict[str, Any]:
     if not (directory / FILE_NAME).exists():
         return stored_document(_installed_version(), (), {})
     return stored_document(_installed_version(), *_read(directory, look))
+
+
+# --- one mapping
+
+
+def accept(given: argparse.Namespace) -> int:
+    from router import control_client, identity, mapping_commands
+
+    directory = _state_dir(given)
+    try:
+        held, running = control_client.accept(directory, given.mapping), True
+    except NotRunning:
+        held, running = _as_dict(_write(directory, lambda store: identity.accept(store, given.mapping, {}))), False
+    return mapping_commands.accepted(held, running=running, as_json=given.json)
+
+
+def forget(given: argparse.Namespace) -> int:
+    from router import control_client, identity, mapping_commands
+
+    if not (given.yes or _at_terminal()):
+        raise ConfigError("forgetting deletes state and failures: without a terminal to ask at, --yes is needed")
+    directory = _state_dir(given)
+
+    def carry_out(*, only_look: bool) -> dict[str, Any]:
+        try:
+            return control_client.forget(directory, given.mapping, only_look=only_look)
+        except NotRunning:
+            return _as_dict(
+                _write(directory, lambda store: identity.forget(store, given.mapping, {}, only_look=only_look))
+            )
+
+    held = carry_out(only_look=True)
+    return mapping_commands.forget(held, lambda: carry_out(only_look=False), _asker(given), as_json=given.json)
+
+
+def _as_dict(held: Holding) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(held)
 
 
 # --- failures
@@ -545,6 +606,20 @@ def _read(directory: Path, question: Callable[[SqliteReader], Awaitable[T]]) -> 
             await store.close()
 
     return _await(ask())
+
+
+def _write(directory: Path, change: Callable[[SqliteStore], Awaitable[T]]) -> T:
+    """Change the store of a daemon that does not run; one that is there and does not answer holds the lock."""
+    from connectors.store.sqlite import SqliteStore
+
+    async def write() -> T:
+        store = await SqliteStore.open(directory)
+        try:
+            return await change(store)
+        finally:
+            await store.close()
+
+    return _await(write())
 
 
 def _at_terminal() -> bool:

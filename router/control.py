@@ -18,7 +18,8 @@ from aiohttp import web
 from router.board import Board
 from router.control_client import SOCKET_NAME, socket_path
 from router.deliveries import Deliveries, DeliveryEnds, deliver
-from router.errors import CannotListen, NotFound, RouterError, SourceUnavailable, StoreUnavailable
+from router.errors import CannotListen, InUse, NotFound, RouterError, SourceUnavailable, StoreUnavailable
+from router.identity import accept, forget
 from router.ports import Selection, Store
 from router.queue_replay import QueueLook
 from router.replay_end import Ends
@@ -30,7 +31,7 @@ BODY_LIMIT_BYTES: Final = 64 * 1024 * 1024
 
 
 #: Errors that an answer may tell, by its status.
-ERROR_STATUSES: Final = {NotFound: 404, SourceUnavailable: 502, StoreUnavailable: 503}
+ERROR_STATUSES: Final = {NotFound: 404, InUse: 409, SourceUnavailable: 502, StoreUnavailable: 503}
 
 
 class Replays(Protocol):
@@ -84,6 +85,12 @@ class QueueReplayRequest(msgspec.Struct):
     interval_s: float
 
 
+class MappingRequest(msgspec.Struct):
+    mapping: str
+    #: Say only what would be done.
+    only_look: bool = False
+
+
 class Control:
     """The server on the control socket."""
 
@@ -108,6 +115,8 @@ class Control:
                 web.post("/failures/replay", self._replay),
                 web.post("/failures/drop", self._drop),
                 web.post("/failures/deliver", self._deliver),
+                web.post("/mapping/accept", self._accept),
+                web.post("/mapping/forget", self._forget),
                 web.post("/queue/look", self._look),
                 web.post("/queue/replay", self._replay_queue),
             ]
@@ -152,6 +161,22 @@ class Control:
 
     def _deliveries(self) -> Mapping[str, Deliveries | None]:
         return {name: life.parts.deliveries for name, life in self._daemon.supervisor.lives.items()}
+
+    async def _accept(self, request: web.Request) -> web.Response:
+        wanted = msgspec.json.decode(await request.read(), type=MappingRequest)
+        daemon = self._daemon
+        try:
+            return answer(await accept(daemon.store, wanted.mapping, daemon.supervisor.lives))
+        except (NotFound, StoreUnavailable) as error:
+            return refusal(error)
+
+    async def _forget(self, request: web.Request) -> web.Response:
+        wanted = msgspec.json.decode(await request.read(), type=MappingRequest)
+        store, lives = self._daemon.store, self._daemon.supervisor.lives
+        try:
+            return answer(await forget(store, wanted.mapping, lives, only_look=wanted.only_look))
+        except (NotFound, InUse, StoreUnavailable) as error:
+            return refusal(error)
 
     async def _look(self, request: web.Request) -> web.Response:
         wanted = msgspec.json.decode(await request.read(), type=LookRequest)

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from router.errors import NotFound, NotRunning, RouterError, SourceUnavailable, StoreUnavailable
+from router.errors import InUse, NotFound, NotRunning, RouterError, SourceUnavailable, StoreUnavailable
 
 if TYPE_CHECKING:
     from router.ports import Selection
@@ -27,7 +27,12 @@ PATH_LIMIT_BYTES: Final = 107
 #: A daemon that does not answer within this time is stuck; a replay's answer comes in pieces and has no limit.
 ANSWER_S: Final = 30.0
 #: What a status of an answer means.
-_ERRORS: Final[dict[int, type[RouterError]]] = {404: NotFound, 502: SourceUnavailable, 503: StoreUnavailable}
+_ERRORS: Final[dict[int, type[RouterError]]] = {
+    404: NotFound,
+    409: InUse,
+    502: SourceUnavailable,
+    503: StoreUnavailable,
+}
 
 
 @contextlib.contextmanager
@@ -59,6 +64,32 @@ def drop(state_dir: Path, failure_ids: Sequence[str]) -> list[str]:
     """
     dropped: list[str] = _ask(state_dir, "POST", "/failures/drop", {"ids": list(failure_ids)})["dropped"]
     return dropped
+
+
+def accept(state_dir: Path, mapping: str) -> dict[str, Any]:
+    """Let a mapping go on with another source; gives what is kept of it.
+
+    Raises:
+        NotRunning, StoreUnavailable
+        NotFound: there is nothing to accept.
+    """
+    held: dict[str, Any] = _ask(state_dir, "POST", "/mapping/accept", {"mapping": mapping})
+    return held
+
+
+def forget(state_dir: Path, mapping: str, *, only_look: bool) -> dict[str, Any]:
+    """Have what is kept of a mapping deleted; gives what that was, or with `only_look` what it would be.
+
+    Raises:
+        NotRunning, StoreUnavailable
+        NotFound: nothing is kept.
+        InUse: the mapping runs.
+    """
+    body = {"mapping": mapping, "only_look": only_look}
+    held: dict[str, Any] = _ask(
+        state_dir, "POST", "/mapping/forget", body, timeout_s=None if not only_look else ANSWER_S
+    )
+    return held
 
 
 def replay(state_dir: Path, selection: Selection, interval_s: float) -> Iterator[dict[str, Any]]:
@@ -130,8 +161,8 @@ def _ends(state_dir: Path, path: str, body: Any) -> Generator[dict[str, Any], No
     return None
 
 
-def _ask(state_dir: Path, method: str, path: str, body: Any = None) -> Any:
-    with _connected(state_dir, ANSWER_S) as connection:
+def _ask(state_dir: Path, method: str, path: str, body: Any = None, timeout_s: float | None = ANSWER_S) -> Any:
+    with _connected(state_dir, timeout_s) as connection:
         return json.loads(_send(connection, method, path, body).read())
 
 

@@ -72,6 +72,8 @@ class Daemon:
     servers: Sequence[Server] = ()
     #: What carries the log lines; None = they are written as they come.
     log_pipe: LogPipe | None = None
+    #: Takes the configuration up anew.
+    reload: Callable[[], None] = lambda: None
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -81,6 +83,8 @@ class Daemon:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._on_signal, number)
                 closing.callback(loop.remove_signal_handler, number)
+            loop.add_signal_handler(signal.SIGHUP, self.reload)
+            closing.callback(loop.remove_signal_handler, signal.SIGHUP)
             # Closed in the opposite order, each also when another fails to.
             closing.push_async_callback(self.store.close)
             for release in self.releases:

@@ -52,5 +52,18 @@ class NotRunning(RouterError):
     """No daemon runs on this state directory, and the command needs one; exit status 3."""
 
 
+class DecisionNeeded(RouterError):
+    """An operator must say what is meant before a mapping can run; the message says how."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        #: A reason code of router.telemetry.
+        self.code = code
+
+
+class InUse(RouterError):
+    """What a command names is in use, and cannot be changed while it is."""
+
+
 class NotFound(RouterError):
     """What a command names is not there."""

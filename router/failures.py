@@ -99,6 +99,11 @@ class Failures:
             self._metrics.dropped.inc(failure.batch_size)
         self._changed.set()
 
+    def retain(self, retention: Retention) -> None:
+        """Keep so much from now on."""
+        self._retention = self._hold.retention = retention
+        self._changed.set()
+
     def settled(self, failure_ids: AbstractSet[str]) -> None:
         """Hear that somebody has dropped or replayed failures: they need no delivery, and there may be room again."""
         for failure_id in self._outbox.among(failure_ids):

@@ -20,8 +20,9 @@ from router.core.describe import ShardStatus
 from router.core.lane import backoff_s
 from router.core.model import OUTAGE_BACKOFF, EventSourceMapping
 from router.deliveries import Deliveries
-from router.errors import RouterError, StoreUnavailable
-from router.ports import Invoker, PutState, Source, Store, WallClock
+from router.errors import DecisionNeeded, RouterError, StoreUnavailable
+from router.identity import confirm, take_over
+from router.ports import Invoker, Source, Store, WallClock
 from router.runner import Engine, KeepFailed, Passes, ReplayListener, Runner, SourceSide
 from router.telemetry import Log, MappingMetrics
 
@@ -32,8 +33,6 @@ CRASH_SPAN_S = 600.0
 HEALTHY_S = 60.0
 #: What a drain may take beyond its bound, for killed workers and the last commit.
 DRAIN_GRACE_S = 15.0
-#: Key of the store under which a mapping notes what it has begun to read.
-_BEGUN = "begun"
 
 
 class Plug(Protocol):
@@ -68,6 +67,8 @@ class MappingParts:
     keep: KeepFailed
     #: Its failures on their way; None = it has no destination.
     deliveries: Deliveries | None = None
+    #: The name that the mapping had before.
+    renamed_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,9 @@ class MappingLife:
         #: The run that is going on; None between two.
         self.runner: Runner | None = None
         self._failed = False
+        #: Does it wait for somebody's decision?
+        self.is_undecided = False
+        self._decided = asyncio.Event()
         self._trouble: tuple[str, str] | None = None
         self._ended = not parts.enabled
         #: Set while a runner runs.
@@ -130,6 +134,8 @@ class MappingLife:
                 await self._run_once()
             except StoreUnavailable as error:
                 attempt = self._wait_for_better("StateUnavailable", str(error), attempt)
+            except DecisionNeeded as decision:
+                await self._await(decision)
             except RouterError as error:
                 attempt = self._wait_for_better("SourceUnavailable", str(error), attempt)
             except ExceptionGroup as group:
@@ -145,6 +151,20 @@ class MappingLife:
                 attempt = min(attempt, 1)
             await self._pause(attempt)
         self._ended = True
+
+    async def take_over(self) -> None:
+        """Take over what is kept under the name that the mapping had, before anybody looks at what it keeps."""
+        attempt = 0
+        while self.parts.renamed_from and not self.leaving.is_set():
+            try:
+                await take_over(self._store, self.name, self.parts.renamed_from, self._log)
+            except StoreUnavailable as error:
+                attempt = self._wait_for_better("StateUnavailable", str(error), attempt)
+            except DecisionNeeded as decision:
+                await self._await(decision)
+            else:
+                return
+            await self._pause(attempt)
 
     async def _run_once(self) -> None:
         source = self.parts.make_source()
@@ -168,9 +188,7 @@ class MappingLife:
 
     async def _note_beginning(self, source: Source) -> None:
         """Tell when a source that we have read before has forgotten where we were, and when it is read slowly."""
-        if (await self._store.states(self.name)).get(_BEGUN) != source.identity:
-            await self._store.apply([PutState(self.name, _BEGUN, source.identity)])
-        elif source.pinned:
+        if await confirm(self._store, self.name, source.identity) and source.pinned:
             self._log.write("position.expired", source=source.identity)
         self.metrics.slowed.set(source.handicap is not None)
         if source.handicap is not None:
@@ -206,6 +224,20 @@ class MappingLife:
                 await asyncio.wait_for(self._sooner.wait(), left_s + DRAIN_GRACE_S)
         run.cancel()
 
+    async def _await(self, decision: DecisionNeeded) -> None:
+        """Wait until somebody has decided, or the mapping is to leave."""
+        self._trouble = (decision.code, str(decision))
+        self._log.write("mapping.refused", reason=decision.code, error=str(decision))
+        self._decided.clear()
+        self.is_undecided = True
+        waits = [asyncio.ensure_future(each.wait()) for each in (self._decided, self.leaving)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        self.is_undecided = False
+
     def _wait_for_better(self, code: str, message: str, attempt: int) -> int:
         self._trouble = (code, message)
         if not self._failed:
@@ -239,6 +271,10 @@ class MappingLife:
             self._leave_by_s = by_s
             self._sooner.set()
 
+    def decide(self) -> None:
+        """Try again, because somebody has decided something."""
+        self._decided.set()
+
     def hold(self, reason: str | None) -> None:
         """Start nothing new, for this reason; None = go on."""
         if reason == self._held:
@@ -252,8 +288,8 @@ class MappingLife:
 
     @property
     def is_down(self) -> bool:
-        """Is it disabled, or broke so often that it is not started again?"""
-        return self._failed or not self.parts.enabled
+        """Is it disabled, does it wait for a decision, or broke so often that it is not started again?"""
+        return self._failed or self.is_undecided or not self.parts.enabled
 
     @property
     def known(self) -> bool:
@@ -267,7 +303,7 @@ class MappingLife:
         """Say how the mapping is, in the words of the contract."""
         if not self.parts.enabled:
             return MappingHealth("stopped", ("Disabled", "The mapping has `enabled: false`."))
-        if self._failed:
+        if self._failed or self.is_undecided:
             return MappingHealth("failed", self._trouble)
         if self.leaving.is_set():
             ended = MappingHealth("stopped", None)

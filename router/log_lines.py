@@ -45,6 +45,16 @@ def configure(level: str, *, coloured: bool) -> LogPipe:
     return pipe
 
 
+def set_level(log: Log, level: str) -> None:
+    """Change how much a log writes, and how much libraries say."""
+    log.set_level(level)
+    root = logging.getLogger()
+    root.setLevel(max(logging.WARNING, LEVELS[level]))
+    for handler in root.handlers:
+        if isinstance(handler, _Foreign):
+            handler.log.set_level(level)
+
+
 class _Printer:
     """What structlog hands a line to; which level it is of has been decided."""
 
@@ -70,7 +80,7 @@ class _Foreign(logging.Handler):
 
     def __init__(self, log: Log) -> None:
         super().__init__()
-        self._log = log
+        self.log = log
         #: When each message of a logger was written last, epoch seconds, and how often it has been left out since.
         self._said: dict[tuple[str, str], tuple[float, int]] = {}
 
@@ -84,6 +94,6 @@ class _Foreign(logging.Handler):
             self._said.clear()
         self._said[what] = (record.created, 0)
         trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else None
-        self._log.write(
+        self.log.write(
             "library.warned", logger=record.name, message=record.getMessage(), left_out=left_out or None, trace=trace
         )

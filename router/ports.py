@@ -375,7 +375,15 @@ class PutState:
     text: str
 
 
-Change = KeepFailure | SetStatus | Unclaim | DeleteFailure | DeliveryEnded | PutState
+@dataclass(frozen=True, slots=True)
+class RenameMapping:
+    """Put all texts and failures of a mapping under another name, which has none."""
+
+    old: str
+    new: str
+
+
+Change = KeepFailure | SetStatus | Unclaim | DeleteFailure | DeliveryEnded | PutState | RenameMapping
 
 
 @dataclass(frozen=True, slots=True)

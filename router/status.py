@@ -113,7 +113,11 @@ class MappingFacts:
 
 
 def status_document(
-    version: str, mappings: Sequence[MappingFacts], functions: Sequence[FunctionInfo], wall_s: float
+    version: str,
+    mappings: Sequence[MappingFacts],
+    functions: Sequence[FunctionInfo],
+    wall_s: float,
+    config: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Describe a running daemon."""
     return {
@@ -121,6 +125,7 @@ def status_document(
         "state": _overall(mappings),
         "mappings": [_mapping(each, wall_s) for each in mappings],
         "functions": [_function(each) for each in functions],
+        "config": config,
     }
 
 

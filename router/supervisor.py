@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from router.core.retention import Retention
 from router.life import MappingLife
 from router.telemetry import Log
 
@@ -30,6 +31,8 @@ class Unit:
     beside: Work
     #: Lets go of what it has; called when nothing of it runs, or when it never came to run.
     close: Work
+    #: Keeps as much of its failures as it is told from now on.
+    retain: Callable[[Retention], None]
     #: It begins when no mapping of this name is left.
     after: str | None = None
 
@@ -61,6 +64,10 @@ class Supervisor:
                 self._tasks.create_task(self._keep(unit))
             await self._draining.wait()
 
+    @property
+    def is_draining(self) -> bool:
+        return self._draining.is_set()
+
     def want(self, unit: Unit) -> None:
         """Have a mapping run; the one that has its name ends first, within its own bounds."""
         name = unit.life.name
@@ -76,6 +83,11 @@ class Supervisor:
         self._supersede(name)
         self._leave(name, "The mapping is not in the file any more; what is in flight ends.")
 
+    def retain(self, retention: Retention) -> None:
+        """Keep as much of every mapping's failures from now on."""
+        for unit in (*self._units.values(), *self._next.values()):
+            unit.retain(retention)
+
     def drain(self, within_s: float) -> None:
         """End all mappings; in-flight work may take this long."""
         self._draining.set()
@@ -86,8 +98,6 @@ class Supervisor:
     def _begin(self, unit: Unit) -> None:
         name = unit.life.name
         self._units[name], self.lives[name] = unit, unit.life
-        if self._draining.is_set():
-            unit.life.drain(0.0)
         if self._tasks:
             self._tasks.create_task(self._keep(unit))
 
@@ -117,6 +127,7 @@ class Supervisor:
     async def _live(self, unit: Unit) -> None:
         if unit.after in self.lives:
             await self.lives[unit.after].gone.wait()
+        await unit.life.take_over()
         async with asyncio.TaskGroup() as tasks:
             beside = tasks.create_task(carry_on(unit.beside, self._log))
             await unit.life.run()

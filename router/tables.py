@@ -74,6 +74,7 @@ def show_status(document: Mapping[str, Any]) -> None:
     """Print the document of `status --json` for a person."""
     mappings = document["mappings"]
     print(f"headrace {document['version']}: {document['state']}")
+    _show_config(document["config"] or {})
     if mappings:
         columns = ("MAPPING", "STATE", "SOURCE", "LAG", "LAG TIME", "IN FLIGHT", "PER SECOND", "LAST RESULT")
         show_table(columns, [_mapping_row(each) for each in mappings])
@@ -112,6 +113,17 @@ def _outbox_row(mapping: str, outbox: Mapping[str, Any]) -> tuple[object, ...]:
         outbox["next_try"],
         outbox["last_error"],
     )
+
+
+def _show_config(config: Mapping[str, Any]) -> None:
+    """Say what is not as the file has it."""
+    refused, keys = config.get("refused"), config.get("needs_restart")
+    if refused:
+        print(f"The configuration was refused at {refused['at']}; that of {config['loaded_at']} goes on:")
+        for mistake in refused["mistakes"]:
+            print(f"  {mistake}")
+    if keys:
+        print(f"Changed in the file, and needs a restart: {', '.join(keys)}")
 
 
 def show_stored(document: Mapping[str, Any]) -> None:

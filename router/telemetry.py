@@ -27,6 +27,16 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "daemon.stopped": ("info", "Everything is settled and closed."),
     "daemon.forced": ("warning", "A second signal: the daemon stops at once; what was in flight is delivered again."),
     "notification.failed": ("warning", "The service manager (NOTIFY_SOCKET) could not be told how the daemon is."),
+    "config.reloaded": ("info", "The configuration was taken up anew; what changed is counted here."),
+    "config.refused": (
+        "error",
+        "The configuration cannot be used, for these mistakes; the former one goes on. Mend the file.",
+    ),
+    "config.needs_restart": ("warning", "Keys have changed that hold from the next start of the daemon on."),
+    "mapping.renamed": ("info", "The mapping has taken over what was kept under the name that it had."),
+    "mapping.refused": ("error", "The mapping does not run until somebody decides what is meant; `reason` says how."),
+    "mapping.changed": ("info", "The mapping begins, ends or goes on by new settings; `keys` changed."),
+    "function.changed": ("info", "The function has new workers from now on; those that run end with what they run."),
     "background.crashed": ("error", "A bug stopped deliveries or replays; they begin anew. Please report the trace."),
     "function.preloaded": ("info", "The function is loaded; its workers are forked from now on."),
     "function.not_forked": (
@@ -98,6 +108,14 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
     "StateUnavailable": (
         "The state directory cannot be read or written.",
         "Free space, or repair the directory; the mapping goes on by itself.",
+    ),
+    "SourceChanged": (
+        "The file names another source than the one that the mapping's state belongs to.",
+        "Put the former source back, or `headrace mapping accept NAME`.",
+    ),
+    "RenameConflict": (
+        "State is kept under the mapping's name and under its former one.",
+        "Delete one of them: `headrace mapping forget NAME`.",
     ),
     "CommitFailed": (
         "Progress cannot be committed to the source.",
@@ -245,6 +263,13 @@ METRICS: Final[dict[str, Measure]] = {
     ),
     "headrace_store_size_bytes": Measure("gauge", (), "Size of the embedded store on disk, with its log."),
     "headrace_log_lines_dropped": Measure("counter", (), "Log lines that were lost because nobody read them."),
+    "headrace_config_usable": Measure("gauge", (), "0 while the file cannot be used and a former one goes on."),
+    "headrace_config_loaded_timestamp_seconds": Measure(
+        "gauge", (), "When the configuration that runs was taken up, seconds since the epoch."
+    ),
+    "headrace_config_needs_restart": Measure(
+        "gauge", (), "1 while the file asks for something that only a restart brings."
+    ),
     "process_resident_memory_bytes": Measure("gauge", (), "Resident memory of the daemon, without its workers."),
     "process_virtual_memory_bytes": Measure("gauge", (), "Virtual memory of the daemon."),
     "process_cpu_seconds": Measure("counter", (), "Processor time of the daemon, without its workers."),
@@ -324,6 +349,9 @@ class Metrics:
         self.event_loop_lag: Gauge = self._families["headrace_event_loop_lag_seconds"]
         self.store_size: Gauge = self._families["headrace_store_size_bytes"]
         self.log_lines_dropped: Counter = self._families["headrace_log_lines_dropped"]
+        self.config_usable: Gauge = self._families["headrace_config_usable"]
+        self.config_loaded: Gauge = self._families["headrace_config_loaded_timestamp_seconds"]
+        self.config_needs_restart: Gauge = self._families["headrace_config_needs_restart"]
         ProcessCollector(registry=self.registry)
 
     def of(self, mapping: str) -> MappingMetrics:
@@ -381,12 +409,19 @@ class Metrics:
         return _KINDS[measure.kind](name, measure.text, measure.labels, **options)
 
 
+@dataclass(slots=True)
+class _Least:
+    """The level from which on logs write that share it."""
+
+    level: int
+
+
 class Log:
     """Writes listed events from a level on; fields that say nothing are left out."""
 
     def __init__(self, level: str = "debug", **bound: object) -> None:
         self._log = structlog.get_logger().bind(**bound)
-        self._least = LEVELS[level]
+        self._least = _Least(LEVELS[level])
 
     def bind(self, **bound: object) -> Log:
         """Give a log whose every line carries these fields too."""
@@ -394,6 +429,10 @@ class Log:
         log._log = self._log.bind(**bound)
         log._least = self._least
         return log
+
+    def set_level(self, level: str) -> None:
+        """Write from another level on, here and in all logs that were bound to this one."""
+        self._least.level = LEVELS[level]
 
     def at(self, level: str | None) -> Log:
         """Give a log that writes from another level on; None = this one."""
@@ -406,6 +445,6 @@ class Log:
     def write(self, event: str, **fields: object) -> None:
         """Write one event at the level it is listed with; an unlisted one is a bug."""
         level, _ = EVENTS[event]
-        if LEVELS[level] >= self._least:
+        if LEVELS[level] >= self._least.level:
             said = {name: value for name, value in fields.items() if value not in (None, "")}
             getattr(self._log, level)(event, **said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -18,14 +19,16 @@ from router.ports import (
     FailureEntry,
     KeepFailure,
     PutState,
+    RenameMapping,
     Selection,
     SetStatus,
     Tally,
     Unclaim,
 )
 
+#: As in _entry.
 _COLUMNS: Final = (
-    "batch, status, destination, batch_info, event_bytes, deliveries, delivery_error, next_delivery_s"  # as in _entry
+    "batch, mapping, status, destination, batch_info, event_bytes, deliveries, delivery_error, next_delivery_s"
 )
 _OLDEST_FIRST: Final = "ORDER BY failed_at_s, id"
 #: The index that SQLite makes for the primary key.
@@ -64,7 +67,7 @@ _CLAIM: Final = """
 _IDLE: Final = "SELECT id FROM failures WHERE id = ? AND status <> 'replaying'"
 
 
-def write(database: sqlite3.Connection, change: Change) -> None:
+def write(database: sqlite3.Connection, change: Change) -> None:  # noqa: C901 - one case a change
     """Carry out one change."""
     match change:
         case KeepFailure(entry, event):
@@ -85,6 +88,9 @@ def write(database: sqlite3.Connection, change: Change) -> None:
             database.execute("DELETE FROM states WHERE mapping = ? AND key = ?", (mapping, key))
         case PutState(mapping, key, text):
             database.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", (mapping, key, text))
+        case RenameMapping(old, new):
+            for table in ("states", "failures"):
+                database.execute(f"UPDATE {table} SET mapping = ? WHERE mapping = ?", (new, old))
 
 
 def claim(database: sqlite3.Connection, ids: Sequence[str]) -> list[str]:
@@ -172,9 +178,10 @@ def _keep(database: sqlite3.Connection, entry: FailureEntry, event: bytes) -> No
 
 
 def _entry(row: tuple[Any, ...]) -> FailureEntry:
-    batch, status, destination, batch_info, event_bytes, deliveries, delivery_error, next_delivery_s = row
+    packed, mapping, status, destination, batch_info, event_bytes, deliveries, delivery_error, next_delivery_s = row
+    batch = msgspec.json.decode(packed, type=FailedBatch)
     return FailureEntry(
-        msgspec.json.decode(batch, type=FailedBatch),
+        batch if batch.mapping == mapping else replace(batch, mapping=mapping),  # it was renamed since
         status,
         destination,
         msgspec.json.decode(batch_info),

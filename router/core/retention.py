@@ -40,13 +40,14 @@ class Hold:
     def __init__(self, mapping: str, destination: str | None, retention: Retention) -> None:
         self._mapping = mapping
         self._destination = destination
-        self._retention = retention
+        #: The limits; may be changed.
+        self.retention = retention
         #: Why the mapping is held; None = it is not.
         self.reason: str | None = None
 
     def decide(self, undelivered: int, stored_bytes: int, last_error: str | None) -> str | None:
         """Give the reason to hold the mapping now, a sentence for the operator; None = go on."""
-        limits = self._retention
+        limits = self.retention
         share = RELEASE_SHARE if self.reason else 1.0
         if self._destination and undelivered >= limits.undelivered_limit * share:
             self.reason = self.reason or self._undelivered_reason(undelivered, last_error)
@@ -65,7 +66,7 @@ class Hold:
 
     def _full_reason(self, stored_bytes: int) -> str:
         return (
-            f"Stored failures take {stored_bytes} bytes, failures.keep_bytes allows {self._retention.keep_bytes}. "
+            f"Stored failures take {stored_bytes} bytes, failures.keep_bytes allows {self.retention.keep_bytes}. "
             f"Drop failures (headrace failures drop --mapping {self._mapping}), raise the limit, "
             "or set failures.when_full: drop_oldest."
         )

@@ -18,6 +18,7 @@ from router.ports import (
     FailureEntry,
     KeepFailure,
     PutState,
+    RenameMapping,
     Selection,
     SetStatus,
     Store,
@@ -212,6 +213,19 @@ class StoreConformance:
         before_bytes = store.size_bytes()
         await store.apply([KeepFailure(entry("f1"), bytes(range(256)) * 4000)])
         assert store.size_bytes() > before_bytes
+
+    async def test_a_mapping_takes_all_that_is_its_own_to_another_name(self, store: Store) -> None:
+        await keep(store, entry("f1"), entry("f2", mapping="clicks"))
+        await store.apply([SetStatus("f1", "replayed"), PutState("orders", "x", "1"), PutState("clicks", "x", "2")])
+        await store.apply([RenameMapping("orders", "purchases")])
+        assert await ids(store, Selection(mapping="purchases")) == ["f1"]
+        assert await ids(store, Selection(mapping="orders")) == []
+        [found] = await store.failures(Selection(ids=("f1",)))
+        assert (found.batch.mapping, found.status) == ("purchases", "replayed")
+        assert await store.event("f1") == EVENT
+        assert [each.mapping for each in await store.tallies()] == ["clicks", "purchases"]
+        assert (await store.backlog("purchases")).failures == 1
+        assert [await store.states(name) for name in ("orders", "purchases", "clicks")] == [{}, {"x": "1"}, {"x": "2"}]
 
     async def test_states_are_kept_by_mapping_and_key(self, store: Store) -> None:
         await store.apply([PutState("a", "x", "1"), PutState("a", "y", "2"), PutState("b", "x", "3")])

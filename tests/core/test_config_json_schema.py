@@ -107,7 +107,7 @@ def test_what_is_right_is_taken(tmp_path, text):
         (RIGHT, "starting_position_timestamp: 5"),
         (RIGHT, "tumbling_window_in_seconds: 5"),
         (RIGHT, "ProvisionedPollerConfig: {}"),
-        (RIGHT, "renamed_from: x"),
+        (RIGHT, "renamed_from: x y"),
         (RIGHT, "scaling_config: {maximum_concurrency: 5}"),
         (RIGHT, "ScalingConfig: {MaximumConcurrency: 5}"),
         (RIGHT, "function_response_types: [Report]"),

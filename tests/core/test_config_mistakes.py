@@ -55,7 +55,11 @@ def test_the_right_one_is_right(tmp_path):
                 "read; scaling_config.maximum_concurrency bounds the invocations of a queue"
             ),
         ),
-        ("renamed_from: old", "renamed_from: not supported yet"),
+        ("renamed_from: m", "renamed_from: found the mapping's own name, allowed a name that no mapping has any more"),
+        (
+            "renamed_from: a b",
+            'renamed_from: found "a b", allowed the name that the mapping had: 1 to 64 letters, digits, - and _',
+        ),
         ("maximum_batching_window_in_seconds: 301", "maximum_batching_window_in_seconds: found 301, allowed 0 to 300"),
         (
             "maximum_batching_window_in_seconds: 5s",

@@ -1,6 +1,11 @@
+import contextlib
+
 import pytest
 
+from config.load import load
+from config.mistakes import InvalidConfiguration
 from config.settings import Configuration, FunctionSettings, MappingSettings, Retention
+from config.watching import look
 from connectors.settings import (
     AwsSettings,
     FileDestination,
@@ -14,7 +19,7 @@ from connectors.settings import (
     SqsDestination,
 )
 from router.core.model import KAFKA_RULES, Backoff, EventSourceMapping
-from tests.core.configured import RIGHT, configuration, mistakes, with_source
+from tests.core.configured import NOW_S, RIGHT, configuration, mistakes, with_source, written
 
 
 def only(settings):
@@ -292,3 +297,50 @@ def test_a_pattern_takes_no_secret(tmp_path):
             "found a reference, allowed patterns without ${env:} and ${file:}"
         )
     ]
+
+
+def test_a_rename_keeps_the_group_that_goes_by_the_name(tmp_path):
+    renamed = configuration(tmp_path, RIGHT + "    renamed_from: old\n")
+    assert (only(renamed).renamed_from, only(renamed).source.consumer_group) == ("old", "old")
+    assert renamed.notices == (
+        (
+            "event_source_mappings.m.renamed_from: the mapping reads on as the consumer group of its former name; "
+            "write that as `consumer_group` into its source before you take this key out"
+        ),
+    )
+    settled = configuration(tmp_path, with_source("consumer_group: g") + "    renamed_from: old\n")
+    assert (only(settled).source.consumer_group, settled.notices) == ("g", ())
+
+
+def test_a_former_name_has_one_heir_and_no_owner(tmp_path):
+    other = RIGHT[RIGHT.index("  m:\n") :].replace("topic: orders", "topic: others")
+    two = RIGHT + "    renamed_from: old\n" + other.replace("  m:", "  n:") + "    renamed_from: old\n"
+    assert mistakes(tmp_path, two) == [
+        (
+            "headrace.yaml:11: event_source_mappings.n.renamed_from: found the former name of mapping m too, "
+            "allowed another one"
+        )
+    ]
+    taken = RIGHT + "    renamed_from: n\n" + other.replace("  m:", "  n:")
+    assert mistakes(tmp_path, taken) == [
+        (
+            "headrace.yaml:7: event_source_mappings.m.renamed_from: found the name of a mapping of this file, "
+            "allowed a name that no mapping has any more"
+        )
+    ]
+
+
+def test_every_file_that_was_looked_for_is_told(tmp_path):
+    secret = tmp_path / "secret"
+    text = RIGHT.replace("code: .", "code: ., environment: {A: '${file:secret}'}")
+    path = written(tmp_path, text)
+    for there in (False, True):
+        if there:
+            secret.write_text("x")
+        seen = {}
+        with contextlib.suppress(InvalidConfiguration):
+            load(path, {}, NOW_S, seen)
+        assert (set(seen), seen[secret] is not None) == ({path, secret}, there)
+    before = dict(seen)
+    secret.write_text("other")
+    assert look(seen)[secret] != before[secret]

@@ -11,8 +11,8 @@ from router import control_client
 from router.board import Board
 from router.control import Control, bind
 from router.control_client import SOCKET_NAME
-from router.errors import CannotListen, NotFound, NotRunning, SourceUnavailable, StoreUnavailable
-from router.ports import KeepFailure, Selection
+from router.errors import CannotListen, InUse, NotFound, NotRunning, SourceUnavailable, StoreUnavailable
+from router.ports import KeepFailure, PutState, Selection
 from router.queue_replay import QueueLook, WaitingMessage
 from router.replay_end import UNHEARD_LIMIT, Ends, JobOver, ReplayEnd
 from router.supervisor import Supervisor
@@ -95,7 +95,7 @@ async def tell(daemon, *ends):
 async def test_status_comes_over_the_socket(tmp_path):
     async with controlled(tmp_path):
         document = await call(control_client.status, tmp_path)
-    assert document == {"version": "1.2.3", "state": "idle", "mappings": [], "functions": []}
+    assert document == {"version": "1.2.3", "state": "idle", "mappings": [], "functions": [], "config": None}
 
 
 async def test_only_our_user_may_use_the_socket(tmp_path):
@@ -343,3 +343,31 @@ async def test_a_store_that_cannot_be_read_is_told_to_who_asks_for_deliveries(tm
         daemon.store.read_fault = "disk away"
         with pytest.raises(StoreUnavailable, match="disk away"):
             await delivered(tmp_path, ["f1"])
+
+
+async def test_a_mapping_is_accepted_and_forgotten_over_the_socket(tmp_path):
+    async with controlled(tmp_path) as daemon:
+        with pytest.raises(NotFound, match="nothing to accept"):
+            await call(control_client.accept, tmp_path, "orders")
+        await daemon.store.apply([KeepFailure(entry("f1"), EVENT), PutState("orders", "begun", "memory")])
+        accepted = await call(control_client.accept, tmp_path, "orders")
+        held = {"mapping": "orders", "states": 1, "failures": 1, "undelivered": 1, "source": "memory"}
+        assert accepted == held
+        looked = await call(lambda: control_client.forget(tmp_path, "orders", only_look=True))
+        assert looked == {**held, "states": 0, "source": None}
+        assert await daemon.store.failures(Selection())
+        assert await call(lambda: control_client.forget(tmp_path, "orders", only_look=False)) == looked
+        assert not await daemon.store.failures(Selection())
+        with pytest.raises(NotFound, match="nothing is kept"):
+            await call(lambda: control_client.forget(tmp_path, "orders", only_look=True))
+
+
+async def test_a_mapping_that_runs_is_not_forgotten_over_the_socket(tmp_path):
+    async with controlled(tmp_path) as daemon:
+
+        class Running:
+            is_down = False
+
+        daemon.supervisor.lives["orders"] = Running()
+        with pytest.raises(InUse, match="mapping orders runs"):
+            await call(lambda: control_client.forget(tmp_path, "orders", only_look=True))

@@ -92,6 +92,7 @@ def test_a_running_mapping_has_every_member_of_the_contract():
                 "snap_start": {"state": "refused", "found": ["thread t of app"]},
             },
         ],
+        "config": None,
     }
 
 

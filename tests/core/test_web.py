@@ -73,13 +73,17 @@ async def nothing():
     """Nothing goes on beside these mappings."""
 
 
+def keep_all(_):
+    """There are no failures here."""
+
+
 @asynccontextmanager
 async def serving(**changes):
     """A daemon of two mappings, one of them disabled; gives it and a client."""
     store, metrics, source = MemoryStore(), Metrics(), AwaySource()
     supervisor = Supervisor(Log())
-    supervisor.want(Unit(life("orders", source, store, metrics), nothing, nothing))
-    supervisor.want(Unit(life("clicks", source, store, metrics, enabled=False), nothing, nothing))
+    supervisor.want(Unit(life("orders", source, store, metrics), nothing, nothing, keep_all))
+    supervisor.want(Unit(life("clicks", source, store, metrics, enabled=False), nothing, nothing, keep_all))
     daemon = replace(FakeDaemon(supervisor, store, metrics, source=source), **changes)
     web = Web(daemon, Board(daemon))
     running = asyncio.create_task(daemon.supervisor.run())

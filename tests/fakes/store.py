@@ -16,6 +16,7 @@ from router.ports import (
     FailureEntry,
     KeepFailure,
     PutState,
+    RenameMapping,
     Selection,
     SetStatus,
     Tally,
@@ -123,7 +124,7 @@ class MemoryStore:
             raise StoreUnavailable(self.read_fault)
 
 
-def _apply(rows: dict[str, Row], texts: dict[tuple[str, str], str], change: Change) -> None:
+def _apply(rows: dict[str, Row], texts: dict[tuple[str, str], str], change: Change) -> None:  # noqa: C901
     match change:
         case KeepFailure(entry, event):
             kept = replace(entry, event_bytes=len(event), batch_info=json.loads(json.dumps(entry.batch_info)))
@@ -134,6 +135,14 @@ def _apply(rows: dict[str, Row], texts: dict[tuple[str, str], str], change: Chan
             texts[mapping, key] = text
         case DeleteFailure(failure_id):
             rows.pop(failure_id, None)
+        case RenameMapping(old, new):
+            for failure_id, row in rows.items():
+                if row.entry.batch.mapping == old:
+                    batch = replace(row.entry.batch, mapping=new)
+                    rows[failure_id] = replace(row, entry=replace(row.entry, batch=batch))
+            for mapping, key in list(texts):
+                if mapping == old:
+                    texts[new, key] = texts.pop((old, key))
         case _ if change.id in rows:
             rows[change.id] = _changed(rows[change.id], change)
 

@@ -1,4 +1,4 @@
-"""How mappings start: a source that forgot where we were, a state directory that fails, a bug at every start."""
+"""How mappings start: whose state it is, a source that forgot where we were, a failing store, a bug at every start."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import asyncio
 from collections.abc import Callable
 from random import Random
 
+import pytest
 import structlog
 
 from router.core.model import KAFKA_RULES, EventSourceMapping, Returned
+from router.errors import InUse, NotFound
+from router.identity import BEGUN, Holding, accept, forget
 from router.life import MappingHealth, MappingLife, MappingParts
-from router.ports import KeepFailure, Selection
+from router.ports import KeepFailure, PutState, Selection
 from router.replay import Replayer
+from router.replay_end import ReplayEnd
 from router.stream_side import plug_stream
 from router.telemetry import Log, Metrics
 from tests.fakes.failures import EVENT, entry
@@ -31,7 +35,9 @@ async def keep_nothing(*_: object) -> None:
     raise AssertionError("nothing fails here")
 
 
-def make_life(store: MemoryStore, make_source: Callable[[], MemorySource]) -> MappingLife:
+def make_life(
+    store: MemoryStore, make_source: Callable[[], MemorySource], renamed_from: str | None = None
+) -> MappingLife:
     parts = MappingParts(
         EventSourceMapping("orders", "function", KAFKA_RULES),
         enabled=True,
@@ -41,6 +47,7 @@ def make_life(store: MemoryStore, make_source: Callable[[], MemorySource]) -> Ma
         invoker=MemoryInvoker(lambda *_: (0.01, Returned())),
         passes=None,
         keep=keep_nothing,
+        renamed_from=renamed_from,
     )
     log = Log()
     return MappingLife(
@@ -93,15 +100,105 @@ def test_a_source_that_is_read_in_a_slower_way_is_told_once() -> None:
     assert run(main()).count("source.slowed") == 1
 
 
-def test_another_source_under_the_same_name_starts_anew_without_alarm() -> None:
-    async def main() -> list[str]:
+def test_another_source_under_the_same_name_is_refused_until_it_is_accepted() -> None:
+    async def main() -> None:
         store = MemoryStore()
         await live_once(store, MemorySource(MemoryStream()))
-        other = Forgetful(MemoryStream())
-        other.identity = "another"
-        return await live_once(store, other)
+        opened: list[MemorySource] = []
 
-    assert "position.expired" not in run(main())
+        def other() -> MemorySource:
+            opened.append(Forgetful(MemoryStream()))
+            opened[-1].identity = "another"
+            return opened[-1]
+
+        with structlog.testing.capture_logs() as lines:
+            life = make_life(store, other)
+            task = asyncio.create_task(life.run())
+            await asyncio.sleep(3600.0)
+            assert (len(opened), life.health().state, life.is_down) == (1, "failed", True)
+            code, sentence = life.health().reason or ("", "")
+            assert (code, "headrace mapping accept orders" in sentence) == ("SourceChanged", True)
+            with pytest.raises(NotFound, match="nothing is kept"):
+                await accept(store, "clicks", {"orders": life})
+            assert (await accept(store, "orders", {"orders": life})).source == "memory"
+            await life.running.wait()
+            with pytest.raises(NotFound, match="reads another, as it always has"):
+                await accept(store, "orders", {"orders": life})
+            life.drain(5.0)
+            await task
+        events = [line["event"] for line in lines]
+        assert ("mapping.refused" in events, "position.expired" in events) == (True, False)
+
+    run(main())
+
+
+def test_a_mapping_that_waits_for_a_decision_leaves_when_it_is_told() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        await store.apply([PutState("orders", BEGUN, "another")])
+        life = make_life(store, lambda: MemorySource(MemoryStream()))
+        task = asyncio.create_task(life.run())
+        await asyncio.sleep(1.0)
+        assert life.is_undecided
+        life.drain(5.0)
+        await task
+
+    run(main())
+
+
+def test_what_was_kept_under_a_former_name_is_taken_over_once_the_store_answers() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        await store.apply(
+            [KeepFailure(entry("f1", mapping="purchases"), EVENT), PutState("purchases", BEGUN, "memory")]
+        )
+        store.write_fault = "the disk is full"
+        life = make_life(store, lambda: MemorySource(MemoryStream()), renamed_from="purchases")
+        task = asyncio.create_task(life.take_over())
+        await asyncio.sleep(1.0)
+        assert life.health().reason == ("StateUnavailable", "the disk is full")
+        store.write_fault = None
+        await task
+        assert [each.batch.mapping for each in await store.failures(Selection())] == ["orders"]
+        assert await store.states("orders") == {BEGUN: "memory"}
+        await life.take_over()
+
+    run(main())
+
+
+def test_state_under_both_names_is_told_and_waits_until_one_is_forgotten() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        await store.apply([PutState("orders", BEGUN, "memory"), PutState("purchases", "message:1", "[]")])
+        life = make_life(store, lambda: MemorySource(MemoryStream()), renamed_from="purchases")
+        task = asyncio.create_task(life.take_over())
+        await asyncio.sleep(1.0)
+        code, sentence = life.health().reason or ("", "")
+        assert (code, "headrace mapping forget purchases" in sentence) == ("RenameConflict", True)
+        lives = {"orders": life}
+        assert (await forget(store, "purchases", lives, only_look=True)).states == 1
+        assert not task.done()
+        await forget(store, "purchases", lives)
+        await task
+        assert await store.states("orders") == {BEGUN: "memory"}
+
+    run(main())
+
+
+def test_what_a_mapping_left_is_forgotten_whole_and_what_runs_is_not() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        await store.apply([KeepFailure(entry(f"f{number}"), EVENT) for number in range(1200)])
+        await store.apply([KeepFailure(entry("other", mapping="clicks"), EVENT), PutState("orders", BEGUN, "memory")])
+        life = make_life(store, lambda: MemorySource(MemoryStream()))
+        with pytest.raises(InUse, match="mapping orders runs"):
+            await forget(store, "orders", {"orders": life})
+        assert await forget(store, "orders", {}) == Holding("orders", 1, 1200, 1200, "memory")
+        assert [each.batch.id for each in await store.failures(Selection())] == ["other"]
+        with pytest.raises(NotFound):
+            await forget(store, "orders", {})
+
+    run(main())
 
 
 def test_a_state_directory_that_cannot_be_read_is_not_blamed_on_the_source() -> None:
@@ -136,8 +233,8 @@ def test_a_replay_through_a_mapping_that_stays_down_is_refused_at_once() -> None
         work = asyncio.create_task(replayer.run())
         await asyncio.sleep(0.001)
         async with asyncio.timeout(1.0):
-            end = await replayer.start(["f1"], 0.0).get()
-        assert end is not None
+            end = await replayer.start(Selection(ids=("f1",)), 0.0).next()
+        assert isinstance(end, ReplayEnd)
         assert (end.outcome, end.reason) == (
             "refused",
             "its mapping 'orders' is not configured, disabled, or has failed; see `headrace status`",

@@ -56,7 +56,7 @@ class Scene:
             wall=lambda: 1e9,
             rng=Random(1),
         )
-        return Unit(life, lambda: self._beside(name), lambda: self._close(f"{name}.{version}"), after)
+        return Unit(life, lambda: self._beside(name), lambda: self._close(f"{name}.{version}"), lambda _: None, after)
 
     def _invoked(self, who: str) -> Callable[[str, bytes], tuple[float, Returned]]:
         def invoke(_: str, __: bytes) -> tuple[float, Returned]:

@@ -1,0 +1,160 @@
+"""What one configuration asks to be changed where another one runs. Pure.
+
+A mapping that changed is replaced: it ends what is in flight, then it goes on by its new settings. Settings that it
+takes from elsewhere count as its own: the timeout of its function bounds its drain, the `aws` block says where its
+queue is. A function that changed gets new workers under mappings that go on; where it runs elsewhere, before or after,
+they are replaced too. What `failures`, `drain_timeout` and `log_level` say is taken on at once. The state
+directory is locked and the address taken for the life of a process: they need a restart.
+
+Values are compared and never told: they may be secrets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Final, Literal
+
+from config.settings import Configuration, FunctionSettings, MappingSettings
+
+#: stop: it ends, and its state stays. renew: the function gets new workers.
+Action = Literal["start", "stop", "replace", "renew", "unchanged"]
+
+#: How the file calls what settings call otherwise.
+_NAMES: Final = {
+    "starting_timestamp_s": "starting_position_timestamp",
+    "maximum_record_age_s": "maximum_record_age_in_seconds",
+    "bisect": "bisect_batch_on_function_error",
+    "report_item_failures": "function_response_types",
+    "heartbeat": "visibility_heartbeat",
+    "hold_group": "hold_message_group",
+    "needed_lease_s": "retry_throttled",
+    "by_sequencer": "order",
+    "filters": "filter_criteria",
+    "backoff": "retry_backoff",
+    "memory_bytes": "memory_size",
+    "destination": "destination_config",
+    "window_s": "maximum_batching_window_in_seconds",
+    "windowed": "maximum_batching_window_in_seconds",
+    "function_concurrency": "concurrency of its function",
+    "drain_s": "timeout of its function",
+    "maximum_concurrency": "scaling_config.maximum_concurrency",
+    "rules": "source",
+    "fifo": "source",
+}
+#: Parts of settings that the file does not have as blocks.
+_BARE: Final = ("mapping", "polling", "sqs")
+_TAKEN_ON: Final = ("drain_timeout_s", "failures", "log_level")
+_NEED_RESTART: Final = {"state_dir": "state", "listen_host": "listen", "listen_port": "listen"}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of one mapping or function."""
+
+    name: str
+    action: Action
+    #: Why: what changed, as the file calls it.
+    keys: tuple[str, ...] = ()
+    #: The name that it had before, which is not in use any more.
+    renamed_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What one configuration changes about another."""
+
+    mappings: tuple[Change, ...]
+    functions: tuple[Change, ...]
+    #: Other keys that changed and are taken on at once.
+    taken_on: tuple[str, ...]
+    #: Keys that changed and stay as they are until the daemon is restarted.
+    need_restart: tuple[str, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        changes = (*self.mappings, *self.functions)
+        return not (self.taken_on or self.need_restart) and all(each.action == "unchanged" for each in changes)
+
+
+def diff(old: Configuration, new: Configuration) -> Diff:
+    """Say what is to be done where `old` runs and `new` is wanted, in the order of the new file, then of the old."""
+    functions = _functions(old, new)
+    kinds = {each.name for each in functions if each.action == "replace"}
+    before, after = _by_name(old), _by_name(new)
+    mappings = [_mapping(before.get(name), mapping, old, new, kinds) for name, mapping in after.items()]
+    mappings += [Change(name, "stop", ("not in the file any more",)) for name in before if name not in after]
+    taken_on = tuple(_called(name) for name in _TAKEN_ON if getattr(old, name) != getattr(new, name))
+    need = [key for name, key in _NEED_RESTART.items() if getattr(old, name) != getattr(new, name)]
+    return Diff(tuple(mappings), tuple(functions), taken_on, tuple(dict.fromkeys(need)))
+
+
+def running(old: Configuration, new: Configuration) -> Configuration:
+    """Give what runs after the change: `new`, with what needs a restart as it was."""
+    return replace(new, **{name: getattr(old, name) for name in _NEED_RESTART})
+
+
+def _by_name(configuration: Configuration) -> Mapping[str, MappingSettings]:
+    return {each.mapping.name: each for each in configuration.mappings}
+
+
+def _functions(old: Configuration, new: Configuration) -> list[Change]:
+    used = {each.mapping.function for each in new.mappings}
+    were = {each.mapping.function for each in old.mappings}
+    # What the `aws` block says is in the workers' environment.
+    shared = tuple(_paths(old.aws, new.aws, "aws"))
+    changes = []
+    for name, function in new.functions.items():
+        before = old.functions.get(name)
+        if name not in used:
+            continue
+        if before is None or name not in were:
+            changes.append(Change(name, "start"))
+        elif isinstance(before, FunctionSettings) and isinstance(function, FunctionSettings):
+            keys = (*_paths(before, function, ""), *shared)
+            changes.append(Change(name, "renew" if keys else "unchanged", tuple(dict.fromkeys(keys))))
+        else:
+            keys = tuple(_paths(before, function, "")) if type(before) is type(function) else ("its kind",)
+            changes.append(Change(name, "replace" if keys else "unchanged", keys))
+    left = [name for name in old.functions if name in were - used]
+    return changes + [Change(name, "stop", ("no mapping uses it any more",)) for name in left]
+
+
+def _mapping(
+    before: MappingSettings | None, after: MappingSettings, old: Configuration, new: Configuration, kinds: set[str]
+) -> Change:
+    name, function = after.mapping.name, after.mapping.function
+    if before is None:
+        return Change(name, "start", renamed_from=after.renamed_from)
+    keys = [] if before == after else list(_paths(replace(before, renamed_from=after.renamed_from), after, ""))
+    if after.destination and old.aws.region != new.aws.region:
+        keys.append("aws.region")
+    if function in kinds:
+        keys.append(f"functions.{function}")
+    return Change(name, "replace" if keys else "unchanged", tuple(dict.fromkeys(keys)))
+
+
+def _paths(old: Any, new: Any, path: str) -> Iterator[str]:
+    """Name what differs between two values of settings, as deep as they are of one kind."""
+    if old == new:
+        return
+    if is_dataclass(old) and type(old) is type(new):
+        for field in fields(old):
+            yield from _paths(getattr(old, field.name), getattr(new, field.name), _below(path, field.name))
+    elif isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in sorted({*old, *new}):
+            yield from _paths(old.get(name), new.get(name), f"{path}.{name}")
+    else:
+        yield path
+
+
+def _below(path: str, field: str) -> str:
+    if field in _BARE:
+        return path
+    called = _called(field)
+    # These are of the mapping or its function, also where settings of a source have them.
+    return called if not path or field in ("window_s", "windowed", "drain_s") else f"{path}.{called}"
+
+
+def _called(field: str) -> str:
+    return _NAMES.get(field) or field.removesuffix("_s").removesuffix("_bytes")
