@@ -119,6 +119,8 @@ async def deliver(store: Store, mappings: Mapping[str, Deliveries | None], failu
         deliveries = mappings.get(entry.batch.mapping) if entry else None
         if entry and deliveries and entry.awaits_delivery:
             deliveries.deliver(entry, ends.tell)
+        elif entry and entry.is_accepted:
+            ends.tell(DeliveryEnd(failure_id, "delivered", "its destination has it already"))
         else:
             ends.tell(DeliveryEnd(failure_id, "refused", _why_not(entry, mappings)))
     return ends
@@ -130,7 +132,7 @@ def _why_not(entry: FailureEntry | None, mappings: Mapping[str, Deliveries | Non
     if entry.destination is None:
         return "it was stored while its mapping had no destination"
     if not entry.awaits_delivery:
-        return _SETTLED.get(entry.status, "its destination has it already")
+        return _SETTLED[entry.status]
     mapping = entry.batch.mapping
     if mapping not in mappings:
         return f"its mapping {mapping!r} is not configured; see `headrace status`"

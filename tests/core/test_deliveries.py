@@ -58,9 +58,9 @@ async def test_what_waits_is_sent_and_of_the_rest_is_said_why_not(store: MemoryS
     ids = ("f0", "f1", "f2", "f3", "f4", "without", "gone", "bare", "f9")
     found = await asked(store, {"orders": orders, "bare": None}, *ids)
     assert orders.asked == ["f0"]
-    assert found["f0"].outcome == "delivered"
+    assert found["f0"] == DeliveryEnd("f0", "delivered", form="whole")
+    assert found["f1"] == DeliveryEnd("f1", "delivered", "its destination has it already")
     assert {each.id: each.reason for each in found.values() if each.outcome == "refused"} == {
-        "f1": "its destination has it already",
         "f2": "its replay succeeded",
         "f3": "its records are in newer failures",
         "f4": "it was dropped",
