@@ -127,7 +127,7 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
     ),
     "FailureBacklogFull": (
         "Too many failures wait for their destination, or the failure store is at its cap.",
-        "Repair the destination, or replay or drop failures.",
+        "Repair the destination and run `headrace failures deliver`, or replay or drop failures.",
     ),
     "FunctionFailing": (
         "The function fails and its batch is retried.",

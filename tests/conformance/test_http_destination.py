@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,6 +128,26 @@ async def test_headers_of_the_file_are_sent_and_never_shown() -> None:
             await destination.send(message())
         await destination.close()
         assert "very-secret" not in str(raised.value)
+
+
+async def test_the_code_of_the_docs_verifies_what_is_posted() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "destinations.md").read_text()
+    names: dict[str, Any] = {}
+    exec(page.split("```python\n")[1].split("```")[0], names)
+    verify = names["verify"]
+    async with receiver() as other_end:
+        destination = sender(other_end.url)
+        await destination.send(message())
+        await destination.close()
+        [(given, body)] = other_end.accepted
+    headers = {name.lower(): value for name, value in given.items()}
+    sent_s = int(headers["webhook-timestamp"])
+    assert verify(SECRET, headers, body, sent_s + 10.0)
+    assert not verify(SECRET, headers, body + b" ", sent_s + 10.0)
+    assert not verify(SECRET, {**headers, "webhook-id": "f2"}, body, sent_s + 10.0)
+    assert not verify("whsec_" + "A" * 32, headers, body, sent_s + 10.0)
+    assert not verify(SECRET, headers, body, sent_s + 301.0)
+    assert verify(SECRET, {**headers, "webhook-signature": f"v1,other {headers['webhook-signature']}"}, body, sent_s)
 
 
 async def test_without_a_secret_nothing_is_signed() -> None:

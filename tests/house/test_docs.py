@@ -24,7 +24,7 @@ SOURCES = {
     "fifo": {"sqs": {"queue": "orders.fifo"}},
     "s3": {"s3": {"bucket": "uploads", "queue": "upload-events"}},
 }
-SECRETS = {"API_KEY": "key", "KAFKA_PASSWORD": "word"}
+SECRETS = {"API_KEY": "key", "KAFKA_PASSWORD": "word", "HOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}
 NOW_S = 1e9
 
 
