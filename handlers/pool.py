@@ -330,11 +330,13 @@ class Pool:
 
     def _grow(self) -> None:
         """Start a worker if one more is wanted and allowed, and it is time."""
+        if not self._may_grow:
+            return
         starting = sum(not worker.is_ready for worker in self._current) + self._nursery.awaited
         room = starting * self._function.concurrency_per_worker
         if self._waiting_suspects and self._kept is None:
             room -= self._function.concurrency_per_worker  # one will be kept for them
-        if room >= len(self._waiting) or not self._may_grow:
+        if room >= len(self._waiting):
             return
         wait_s = self._retry_s - time.monotonic()
         if wait_s > 0:

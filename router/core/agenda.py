@@ -22,6 +22,11 @@ class Agenda:
     def __len__(self) -> int:
         return len(self._heap)
 
+    @property
+    def first_s(self) -> float:
+        """Time of the first action; infinite when there is none."""
+        return self._heap[0][0] if self._heap else inf
+
     def at(self, mono_s: float, action: Callable[[Instant], None]) -> None:
         heapq.heappush(self._heap, (mono_s, next(self._order), action))
 

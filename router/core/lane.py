@@ -225,6 +225,8 @@ class Lane:
 
     def take(self, now_s: float, *, live: bool = True) -> Batch | None:
         """Give the batch that starts now; None when none may."""
+        if not (self.pieces or self.replays):
+            return None
         for queue in self._queues(live=live):
             if queue and queue[0].not_before_s <= now_s:
                 self.replayed_last = queue is self.replays

@@ -32,7 +32,7 @@ from router.core.model import OUTAGE_BACKOFF, Batch, EventSourceMapping, Instant
 from router.core.reading import Reading
 from router.core.replays import Replays, stopping
 from router.core.shard import Phase, ShardState
-from router.core.verdict import Identify, judge
+from router.core.verdict import SUCCEEDED, Identify, judge
 
 if TYPE_CHECKING:
     from random import Random
@@ -74,8 +74,11 @@ class StreamEngine:
     def feed(self, fact: f.StreamFact, now: Instant) -> list[f.Command]:
         """Take a fact in and say what is to be done."""
         self._take(fact, now)
-        self._agenda.run_due(now)
-        self._commit_if_due(now)
+        if self._agenda.first_s <= now.mono_s:
+            self._agenda.run_due(now)
+        due_s = self._commits.due_s
+        if due_s is not None and due_s <= now.mono_s:
+            self._commit(now)
         if self._reading.wanted and not self._draining:
             self._commands += self._reading.reads(self._shards, now)
         if self._draining:
@@ -368,12 +371,25 @@ class StreamEngine:
             self._died(shard.name, batch_id, now)
             return
         verdict = judge(outcome, batch, self._mapping, self._identify)
+        if verdict is SUCCEEDED:
+            self._succeeded(shard, lane, batch, now)
+            return
         plan = self._planner.settle(batch, verdict, now)
         self.records_done += batch.count - plan.left
         note = tell_try(batch, verdict, plan)
         if note:
             self._commands.append(note)
         self._follow(shard, lane, batch, plan, now)
+
+    def _succeeded(self, shard: ShardState, lane: Lane, batch: Batch, now: Instant) -> None:
+        self.records_done += batch.count
+        lane.replace(batch, ())
+        if batch.replays:
+            self._replay_moved(batch.replays, 0)
+        else:
+            lane.window.completed(now.mono_s)
+            self._commits.changed(shard, now.mono_s + self._mapping.commit_interval_s)
+        self._go_on(shard, lane, now)
 
     def _died(self, name: str, batch_id: str, now: Instant) -> None:
         dying = self._dying[name]
@@ -395,9 +411,6 @@ class StreamEngine:
             self._commits.changed(shard, now.mono_s)
             lane.gate = shard.version
             shard.gated.append(lane)
-        elif not plan.again:
-            lane.window.completed(now.mono_s)
-            self._commits.changed(shard, now.mono_s + self._mapping.commit_interval_s)
         self._go_on(shard, lane, now)
 
     def _go_on(self, shard: ShardState, lane: Lane, now: Instant) -> None:
@@ -453,9 +466,7 @@ class StreamEngine:
 
     # --- committing
 
-    def _commit_if_due(self, now: Instant) -> None:
-        if self._commits.due_s is None or now.mono_s < self._commits.due_s:
-            return
+    def _commit(self, now: Instant) -> None:
         shards = self._commits.begin(now.mono_s)
         if not shards:
             return

@@ -33,8 +33,7 @@ class Trigger(Enum):
 def part_bytes(chunk: Chunk, indexes: Sequence[int]) -> int:
     if isinstance(indexes, range):
         return sum(chunk.sizes[indexes.start : indexes.stop])
-    sizes = chunk.sizes
-    return sum([sizes[index] for index in indexes])
+    return sum(map(chunk.sizes.__getitem__, indexes))
 
 
 class _Waiting(NamedTuple):

@@ -10,7 +10,7 @@ import pytest
 from router.core import retry_state
 from router.core.facts import Progress
 from router.core.retry_state import Pending, PendingPiece
-from router.core.shard import Phase, ShardState, lane_of
+from router.core.shard import KNOWN_KEYS, LaneTable, Phase, ShardState, lane_of
 from tests.core.columns import at, batch_of, chunk_of, mapping_of
 
 
@@ -205,3 +205,11 @@ def test_lanes_that_are_ahead_say_so():
     waiting(shard, 1)
     checkpoint, text = shard.progress(at(0))
     assert retry_state.decode(text, checkpoint, 2) == {1: Pending(13, [])}
+
+
+def test_the_lanes_of_many_keys_are_remembered_in_bounded_memory() -> None:
+    table = LaneTable(10)
+    keys = [b"%d" % number for number in range(KNOWN_KEYS + 10)]
+    assert [table[key] for key in keys] == [lane_of(key, 10) for key in keys]
+    assert len(table) == 10
+    assert table[None] == 10
