@@ -13,6 +13,7 @@ import pytest
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, FetchResult, PartitionRecords
 from aiokafka.consumer.subscription_state import Assignment
 from aiokafka.errors import CorruptRecordException, KafkaError
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
@@ -107,31 +108,37 @@ def records(log: Log, since: int, isolation_level: int = READ_COMMITTED) -> Part
     return PartitionRecords(PARTITION, MemoryRecords(log.data), aborted, since, None, None, True, isolation_level)
 
 
-def pages(
-    log: Log, since: int, limit: int, isolation_level: int = READ_COMMITTED
-) -> tuple[list[list[KafkaRecord]], int]:
-    """Read in pages, and give where that ends."""
-    mine = records(log, since, isolation_level)
+def in_pages(records: PartitionRecords, limit: int, data: bytes | None) -> PartitionRecords:
+    """Let records be read in pages."""
     fetched = Fetched(pages_of)
     fetched.limit = limit
-    fetched[PARTITION] = FetchResult(PARTITION, assignment=None, partition_records=mine, backoff=0)
-    return list(mine), mine.next_fetch_offset
+    fetched.data = {} if data is None else {PARTITION: data}
+    fetched[PARTITION] = FetchResult(PARTITION, assignment=None, partition_records=records, backoff=0)
+    return records
 
 
-@given(logs(), st.integers(0, 40), st.integers(1, 9), st.sampled_from([READ_COMMITTED, READ_UNCOMMITTED]), st.data())
+@given(
+    log=logs(),
+    skipped=st.integers(0, 40),
+    cut=st.integers(0, 80),
+    limit=st.integers(1, 9),
+    isolation=st.sampled_from([READ_COMMITTED, READ_UNCOMMITTED]),
+    has_data=st.booleans(),
+)
 def test_pages_hold_what_aiokafka_gives(
-    log: Log, skipped: int, limit: int, isolation: int, data: st.DataObject
+    log: Log, skipped: int, cut: int, limit: int, isolation: int, *, has_data: bool
 ) -> None:
-    log.data = log.data[: data.draw(st.integers(len(log.data) - 80, len(log.data)).filter(lambda size: size >= 0))]
+    log.data = log.data[: max(0, len(log.data) - cut)]
     since = log.end - skipped
     theirs = records(log, since, isolation)
     expected = [record_of(record) for record in theirs]
-    found, position = pages(log, since, limit, isolation)
-    rows = [row for page in found for row in page]
+    mine = in_pages(records(log, since, isolation), limit, log.data if has_data else None)
+    pages = list(mine)
+    rows = [row for page in pages for row in page]
     assert rows == expected
-    assert position == theirs.next_fetch_offset
-    assert all(len(page) == limit for page in found[:-1])
-    assert all(found)
+    assert mine.next_fetch_offset == theirs.next_fetch_offset
+    assert all(len(page) == limit for page in pages[:-1])
+    assert all(pages)
     if rows:
         assert chunk_of("orders-3", rows, needs_keys=True) == chunk_of("orders-3", expected, needs_keys=True)
 
@@ -139,26 +146,21 @@ def test_pages_hold_what_aiokafka_gives(
 def test_the_position_follows_each_page() -> None:
     log = Log()
     log.add(record_batch(0, [(b"k", b"v")] * 5), 5)
-    mine = records(log, 0)
-    fetched = Fetched(pages_of)
-    fetched.limit = 2
-    fetched[PARTITION] = FetchResult(PARTITION, assignment=None, partition_records=mine, backoff=0)
+    mine = in_pages(records(log, 0), 2, log.data)
     positions = [(len(page), mine.next_fetch_offset) for page in mine]
     assert positions == [(2, 2), (2, 4), (1, 5)]
 
 
+@pytest.mark.parametrize("has_data", [True, False])
 @pytest.mark.parametrize("place", [17, 40, 75])
-def test_a_wrong_checksum_is_an_error_behind_what_is_whole(place: int) -> None:
+def test_a_wrong_checksum_is_an_error_behind_what_is_whole(place: int, *, has_data: bool) -> None:
     log = Log()
     for _ in range(2):
         log.add(record_batch(log.end, [(b"k", b"v" * 50)] * 3), 3)
     broken = bytearray(log.data)
     broken[log.bounds[1] + place] ^= 1
     log.data = bytes(broken)
-    mine = records(log, 0)
-    fetched = Fetched(pages_of)
-    fetched.limit = 100
-    fetched[PARTITION] = FetchResult(PARTITION, assignment=None, partition_records=mine, backoff=0)
+    mine = in_pages(records(log, 0), 100, log.data if has_data else None)
     assert [row.offset for row in next(mine)] == [0, 1, 2]
     with pytest.raises(CorruptRecordException, match="checksum"):
         next(mine)
@@ -169,14 +171,19 @@ class Client:
     """A started consumer as far as `fast_fetch` looks at it; `getmany` is aiokafka's in short."""
 
     def __init__(self, *logs: Log) -> None:
-        self._fetcher = SimpleNamespace(_records=OrderedDict())
+        self._fetcher = SimpleNamespace(_records=OrderedDict(), _client=self)
         self.partitions = [TopicPartition("orders", number) for number in range(len(logs))]
         self.assignment = Assignment(self.partitions)
         self._logs = dict(zip(self.partitions, logs, strict=True))
         self.waits: list[int] = []
         self.error: KafkaError | None = None
 
-    def arrive(self) -> None:
+    async def send(self, node: int, request: object) -> object:
+        answers = [(partition.partition, 0, log.end, log.data) for partition, log in self._logs.items()]
+        return SimpleNamespace(topics=[("orders", answers)])
+
+    async def arrive(self) -> None:
+        await self._fetcher._client.send(0, FetchRequest(500, 1, 1 << 20, READ_COMMITTED, []))
         for partition, log in self._logs.items():
             self.assignment.state_value(partition).seek(0)
             part = PartitionRecords(partition, MemoryRecords(log.data), [], 0, None, None, True, READ_COMMITTED)
@@ -206,7 +213,7 @@ def three_records() -> Log:
 async def test_a_fetch_takes_from_all_partitions_up_to_its_count_and_waits_once() -> None:
     client = Client(three_records(), three_records(), three_records())
     fetch = fast_fetch(client)
-    client.arrive()
+    await client.arrive()
     first = await fetch(client.partitions, 5, 1.0)
     assert [[row.offset for row in rows] for rows in first.values()] == [[0, 1, 2], [0, 1]]
     assert client.waits == [1000, 0]
@@ -220,7 +227,7 @@ async def test_a_fetch_takes_from_all_partitions_up_to_its_count_and_waits_once(
 async def test_an_error_behind_what_was_found_waits_for_the_next_fetch() -> None:
     client = Client(three_records(), three_records())
     fetch = fast_fetch(client)
-    client.arrive()
+    await client.arrive()
     client.error = KafkaError("away")
     assert len(await fetch(client.partitions, 100, 1.0)) == 2
     client.error = KafkaError("away")
@@ -233,7 +240,7 @@ async def test_both_ways_give_the_same() -> None:
     for attach in (fast_fetch, plain_fetch):
         client = Client(three_records())
         fetch = attach(client)
-        client.arrive()
+        await client.arrive()
         rows.append(await fetch(client.partitions, 100, 1.0))
     assert rows[0] == rows[1]
 
@@ -247,24 +254,24 @@ async def test_another_fetcher_does_not_fit(fetcher: object) -> None:
     assert unfit(SimpleNamespace(_fetcher=fetcher))
 
 
-def all_at_once(records: PartitionRecords, owner: Fetched) -> Iterator[list[KafkaRecord]]:
+def all_at_once(records: PartitionRecords, owner: Fetched, data: bytes | None) -> Iterator[list[KafkaRecord]]:
     owner.limit = 1000
-    yield from pages_of(records, owner)
+    yield from pages_of(records, owner, data)
     owner.limit = 2
 
 
-def without_the_last(records: PartitionRecords, owner: Fetched) -> Iterator[list[KafkaRecord]]:
-    *first, _ = pages_of(records, owner)
+def without_the_last(records: PartitionRecords, owner: Fetched, data: bytes | None) -> Iterator[list[KafkaRecord]]:
+    *first, _ = pages_of(records, owner, data)
     yield from first
 
 
-def one_too_far(records: PartitionRecords, owner: Fetched) -> Iterator[list[KafkaRecord]]:
-    yield from pages_of(records, owner)
+def one_too_far(records: PartitionRecords, owner: Fetched, data: bytes | None) -> Iterator[list[KafkaRecord]]:
+    yield from pages_of(records, owner, data)
     records.next_fetch_offset += 1
 
 
-def with_another_value(records: PartitionRecords, owner: Fetched) -> Iterator[list[KafkaRecord]]:
-    for page in pages_of(records, owner):
+def with_another_value(records: PartitionRecords, owner: Fetched, data: bytes | None) -> Iterator[list[KafkaRecord]]:
+    for page in pages_of(records, owner, data):
         page[0].value = b"another"
         yield page
 
