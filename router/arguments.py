@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from router.errors import ConfigError
+
+_UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 #: Carries a command out; gives the exit status.
 Do = Callable[[argparse.Namespace], int]
@@ -65,6 +68,14 @@ def add_common(parser: argparse.ArgumentParser, config: object = None, json: obj
 
 def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
+
+
+def seconds(text: str) -> float:
+    """Read a time span: seconds, or a number with ms, s, m or h."""
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)?", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"found {text!r}, allowed a time such as 500ms, 30s, 5m or 2h")
+    return float(found[1]) * _UNITS_S[found[2] or "s"]
 
 
 def rate(text: str) -> float:

@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from router.arguments import Parser, add_command, add_common, add_group, add_selectors, natural, rate
+from router.arguments import Parser, add_command, add_common, add_group, add_selectors, natural, rate, seconds
 from router.errors import ConfigError, NotFound, NotRunning, RouterError
 
 if TYPE_CHECKING:
@@ -123,16 +123,20 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("--list", action="store_true", help="list all kinds")
     add_command(commands, "schema", schema, "print the JSON Schema of the configuration, for editors")
     add_command(commands, "status", status, "show how every mapping is, and why it does not move")
-    _add_mapping(add_group(commands, "mapping", "decide what becomes of one mapping"))
+    _add_mapping(add_group(commands, "mapping", "steer one mapping, and decide what becomes of its state"))
     _add_failures(add_group(commands, "failures", "look at failed batches, replay, deliver or drop them"))
     _add_state(add_group(commands, "state", "the state directory"))
     return parser
 
 
 def _add_mapping(commands: Any) -> None:
+    pausing = add_command(commands, "pause", pause, "start nothing new in a mapping, until it is resumed")
+    resuming = add_command(commands, "resume", resume, "let a paused mapping go on where it was")
+    draining = add_command(commands, "drain", drain, "pause a mapping, and wait until nothing of it is in flight")
+    draining.add_argument("--timeout", type=seconds, metavar="TIME", help="wait so long at most, such as 30s or 5m")
     accepting = add_command(commands, "accept", accept, "let a mapping go on with another source under its name")
     forgetting = add_command(commands, "forget", forget, "delete state and failures of a mapping that is not run")
-    for one in (accepting, forgetting):
+    for one in (pausing, resuming, draining, accepting, forgetting):
         one.add_argument("mapping", metavar="NAME", help="the mapping")
     forgetting.add_argument("--yes", action="store_true", help="do not ask")
 
@@ -388,6 +392,48 @@ def _stored(directory: Path) -> dict[str, Any]:
 
 
 # --- one mapping
+
+
+def pause(given: argparse.Namespace) -> int:
+    from router import control_client, steering_commands
+    from router.steering import pause as pause_stored
+
+    done = _steer(given, control_client.pause, lambda store: pause_stored(store, given.mapping, time.time()))
+    return steering_commands.show_paused(given.mapping, done, as_json=given.json)
+
+
+def resume(given: argparse.Namespace) -> int:
+    from router import control_client, steering_commands
+    from router.steering import resume as resume_stored
+
+    done = _steer(given, control_client.resume, lambda store: resume_stored(store, given.mapping))
+    return steering_commands.show_resumed(given.mapping, done, as_json=given.json)
+
+
+def drain(given: argparse.Namespace) -> int:
+    from router import control_client, steering_commands
+
+    done = control_client.drain(_state_dir(given), given.mapping, given.timeout)
+    return steering_commands.show_drained(given.mapping, done, as_json=given.json)
+
+
+def _steer(
+    given: argparse.Namespace,
+    ask: Callable[[Path, str], dict[str, Any]],
+    write: Callable[[SqliteStore], Awaitable[object]],
+) -> dict[str, Any] | None:
+    """Have the daemon steer a mapping; None = there is none, and what it will find was written."""
+    directory = _state_dir(given)
+    try:
+        return ask(directory, given.mapping)
+    except NotRunning:
+        from router.steering import unknown
+
+        names = [each.mapping.name for each in _configuration(given).mappings]
+        if given.mapping not in names:
+            raise unknown(given.mapping, names) from None
+        _write(directory, write)
+        return None
 
 
 def accept(given: argparse.Namespace) -> int:

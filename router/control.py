@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 from aiohttp import web
@@ -20,9 +20,10 @@ from router.control_client import SOCKET_NAME, socket_path
 from router.deliveries import Deliveries, DeliveryEnds, deliver
 from router.errors import CannotListen, InUse, NotFound, RouterError, SourceUnavailable, StoreUnavailable
 from router.identity import accept, forget
-from router.ports import Selection, Store
+from router.ports import Selection, Store, WallClock
 from router.queue_replay import QueueLook
 from router.replay_end import Ends
+from router.steering import Steering
 from router.supervisor import Supervisor
 from router.web import CLOSE_S, answer
 
@@ -50,6 +51,7 @@ class Steered(Protocol):
     state_dir: Path
     store: Store
     supervisor: Supervisor
+    wall: WallClock
 
     @property
     def replayer(self) -> Replays: ...
@@ -91,12 +93,19 @@ class MappingRequest(msgspec.Struct):
     only_look: bool = False
 
 
+class DrainRequest(msgspec.Struct):
+    mapping: str
+    #: Longest wait, seconds; None = as long as it takes.
+    within_s: float | None
+
+
 class Control:
     """The server on the control socket."""
 
     def __init__(self, daemon: Steered, board: Board) -> None:
         self._daemon = daemon
         self._board = board
+        self._steering = Steering(daemon.store, daemon.supervisor.lives, daemon.wall)
         self._runner: web.AppRunner | None = None
         self._server: asyncio.AbstractServer | None = None
         #: Jobs that somebody is told about.
@@ -119,6 +128,9 @@ class Control:
                 web.post("/mapping/forget", self._forget),
                 web.post("/queue/look", self._look),
                 web.post("/queue/replay", self._replay_queue),
+                web.post("/mapping/pause", self._pause),
+                web.post("/mapping/resume", self._resume),
+                web.post("/mapping/drain", self._drain),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_S)
@@ -165,18 +177,12 @@ class Control:
     async def _accept(self, request: web.Request) -> web.Response:
         wanted = msgspec.json.decode(await request.read(), type=MappingRequest)
         daemon = self._daemon
-        try:
-            return answer(await accept(daemon.store, wanted.mapping, daemon.supervisor.lives))
-        except (NotFound, StoreUnavailable) as error:
-            return refusal(error)
+        return await _answered(accept(daemon.store, wanted.mapping, daemon.supervisor.lives))
 
     async def _forget(self, request: web.Request) -> web.Response:
         wanted = msgspec.json.decode(await request.read(), type=MappingRequest)
         store, lives = self._daemon.store, self._daemon.supervisor.lives
-        try:
-            return answer(await forget(store, wanted.mapping, lives, only_look=wanted.only_look))
-        except (NotFound, InUse, StoreUnavailable) as error:
-            return refusal(error)
+        return await _answered(forget(store, wanted.mapping, lives, only_look=wanted.only_look))
 
     async def _look(self, request: web.Request) -> web.Response:
         wanted = msgspec.json.decode(await request.read(), type=LookRequest)
@@ -197,6 +203,18 @@ class Control:
             return refusal(error)
         return await self._tell(request, ends)
 
+    async def _pause(self, request: web.Request) -> web.Response:
+        wanted = msgspec.json.decode(await request.read(), type=MappingRequest)
+        return await _answered(self._steering.pause(wanted.mapping))
+
+    async def _resume(self, request: web.Request) -> web.Response:
+        wanted = msgspec.json.decode(await request.read(), type=MappingRequest)
+        return await _answered(self._steering.resume(wanted.mapping))
+
+    async def _drain(self, request: web.Request) -> web.Response:
+        wanted = msgspec.json.decode(await request.read(), type=DrainRequest)
+        return await _answered(self._steering.drain(wanted.mapping, wanted.within_s))
+
     async def _tell(self, request: web.Request, ends: Ends | DeliveryEnds) -> web.StreamResponse:
         """Answer with the ends of a job, a line each, as they come."""
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
@@ -211,6 +229,14 @@ class Control:
             self._told.discard(ends)
             ends.leave()
         return response
+
+
+async def _answered(work: Awaitable[Any]) -> web.Response:
+    """Answer with what some work gives."""
+    try:
+        return answer(await work)
+    except (NotFound, InUse, StoreUnavailable) as error:
+        return refusal(error)
 
 
 def refusal(error: RouterError) -> web.Response:

@@ -161,6 +161,35 @@ def _ends(state_dir: Path, path: str, body: Any) -> Generator[dict[str, Any], No
     return None
 
 
+def pause(state_dir: Path, mapping: str) -> dict[str, Any]:
+    """Have a mapping paused; gives what is still in flight.
+
+    Raises:
+        NotRunning, StoreUnavailable
+        NotFound: there is no such mapping.
+    """
+    found: dict[str, Any] = _ask(state_dir, "POST", "/mapping/pause", {"mapping": mapping})
+    return found
+
+
+def resume(state_dir: Path, mapping: str) -> dict[str, Any]:
+    """Let a mapping go on. Raises as `pause`."""
+    found: dict[str, Any] = _ask(state_dir, "POST", "/mapping/resume", {"mapping": mapping})
+    return found
+
+
+def drain(state_dir: Path, mapping: str, within_s: float | None) -> dict[str, Any]:
+    """Have a mapping paused, and wait until it is idle, so long at most; None = as long as it takes.
+
+    Raises as `pause`.
+    """
+    body = {"mapping": mapping, "within_s": within_s}
+    found: dict[str, Any] = _ask(
+        state_dir, "POST", "/mapping/drain", body, None if within_s is None else within_s + ANSWER_S
+    )
+    return found
+
+
 def _ask(state_dir: Path, method: str, path: str, body: Any = None, timeout_s: float | None = ANSWER_S) -> Any:
     with _connected(state_dir, timeout_s) as connection:
         return json.loads(_send(connection, method, path, body).read())

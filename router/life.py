@@ -16,11 +16,12 @@ from random import Random
 from typing import Any, Protocol
 
 from router.core import facts as f
-from router.core.describe import ShardStatus
+from router.core.describe import Repeat, ShardStatus
 from router.core.lane import backoff_s
-from router.core.model import OUTAGE_BACKOFF, EventSourceMapping
+from router.core.model import OUTAGE_BACKOFF, Batch, EventSourceMapping
 from router.deliveries import Deliveries
 from router.errors import DecisionNeeded, RouterError, StoreUnavailable
+from router.failure_record import iso_ms
 from router.identity import confirm, take_over
 from router.ports import Invoker, Source, Store, WallClock
 from router.runner import Engine, KeepFailed, Passes, ReplayListener, Runner, SourceSide
@@ -33,6 +34,8 @@ CRASH_SPAN_S = 600.0
 HEALTHY_S = 60.0
 #: What a drain may take beyond its bound, for killed workers and the last commit.
 DRAIN_GRACE_S = 15.0
+#: Key of the store under which it is written since when a mapping is paused, wall time in seconds.
+PAUSED = "paused"
 
 
 class Plug(Protocol):
@@ -108,8 +111,18 @@ class MappingLife:
         self.gone = asyncio.Event()
         self._leave_by_s = 0.0
         self._why_leaving = ""
-        #: Set when it is told to leave sooner than it was told before.
+        #: Set when a run must end: to leave, or to pause.
+        self._stopping = asyncio.Event()
+        #: Set when it is told to end sooner than it was told before.
         self._sooner = asyncio.Event()
+        #: Wall time since which it is paused; None = it is not. And whether what the store says of that is known.
+        self._paused_s: float | None = None
+        self._is_pause_known = False
+        self._resumed = asyncio.Event()
+        #: Set while nothing of it runs, and nothing will before it is resumed.
+        self.resting = asyncio.Event()
+        #: What the last run has left uncommitted, or not deleted.
+        self._left: Sequence[Repeat] = ()
         self._held: str | None = None
         self._crashes: deque[float] = deque(maxlen=CRASH_BUDGET)
         #: The run that is going on; None between two.
@@ -131,11 +144,15 @@ class MappingLife:
         while self.parts.enabled and not self.leaving.is_set() and not self._failed:
             began_s = _mono_s()
             try:
-                await self._run_once()
+                if await self._is_paused():
+                    await self._rest()
+                    attempt = 0
+                else:
+                    await self._run_once()
             except StoreUnavailable as error:
                 attempt = self._wait_for_better("StateUnavailable", str(error), attempt)
             except DecisionNeeded as decision:
-                await self._await(decision)
+                await self._await(decision, self._stopping)
             except RouterError as error:
                 attempt = self._wait_for_better("SourceUnavailable", str(error), attempt)
             except ExceptionGroup as group:
@@ -149,8 +166,24 @@ class MappingLife:
                 attempt = self._wait_for_better("Crashed", str(bug), attempt)
             if _mono_s() - began_s > HEALTHY_S:
                 attempt = min(attempt, 1)
-            await self._pause(attempt)
+            await self._back_off(attempt, self._stopping)
         self._ended = True
+        self.resting.set()
+
+    async def _is_paused(self) -> bool:
+        """Say whether it is paused, perhaps since before this daemon. Raises StoreUnavailable."""
+        if not self._is_pause_known:
+            since = (await self._store.states(self.name)).get(PAUSED)
+            if since and not self._is_pause_known:
+                self.pause(float(since))
+            self._is_pause_known = True
+        return self._paused_s is not None
+
+    async def _rest(self) -> None:
+        """Wait until it is resumed, or leaves."""
+        self.resting.set()
+        await self._resumed.wait()
+        self.resting.clear()
 
     async def take_over(self) -> None:
         """Take over what is kept under the name that the mapping had, before anybody looks at what it keeps."""
@@ -161,10 +194,10 @@ class MappingLife:
             except StoreUnavailable as error:
                 attempt = self._wait_for_better("StateUnavailable", str(error), attempt)
             except DecisionNeeded as decision:
-                await self._await(decision)
+                await self._await(decision, self.leaving)
             else:
                 return
-            await self._pause(attempt)
+            await self._back_off(attempt, self.leaving)
 
     async def _run_once(self) -> None:
         source = self.parts.make_source()
@@ -183,6 +216,7 @@ class MappingLife:
             self._log.write("mapping.drained")
         finally:
             self.running.clear()
+            self._left = () if self.runner is None else self.runner.repeats()
             self.runner = None
             await source.close()
 
@@ -215,7 +249,7 @@ class MappingLife:
     async def _drain_when_asked(self, runner: Runner, run: asyncio.Task[None]) -> None:
         if self._held:
             runner.post(f.Held(self._held))
-        await self.leaving.wait()
+        await self._stopping.wait()
         with contextlib.suppress(TimeoutError):
             while True:
                 self._sooner.clear()
@@ -224,13 +258,13 @@ class MappingLife:
                 await asyncio.wait_for(self._sooner.wait(), left_s + DRAIN_GRACE_S)
         run.cancel()
 
-    async def _await(self, decision: DecisionNeeded) -> None:
-        """Wait until somebody has decided, or the mapping is to leave."""
+    async def _await(self, decision: DecisionNeeded, until: asyncio.Event) -> None:
+        """Wait until somebody has decided, or for the event."""
         self._trouble = (decision.code, str(decision))
         self._log.write("mapping.refused", reason=decision.code, error=str(decision))
         self._decided.clear()
         self.is_undecided = True
-        waits = [asyncio.ensure_future(each.wait()) for each in (self._decided, self.leaving)]
+        waits = [asyncio.ensure_future(each.wait()) for each in (self._decided, until)]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -252,10 +286,11 @@ class MappingLife:
         if self._failed:
             self._log.write("mapping.failed", error=str(bug))
 
-    async def _pause(self, attempt: int) -> None:
+    async def _back_off(self, attempt: int, until: asyncio.Event) -> None:
+        """Wait longer the more attempts there were, but no longer than for the event."""
         if attempt and not self._failed:
             try:
-                await asyncio.wait_for(self.leaving.wait(), backoff_s(OUTAGE_BACKOFF, attempt - 1, self._rng))
+                await asyncio.wait_for(until.wait(), backoff_s(OUTAGE_BACKOFF, attempt - 1, self._rng))
             except TimeoutError:
                 return
 
@@ -263,10 +298,16 @@ class MappingLife:
 
     def drain(self, within_s: float, why: str = "The mapping is shutting down.") -> None:
         """Leave: in-flight work may take this long, counted from now; told again, the earlier end holds."""
-        by_s = _mono_s() + within_s
         if not self.leaving.is_set():
-            self._leave_by_s, self._why_leaving = by_s, why
+            self._why_leaving = why
             self.leaving.set()
+            self._resumed.set()
+        self._stop_by(_mono_s() + within_s)
+
+    def _stop_by(self, by_s: float) -> None:
+        if not self._stopping.is_set():
+            self._leave_by_s = by_s
+            self._stopping.set()
         elif by_s < self._leave_by_s:
             self._leave_by_s = by_s
             self._sooner.set()
@@ -274,6 +315,29 @@ class MappingLife:
     def decide(self) -> None:
         """Try again, because somebody has decided something."""
         self._decided.set()
+
+    def pause(self, since_s: float) -> None:
+        """End what runs as a drain does, within its own bounds, and start nothing until it is resumed.
+
+        Args:
+            since_s: Wall time since which it is paused; the store has it already.
+        """
+        self._is_pause_known = True
+        if self._paused_s is None:
+            self._paused_s = since_s
+            self._log.write("mapping.paused", since=iso_ms(since_s))
+            self._resumed.clear()
+            self._stop_by(_mono_s() + self.parts.mapping.drain_s)
+
+    def resume(self) -> None:
+        """Go on after a pause; what is still ending from before ends first."""
+        self._is_pause_known = True
+        if self._paused_s is not None:
+            self._paused_s = None
+            self._log.write("mapping.resumed")
+            self._resumed.set()
+            if not self.leaving.is_set():
+                self._stopping.clear()
 
     def hold(self, reason: str | None) -> None:
         """Start nothing new, for this reason; None = go on."""
@@ -292,9 +356,21 @@ class MappingLife:
         return self._failed or self.is_undecided or not self.parts.enabled
 
     @property
+    def is_paused(self) -> bool:
+        return self._paused_s is not None
+
+    @property
     def known(self) -> bool:
-        """Has it opened its source, or said why it cannot?"""
-        return self.runner is not None or self._trouble is not None or self._ended
+        """Has it opened its source, or said why it cannot or will not?"""
+        return self.runner is not None or self._trouble is not None or self._ended or self.is_paused
+
+    def in_flight(self) -> Sequence[tuple[Batch, float]]:
+        """Give the batches that are with the function, and how long each has been, seconds."""
+        return self.runner.in_flight() if self.runner else ()
+
+    def repeats(self) -> Sequence[Repeat]:
+        """Say what the function would see again if the daemon were killed now, or as the last run ended."""
+        return self.runner.repeats() if self.runner else self._left
 
     def shards(self) -> Sequence[ShardStatus]:
         return self.runner.shards() if self.runner else []
@@ -308,6 +384,10 @@ class MappingLife:
         if self.leaving.is_set():
             ended = MappingHealth("stopped", None)
             return ended if self._ended else MappingHealth("draining", ("Draining", self._why_leaving))
+        if self._paused_s is not None:
+            ending = " What is in flight ends." if self.runner else ""
+            sentence = f"Paused since {iso_ms(self._paused_s)}; `headrace mapping resume {self.name}` goes on.{ending}"
+            return MappingHealth("paused", ("Paused", sentence))
         if self.runner is None:
             return MappingHealth("starting", self._trouble)
         return self._running_health(self.runner)

@@ -104,6 +104,8 @@ class Replayer:
         life = self.lives.get(mapping)
         if life and life.is_down:
             raise NotFound(f"mapping {mapping} is disabled or has failed, so it runs nothing; see `headrace status`")
+        if life and life.is_paused:
+            raise NotFound(_paused(mapping))
         source = await self._open(mapping, queue)
         ends = Ends()
         self._tasks.create_task(self._work_queue(source, self.lives[mapping], interval_s, ends))
@@ -267,7 +269,14 @@ class Replayer:
     async def _hand_over(
         self, failure_id: str, event: bytes, mapping: str, patience_s: float | None, *, elsewhere: bool
     ) -> None:
-        """Give a replay to the mapping's runner, and wait for the end of either."""
+        """Give a replay to the mapping's runner, and wait for the end of either.
+
+        What was begun before the daemon was restarted waits for a paused mapping; anything else is refused.
+        """
+        life = self.lives.get(mapping)
+        if life is not None and life.is_paused and patience_s is not None:
+            self.refused(failure_id, _paused(mapping))
+            return
         try:
             runner = await self._running(mapping, patience_s)
             runner.replay(failure_id, event, elsewhere=elsewhere)
@@ -312,6 +321,10 @@ class Replayer:
             self._log.write("failure.replay_refused", failure=end.id, reason=end.reason)
         else:
             self._log.write("failure.replayed", failure=end.id, outcome=end.outcome, reason=end.reason)
+
+
+def _paused(mapping: str) -> str:
+    return f"its mapping {mapping} is paused: `headrace mapping resume {mapping}` first"
 
 
 async def _first_of(*futures: asyncio.Future[Any]) -> None:

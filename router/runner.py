@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 from router.core import facts as f
-from router.core.describe import ShardStatus
+from router.core.describe import Repeat, ShardStatus
 from router.core.model import Batch, Chunk, EventSourceMapping, FailedBatch, Instant, Outcome, Returned
 from router.errors import StoreUnavailable
 from router.failure_json import EXACT_INTEGER
@@ -38,6 +38,10 @@ class Engine(Protocol):
     def feed(self, fact: Any, now: Instant) -> list[f.Command]: ...
 
     def why_stuck(self) -> tuple[str, str] | None: ...
+
+    def in_flight(self) -> Sequence[Batch]: ...
+
+    def repeats(self) -> Sequence[Repeat]: ...
 
     def status(self, now: Instant) -> Iterable[ShardStatus]: ...
 
@@ -113,6 +117,8 @@ class Runner:
         self._all_ended = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._started_s: dict[str, float] = {}
+        #: What of shards that were left could not be committed, or deleted.
+        self._abandoned: list[Repeat] = []
         #: What the last invocation gave, in AWS's words.
         self.last_result = "No records processed"
 
@@ -178,6 +184,15 @@ class Runner:
 
     def why_stuck(self) -> tuple[str, str] | None:
         return self._engine.why_stuck()
+
+    def in_flight(self) -> list[tuple[Batch, float]]:
+        """Give the batches that are with the function, and how long each has been, seconds."""
+        now_s = self._loop.time()
+        return [(batch, now_s - self._started_s.get(batch.id, now_s)) for batch in self._engine.in_flight()]
+
+    def repeats(self) -> list[Repeat]:
+        """Say what the function would see again if nothing more were committed or deleted."""
+        return [*self._abandoned, *self._engine.repeats()]
 
     def lag_records(self, shard: ShardStatus) -> int | None:
         """Count the records behind a shard's checkpoint; None while that is not known."""
@@ -270,6 +285,10 @@ class Runner:
                 self.last_result = "PROBLEM: Function call failed"
         elif event == "commit.failed":
             self._metrics.commit_errors.inc()
+        elif event == "shard.abandoned":
+            self._abandoned.append(Repeat(shard, cast("int", fields["committed"]) + 1))
+        elif event == "queue.abandoned":
+            self._abandoned.append(Repeat(shard, records=cast("int", fields["messages"])))
         elif event == "source.failed":
             self._metrics.polling_errors.inc()
         self._log.write(event, shard=shard, **fields)

@@ -27,6 +27,7 @@ _COLOURS: Final = {
     "retrying": "yellow",
     "starting": "yellow",
     "draining": "yellow",
+    "paused": "yellow",
     "holding": "red",
     "failed": "red",
     "stored": "red",
@@ -194,13 +195,12 @@ def show_failures(failures: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _failure_row(each: Mapping[str, Any]) -> tuple[object, ...]:
-    first, last = each["first_position"], each["last_position"]
     return (
         each["id"],
         each["status"],
         each["mapping"],
         each["shard"],
-        first if first == last else f"{first}..{last}",
+        positions(each),
         each["batch_size"],
         each["attempts"],
         each["failed_at"],
@@ -224,6 +224,12 @@ def _delivery(delivery: Mapping[str, Any] | None) -> str | None:
         words.append(f"next {delivery['next_try']}")
     text = ", ".join(words)
     return f"{text}: {delivery['last_error']}" if delivery["last_error"] else text
+
+
+def positions(each: Mapping[str, Any]) -> object:
+    """Give the positions of a batch: one, or first and last."""
+    first, last = each["first_position"], each["last_position"]
+    return first if first == last else f"{first}..{last}"
 
 
 def _error(each: Mapping[str, Any]) -> str | None:

@@ -50,7 +50,8 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "mapping.crashed": ("error", "A bug stopped the mapping; it is restarted. Please report the trace."),
     "mapping.drained": ("info", "The mapping has stopped reading; what it did with each shard is in the lines before."),
     "mapping.held": ("error", "The mapping starts nothing new until its failures can be delivered or stored."),
-    "mapping.resumed": ("info", "The mapping runs again after being held."),
+    "mapping.paused": ("info", "An operator paused the mapping; it stays so, over restarts, until it is resumed."),
+    "mapping.resumed": ("info", "The mapping goes on after being held or paused."),
     "shard.opened": ("info", "A shard is read behind the given position."),
     "shard.released": ("info", "A shard was given back with its progress committed."),
     "shard.abandoned": ("warning", "A shard was left before its progress could be committed; that is delivered again."),
@@ -138,6 +139,10 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
         "The sentence says why: its interpreter, its module, or what it answers. No attempt is spent.",
     ),
     "Draining": ("The mapping is shutting down.", "Wait."),
+    "Paused": (
+        "An operator paused the mapping.",
+        "`headrace mapping resume NAME` goes on where it was.",
+    ),
     "Disabled": ("The mapping is disabled in the file.", "Set `enabled: true`."),
     "Crashed": (
         "A bug stopped the mapping: it is restarted, or stays down (state `failed`) when it broke too often.",

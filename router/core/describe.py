@@ -12,7 +12,7 @@ from router.core.model import Batch, EventSourceMapping, FailedBatch, Instant
 from router.core.verdict import FailedWhole, NotAccepted, PartlyFailed, Verdict
 
 if TYPE_CHECKING:
-    from router.core.lane import Discard, Plan
+    from router.core.lane import Discard, Lane, Plan
     from router.core.shard import ShardState
 
 
@@ -34,6 +34,39 @@ class ShardStatus:
     last_error: str | None
     #: Arrival of the oldest unfinished record in memory, epoch milliseconds; None = nothing is unfinished.
     oldest_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """Records that the function would see again if nothing more were written now."""
+
+    shard: str
+    #: Where they are, inclusive; None = not known, or they have no order.
+    first_position: int | None = None
+    last_position: int | None = None
+    #: None = not known.
+    records: int | None = None
+
+
+def repeat_of(batch: Batch) -> Repeat:
+    """Say what a batch is that is with the function."""
+    return Repeat(batch.shard, batch.first_position, batch.last_position, batch.count)
+
+
+def repeats(shard: ShardState) -> Iterator[Repeat]:
+    """Say what of a shard would be seen again: what runs, or all that was taken behind the committed checkpoint."""
+    running = [lane.running for lane in shard.lanes if lane.running]
+    through = max((_taken_through(shard, lane) for lane in shard.lanes), default=-1)
+    if shard.dirty and through > shard.committed_through:
+        yield Repeat(shard.name, shard.committed_through + 1, through)
+    else:
+        yield from (repeat_of(batch) for batch in running)
+
+
+def _taken_through(shard: ShardState, lane: Lane) -> int:
+    """Give the position up to which a lane's records were handed out."""
+    head = lane.window.head()
+    return shard.read_through if head is None else head[0].preceding(head[1])
 
 
 def describe(shard: ShardState, now: Instant) -> ShardStatus:

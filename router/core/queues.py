@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 from router.core import facts as f
 from router.core.agenda import Agenda, Alarm
 from router.core.deletes import Deletes
-from router.core.describe import ShardStatus, failed_batch, tell_try
+from router.core.describe import Repeat, ShardStatus, failed_batch, repeat_of, tell_try
 from router.core.hand import Deletion, Hand
 from router.core.keeping import Keeping
 from router.core.lane import Discard, Plan, Planner, as_uuid
@@ -825,6 +825,15 @@ class QueueEngine:
             return "StateUnavailable", f"Attempts cannot be remembered: {self._memory.error}"
         error = self._polls.error or self._deletes.error
         return ("SourceUnavailable", error) if error else None
+
+    def in_flight(self) -> list[Batch]:
+        """Give the batches that are with the function."""
+        return [batch for batch, _ in self._running.values()]
+
+    def repeats(self) -> list[Repeat]:
+        """Say what the function would see again if the daemon were killed now: what runs, and what is not deleted."""
+        again = [repeat_of(batch) for batch in self.in_flight()]
+        return [*again, Repeat(self._queue, records=self._deletes.left)] if self._deletes.left else again
 
     def status(self, now: Instant) -> Iterable[ShardStatus]:
         """Describe the queue, as the one shard there is."""

@@ -221,6 +221,11 @@ class ShardState:
     def dirty(self) -> bool:
         return self.version > self.committed_version
 
+    @property
+    def committed_through(self) -> int:
+        """The last position that a restart passes over."""
+        return self.checkpoint if self.committed is None else self.committed.checkpoint
+
     def progress(self, now: Instant) -> Progress:
         """Sum up what is to be committed."""
         self.checkpoint = low_watermark([self._unfinished(lane) for lane in self.lanes], self.read_through)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, assert_never
 from router.core import facts as f
 from router.core.agenda import Agenda
 from router.core.commits import CommitSchedule
-from router.core.describe import ShardStatus, describe, failed_batch, tell_try
+from router.core.describe import Repeat, ShardStatus, describe, failed_batch, repeats, tell_try
 from router.core.keeping import Keeping
 from router.core.lane import Discard, Lane, Plan, Planner, backoff_s
 from router.core.model import OUTAGE_BACKOFF, Batch, EventSourceMapping, Instant, Outcome, Part
@@ -251,7 +251,10 @@ class StreamEngine:
     def _leave(self, shard: ShardState, now: Instant) -> None:
         if self._is_current(shard):
             self._drop(shard.name, now)
-            self._note("shard.abandoned" if shard.dirty else "shard.released", shard.name, position=shard.checkpoint)
+            if shard.dirty:
+                self._note("shard.abandoned", shard.name, position=shard.checkpoint, committed=shard.committed_through)
+            else:
+                self._note("shard.released", shard.name, position=shard.checkpoint)
             if shard.release:
                 self._commands.append(f.Release(shard.name))
 
@@ -550,6 +553,14 @@ class StreamEngine:
             if error:
                 return "SourceUnavailable", error
         return None
+
+    def in_flight(self) -> list[Batch]:
+        """Give the batches that are with the function."""
+        return [lane.running for shard in self._shards.values() for lane in shard.lanes if lane.running]
+
+    def repeats(self) -> list[Repeat]:
+        """Say what the function would see again if the daemon were killed now."""
+        return [each for shard in self._shards.values() for each in repeats(shard)]
 
     def status(self, now: Instant) -> Iterable[ShardStatus]:
         """Describe every shard."""
