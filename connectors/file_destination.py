@@ -12,17 +12,17 @@ from pathlib import Path
 
 from connectors.settings import FileDestination
 from router.errors import DestinationUnavailable
-from router.failure_record import encode, failure_record, function_arn
+from router.failure_record import ArnOf, encode, failure_record, function_arn
 from router.ports import FailureMessage, Sent
 
 
 class FileSender:
     """Appends failure records, with the event, to a file: one JSON line each, on the disk before `send` returns."""
 
-    def __init__(self, settings: FileDestination, region: str | None = None) -> None:
-        """Make it without any I/O; `region` is the one in function ARNs."""
+    def __init__(self, settings: FileDestination, arn_of: ArnOf = function_arn) -> None:
+        """Make it without any I/O; `arn_of` gives the ARN of a function by its name."""
         self._path = settings.path
-        self._function_region = region
+        self._arn_of = arn_of
         self.name = f"file:{settings.path}"
 
     async def send(self, message: FailureMessage) -> Sent:
@@ -36,7 +36,7 @@ class FileSender:
         pass
 
     def _write(self, message: FailureMessage) -> None:
-        arn = function_arn(message.entry.batch.function, self._function_region)
+        arn = self._arn_of(message.entry.batch.function)
         record = failure_record(message.entry, function_arn=arn, event=message.event, payload="object")
         with self._errors(), _opened(self._path) as descriptor:
             _append_line(descriptor, encode(record))

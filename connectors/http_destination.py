@@ -21,7 +21,7 @@ from connectors.fitting import TooLarge, send_fitting
 from connectors.settings import HttpDestination
 from connectors.webhook_signature import key_of, signed
 from router.errors import DestinationUnavailable
-from router.failure_record import Form, failure_record, forms, function_arn
+from router.failure_record import ArnOf, Form, failure_record, forms, function_arn
 from router.ports import FailureMessage, Sent
 
 _CONNECT_S: Final = 5.0
@@ -56,10 +56,10 @@ _TROUBLES: Final[tuple[tuple[type[Exception], str], ...]] = (
 class HttpSender:
     """Posts failure records, with the event, to a URL; any 2xx accepts them."""
 
-    def __init__(self, settings: HttpDestination, region: str | None = None) -> None:
-        """Make it without any I/O; `region` is the one in function ARNs."""
+    def __init__(self, settings: HttpDestination, arn_of: ArnOf = function_arn) -> None:
+        """Make it without any I/O; `arn_of` gives the ARN of a function by its name."""
         self._settings = settings
-        self._function_region = region
+        self._arn_of = arn_of
         self._key = key_of(settings.secret.reveal()) if settings.secret else None
         self._url = settings.url.reveal()
         # Its path and query may let in whoever knows them.
@@ -70,7 +70,7 @@ class HttpSender:
 
     async def send(self, message: FailureMessage) -> Sent:
         entry = message.entry
-        arn = function_arn(entry.batch.function, self._function_region)
+        arn = self._arn_of(entry.batch.function)
         record = failure_record(entry, function_arn=arn, event=message.event, payload="object")
         return await send_fitting(forms(entry, record), partial(self._send, entry.batch.id))
 

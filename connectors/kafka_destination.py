@@ -22,7 +22,7 @@ from connectors.fitting import TooLarge, send_fitting
 from connectors.kafka_client import client_options, diagnose
 from connectors.settings import KafkaDestination
 from router.errors import DestinationUnavailable, SourceUnavailable
-from router.failure_record import Form, encode, forms, function_arn, kafka_topic_records
+from router.failure_record import ArnOf, Form, encode, forms, function_arn, kafka_topic_records
 from router.ports import FailureEntry, FailureMessage, Sent
 
 #: Largest message the client lets through; the broker's own limit decides.
@@ -44,17 +44,17 @@ _MEANINGS: Final[dict[type[BaseException], str]] = {
 class KafkaSender:
     """Sends failure records to a topic, with the record as payload; accepted by all replicas in sync."""
 
-    def __init__(self, settings: KafkaDestination, region: str | None = None) -> None:
-        """Make it without any I/O; `region` is the one in function ARNs."""
+    def __init__(self, settings: KafkaDestination, arn_of: ArnOf = function_arn) -> None:
+        """Make it without any I/O; `arn_of` gives the ARN of a function by its name."""
         self._settings = settings
-        self._function_region = region
+        self._arn_of = arn_of
         self.name = f"kafka:{settings.topic}"
         self._producer: AIOKafkaProducer | None = None
         self._connecting = asyncio.Lock()
 
     async def send(self, message: FailureMessage) -> Sent:
         entry = message.entry
-        arn = function_arn(entry.batch.function, self._function_region)
+        arn = self._arn_of(entry.batch.function)
         records = list(kafka_topic_records(entry, function_arn=arn, event=message.event))
         async with self._errors():
             producer = await self._connected()

@@ -9,7 +9,7 @@ from connectors.aws import s3_client
 from connectors.aws_link import Link
 from connectors.fitting import send_fitting
 from connectors.settings import S3Destination
-from router.failure_record import Form, failure_record, forms, function_arn, object_key
+from router.failure_record import ArnOf, Form, failure_record, forms, function_arn, object_key
 from router.ports import FailureMessage, Sent
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ _CONTENT_TYPE: Final = "application/octet-stream"
 class S3Sender:
     """Puts failure records, with the event, into a bucket."""
 
-    def __init__(self, settings: S3Destination, region: str | None = None) -> None:
-        """Make it without any I/O; `region` is the one in function ARNs."""
+    def __init__(self, settings: S3Destination, arn_of: ArnOf = function_arn) -> None:
+        """Make it without any I/O; `arn_of` gives the ARN of a function by its name."""
         self._settings = settings
-        self._function_region = region or settings.region
+        self._arn_of = arn_of
         self.name = f"s3:{settings.bucket}/{settings.prefix}".rstrip("/")
         self._link = Link(
             f"S3 bucket {settings.bucket}", partial(s3_client, settings.endpoint_url, settings.region), self._find
@@ -33,7 +33,7 @@ class S3Sender:
 
     async def send(self, message: FailureMessage) -> Sent:
         entry = message.entry
-        arn = function_arn(entry.batch.function, self._function_region)
+        arn = self._arn_of(entry.batch.function)
         record = failure_record(entry, function_arn=arn, event=message.event, payload="escaped")
         return await send_fitting(forms(entry, record), partial(self._send, object_key(entry, self._settings.prefix)))
 

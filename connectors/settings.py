@@ -140,6 +140,10 @@ class LambdaFunction:
     #: Is the end of its log asked for?
     logs: bool
 
+    @property
+    def invoked_arn(self) -> str:
+        return f"{self.arn}:{self.qualifier}" if self.qualifier else self.arn
+
 
 @dataclass(frozen=True, slots=True)
 class UrlFunction:

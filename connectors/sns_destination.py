@@ -10,7 +10,7 @@ from connectors.aws_link import Link
 from connectors.fitting import send_fitting
 from connectors.settings import SnsDestination
 from router.errors import DestinationUnavailable
-from router.failure_record import Form, failure_record, forms, function_arn
+from router.failure_record import ArnOf, Form, failure_record, forms, function_arn
 from router.ports import FailureMessage, Sent
 
 if TYPE_CHECKING:
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 class SnsSender:
     """Publishes failure records, without payload, to a standard SNS topic."""
 
-    def __init__(self, settings: SnsDestination, region: str | None = None) -> None:
-        """Make it without any I/O; `region` is the one in function ARNs."""
+    def __init__(self, settings: SnsDestination, arn_of: ArnOf = function_arn) -> None:
+        """Make it without any I/O; `arn_of` gives the ARN of a function by its name."""
         self._topic = settings.topic
         client_region = settings.region
         if settings.topic.startswith("arn:"):
             *_, client_region, _, _ = settings.topic.split(":")
-        self._function_region = region or settings.region
+        self._arn_of = arn_of
         self.name = f"sns:{settings.topic.rpartition(':')[2]}"
         self._link = Link(
             f"SNS topic {settings.topic}", partial(sns_client, settings.endpoint_url, client_region), self._find
         )
 
     async def send(self, message: FailureMessage) -> Sent:
-        arn = function_arn(message.entry.batch.function, self._function_region)
+        arn = self._arn_of(message.entry.batch.function)
         return await send_fitting(forms(message.entry, failure_record(message.entry, function_arn=arn)), self._send)
 
     async def _send(self, form: Form) -> None:

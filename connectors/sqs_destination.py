@@ -9,7 +9,7 @@ from connectors.aws import sqs_client
 from connectors.aws_link import Link
 from connectors.fitting import send_fitting
 from connectors.settings import SqsDestination, queue_name
-from router.failure_record import Form, failure_record, forms, function_arn
+from router.failure_record import ArnOf, Form, failure_record, forms, function_arn
 from router.ports import FailureMessage, Sent
 
 if TYPE_CHECKING:
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 class SqsSender:
     """Sends failure records, without payload, to a standard SQS queue."""
 
-    def __init__(self, settings: SqsDestination, region: str | None = None) -> None:
-        """Make it without any I/O; `region` is the one in function ARNs."""
+    def __init__(self, settings: SqsDestination, arn_of: ArnOf = function_arn) -> None:
+        """Make it without any I/O; `arn_of` gives the ARN of a function by its name."""
         self._queue, self._owner = settings.queue, None
         client_region = settings.region
         if settings.queue.startswith("arn:"):
             *_, client_region, self._owner, self._queue = settings.queue.split(":")
-        self._function_region = region or settings.region
+        self._arn_of = arn_of
         self.name = f"sqs:{queue_name(settings.queue)}"
         self._link = Link(
             f"SQS queue {settings.queue}", partial(sqs_client, settings.endpoint_url, client_region), self._find
         )
 
     async def send(self, message: FailureMessage) -> Sent:
-        arn = function_arn(message.entry.batch.function, self._function_region)
+        arn = self._arn_of(message.entry.batch.function)
         return await send_fitting(forms(message.entry, failure_record(message.entry, function_arn=arn)), self._send)
 
     async def _send(self, form: Form) -> None:

@@ -37,6 +37,7 @@ from router.core.filter import KAFKA, S3, SQS, DataFormat, compile_filters
 from router.core.model import EventSourceMapping
 from router.core.retention import Retention
 from router.errors import NotFound
+from router.failure_record import function_arn
 from router.failures import Failures
 from router.life import MappingLife, MappingParts, Plug
 from router.ports import Destination, Invoker, QueueSource, Source, Store, Target
@@ -64,7 +65,7 @@ def make_unit(settings: MappingSettings, configuration: Configuration, invoker: 
     """Make what runs a mapping by a configuration; nothing is connected to before it runs."""
     mapping = _for_function(settings.mapping, configuration)
     source_name, plug, data_format = _kind(settings)
-    destination = make_destination(settings.destination, configuration.aws) if settings.destination else None
+    destination = make_destination(settings.destination, configuration) if settings.destination else None
     metrics = shared.metrics.of(mapping.name)
     log = shared.log.at(settings.log_level)
     failures = Failures(
@@ -162,10 +163,18 @@ def _for_function(mapping: EventSourceMapping, configuration: Configuration) -> 
     return replace(mapping, polling=polling)
 
 
-def make_destination(settings: DestinationSettings, aws: AwsSettings) -> Destination:
+def make_destination(settings: DestinationSettings, configuration: Configuration) -> Destination:
     """Make what sends failure records to the place that a mapping names."""
-    destination: Destination = load(DESTINATIONS[type(settings)])(settings, aws.region)
+    destination: Destination = load(DESTINATIONS[type(settings)])(settings, partial(_arn_of, configuration))
     return destination
+
+
+def _arn_of(configuration: Configuration, name: str) -> str:
+    """Give the ARN under which failure records name a function: its own where it has one."""
+    function = configuration.functions.get(name)
+    if isinstance(function, LambdaFunction):
+        return function.invoked_arn
+    return function_arn(name, configuration.aws.region)
 
 
 def used_functions(configuration: Configuration) -> list[str]:
@@ -234,8 +243,8 @@ def _aws_variables(aws: AwsSettings) -> dict[str, str]:
 def describe_function(settings: AnyFunction) -> str:
     """Say what a function is: its handler, its ARN, or where it is, without what may be a key."""
     match settings:
-        case LambdaFunction(arn=arn, qualifier=qualifier):
-            return f"{arn}:{qualifier}" if qualifier else arn
+        case LambdaFunction():
+            return settings.invoked_arn
         case UrlFunction(url=url):
             parts = urlsplit(url.reveal())
             return f"{parts.scheme}://{parts.netloc}"

@@ -9,7 +9,7 @@ Everything comes from the stored failure, also the time, so that a record that i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID, uuid5
@@ -30,12 +30,18 @@ KAFKA_BATCH_INFO: Final = "KafkaBatchInfo"
 KAFKA_TOPIC_CONDITIONS: Final = {"RetryAttemptsExhausted": "RetriesExhausted"}
 
 
+#: In the ARN of a function without version or alias.
+_ARN_COLONS: Final = 6
 #: Namespace of the UUIDs of mappings.
 _MAPPINGS: Final = UUID("b0a53c2e-0b5f-4c53-8f3f-6f6f5c9d1e77")
 
 #: What a calendar reaches: the years 1 to 9999.
 _FIRST_S: Final = -62_135_596_800.0
 _LAST_S: Final = 253_402_300_799.0
+
+
+#: Gives the ARN under which failure records name a function.
+ArnOf = Callable[[str], str]
 
 
 def function_arn(function: str, region: str | None = None) -> str:
@@ -88,7 +94,8 @@ def kafka_topic_records(
         yield None, failure_record(entry, function_arn=function_arn, event=event, payload="object")
         return
     batch = msgspec.json.decode(event)
-    envelope = _envelope(entry, f"{function_arn}:$LATEST")
+    has_version = function_arn.count(":") > _ARN_COLONS
+    envelope = _envelope(entry, function_arn if has_version else f"{function_arn}:$LATEST")
     context = envelope["requestContext"]
     context["condition"] = KAFKA_TOPIC_CONDITIONS.get(context["condition"], context["condition"])
     envelope["timestamp"] = iso_ms(entry.batch.failed_at_s)

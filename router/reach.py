@@ -70,7 +70,7 @@ async def _check(name: str, work: Callable[[], Awaitable[str]]) -> Check:
 
 async def _check_destination(mapping: MappingSettings, configuration: Configuration) -> str:
     assert mapping.destination is not None
-    destination = make_destination(mapping.destination, configuration.aws)
+    destination = make_destination(mapping.destination, configuration)
     try:
         await destination.check()
     finally:

@@ -102,6 +102,15 @@ def test_a_kafka_topic_is_told_the_other_conditions_as_they_are() -> None:
     assert "responseContext" not in record
 
 
+def test_a_kafka_topic_is_told_the_version_that_was_invoked() -> None:
+    event = b'{"records":{"t-0":[{"offset":1,"timestamp":1000}]}}'
+    arns = [
+        next(kafka_topic_records(entry(), function_arn=arn, event=event))[1]["requestContext"]["functionArn"]
+        for arn in (ARN, f"{ARN}:live")
+    ]
+    assert arns == [f"{ARN}:$LATEST", f"{ARN}:live"]
+
+
 def test_an_empty_key_is_a_key() -> None:
     event = b'{"records":{"t-0":[{"offset":1,"timestamp":1000,"key":""}]}}'
     assert [key for key, _ in kafka_topic_records(entry(), function_arn=ARN, event=event)] == [b""]

@@ -18,7 +18,7 @@ from tests.fakes.function_server import FunctionServer, function_server, refusal
 from tests.live.daemon import Daemon, await_committed, plain, produce
 from tests.live.queue_rig import free_port
 
-ARN = "arn:aws:lambda:us-east-1:000000000000:function:priced"
+ARN = "arn:aws:lambda:eu-west-1:123456789012:function:priced:live"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 KINDS = pytest.mark.parametrize("kind", ["url", "arn"])
 
@@ -82,12 +82,17 @@ async def test_every_way_to_fail_spends_its_attempts_and_is_stored_under_its_nam
             batch_size=1,
             maximum_retry_attempts=1,
             function_response_types=["ReportBatchItemFailures"],
+            destination_config={"on_failure": {"file": {"path": "failed.jsonl"}}},
         )
         await produce(kafka_bootstrap, name, [(None, "fine"), *((None, wish) for wish in WISHES), (None, "fine")])
         await daemon.start()
         await await_committed(kafka_bootstrap, name, {0: len(WISHES) + 2})
         failures = await daemon.failures()
+        told = tmp_path / "failed.jsonl"
+        await daemon.until(lambda: told.read_text().count("\n") == len(WISHES), "the destination is told of all")
         assert await daemon.terminate() == 0
+    arns = {json.loads(line)["requestContext"]["functionArn"] for line in told.read_text().splitlines()}
+    assert arns == {ARN if kind == "arn" else "arn:aws:lambda:us-east-1:000000000000:function:priced"}
     assert ledger == {"fine": 2, **dict.fromkeys(WISHES, 2)}
     for failure, (wish, (error_type, message)) in zip(failures, WISHES.items(), strict=True):
         assert (failure["attempts"], failure["error_type"]) == (2, error_type), wish
