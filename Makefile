@@ -67,7 +67,7 @@ $(VENV)/.docs: $(VENV)/.installed
 docs: $(VENV)/.docs  ## the pages as a site: build/site/index.html
 	rm -rf build/pages build/site
 	mkdir -p build/pages/config build/pages/handlers
-	cp docs/* build/pages/
+	cp docs/* CHANGELOG.md build/pages/
 	cp -r config/examples build/pages/config/
 	cp -r handlers/examples build/pages/handlers/
 	sed -i 's|](\.\./|](|g' build/pages/*.md
