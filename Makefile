@@ -70,7 +70,7 @@ docs: $(VENV)/.docs  ## the pages as a site: build/site/index.html
 	cp docs/* CHANGELOG.md build/pages/
 	cp -r config/examples build/pages/config/
 	cp -r handlers/examples build/pages/handlers/
-	sed -i 's|](\.\./|](|g' build/pages/*.md
+	sed -i 's#](\.\./#](#g; s#](docs/#](#g' build/pages/*.md
 	$(BIN)/zensical build --clean --strict
 
 services: install  ## start Kafka and LocalStack, as far as this machine can; they stay up
