@@ -1,0 +1,100 @@
+"""What the program can say to an operator, read from its code: errors with their holes written as an ellipsis."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+HOLE = "…"
+#: Not told to operators as it stands: the demo, filter patterns (mistakes in the file wrap them), what runs in workers.
+NOT_OURS = re.compile(r"^(router/demo|router/core/(?!filter)|handlers/examples/|handlers/bootstrap|handlers/tasks)")
+#: How sentences that begin errors are recognised where they are kept: what happened; what to do.
+ADVICE = re.compile(r"; [a-z]")
+MISTAKE = re.compile(
+    r"\b(found|allowed|needed|unknown key|not supported|cannot be|is not|larger than|nested|give a number)\b"
+)
+#: Where such sentences are kept beside the errors that are raised with them.
+KEEPERS = ("connectors/", "handlers/", "router/replay")
+#: Raised for programs, not for people: handled where they are caught.
+FOR_PROGRAMS = {
+    "AssertionError",
+    "HungUp",
+    "TypeError",
+    "RuntimeError",
+    "CorruptRecordException",
+    "TooLarge",
+    "LeaseLost",
+}
+
+
+def sources() -> Iterator[tuple[str, ast.Module]]:
+    for room in ("config", "connectors", "handlers", "router"):
+        for path in sorted((ROOT / room).rglob("*.py")):
+            name = str(path.relative_to(ROOT))
+            if not NOT_OURS.match(name):
+                yield name, ast.parse(path.read_text())
+
+
+def text_of(node: ast.AST) -> str | None:
+    """Give a literal's text, its values as holes; None for what is no literal."""
+    match node:
+        case ast.Constant(value=str() as text):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(part.value if isinstance(part, ast.Constant) else HOLE for part in parts)
+    return None
+
+
+def raised(tree: ast.Module) -> Iterator[str]:
+    """Give what errors are made with."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Raise(exc=ast.Call(func=kind, args=args)) if ast.unparse(kind) not in FOR_PROGRAMS:
+                yield from filter(None, map(text_of, args))
+
+
+def kept(tree: ast.Module, sign: re.Pattern[str]) -> Iterator[str]:
+    """Give the literals that carry a sign, but those that document code or keys."""
+    silent = {id(each) for node in ast.walk(tree) for each in _silent(node)}
+    for node in ast.walk(tree):
+        text = text_of(node)
+        if text and id(node) not in silent and sign.search(text):
+            yield text
+
+
+def _silent(node: ast.AST) -> Iterator[ast.AST]:
+    match node:
+        case ast.Expr(value=ast.Constant()):
+            yield node.value
+        case ast.JoinedStr():
+            yield from node.values
+        case ast.Call(func=ast.Name(id="takes")):  # what a key is for
+            yield from node.args
+
+
+def errors() -> dict[str, str]:
+    """Give the messages of errors and where each is, but for mistakes in the file."""
+    found: dict[str, str] = {}
+    for name, tree in sources():
+        if not name.startswith("config/"):
+            told = kept(tree, ADVICE) if name.startswith(KEEPERS) else ()
+            found |= {text: name for text in (*raised(tree), *told) if len(text.replace(HOLE, "").strip(" :;")) > 2}
+    return found
+
+
+def mistakes() -> dict[str, str]:
+    """Give what is said about the file, and where in the code."""
+    found: dict[str, str] = {}
+    for name, tree in sources():
+        if name.startswith("config/"):
+            found |= dict.fromkeys(kept(tree, MISTAKE), name)
+    return found
+
+
+if __name__ == "__main__":
+    for each in (errors(), mistakes()):
+        for text, name in each.items():
+            print(name, repr(text))
