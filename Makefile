@@ -102,6 +102,7 @@ clean:  ## remove what make and the tools made here
 bench: install  ## every figure of docs/benchmarks.md, on a real Kafka; takes twenty minutes of a machine without other work
 	$(BIN)/python -m bench.core
 	$(BIN)/python -m bench.invoke
+	$(BIN)/python -m bench.scale_up
 	$(BIN)/python -m bench.kafka --size 200
 	$(BIN)/python -m bench.kafka --size 1000 --only getmany headrace-100
 	$(BIN)/python -m bench.latency

@@ -78,6 +78,7 @@ def fork_workers(control: bootstrap.Channel, lock: int) -> bootstrap.Channel:
     # Where it is ignored, the kernel forgets how children end.
     on_child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     bootstrap.flush()
+    _close_http()
     gc.collect()  # closes what is open and forgotten
     found = _threads() or _descriptors({0, 1, 2, lock, *control.descriptors})
     if found:
@@ -122,6 +123,18 @@ def _begin(parent: int, channel_descriptor: int, output: int) -> bootstrap.Chann
 
 
 # --- what must not be shared
+
+
+def _close_http() -> None:
+    """Close HTTP connections that idle, boto3's and those of requests: who has one opens it again by itself."""
+    client = sys.modules.get("http.client")
+    if client is None:
+        return
+    for each in gc.get_objects():
+        if issubclass(type(each), client.HTTPConnection):
+            response = getattr(each, "_HTTPConnection__response", None)
+            if response is None or response.isclosed():
+                each.close()
 
 
 def _threads() -> List[str]:

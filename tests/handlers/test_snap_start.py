@@ -6,6 +6,8 @@ That they keep all that fresh ones promise is tested where that is (`BOTH_WAYS`)
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import os
 import sys
 import textwrap
@@ -315,6 +317,38 @@ async def test_what_a_hook_closes_or_does_no_harm_is_no_reason(shop):
     outcome = await shop.invoke(pool)
     assert not outcome.body.endswith(str(os.getpid()))
     assert events(shop) == ["function.preloaded"]
+
+
+async def test_http_connections_that_idle_are_closed_and_open_again_by_themselves(shop):
+    """boto3 leaves one where it asks at import who it is, or for a parameter; so does requests."""
+    source = """
+        import http.client, os
+        connection = http.client.HTTPConnection("127.0.0.1", int(os.environ["PORT"]))
+
+        def fetch():
+            connection.request("GET", "/")
+            return connection.getresponse().read().decode()
+
+        FIRST = fetch()
+        OPEN = connection.sock is not None
+
+        def handle(event, context): return [OPEN, FIRST, fetch(), fetch(), os.getppid() != event]
+    """
+
+    async def serve(reader, writer):
+        number = next(connections)
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % number)
+        writer.close()
+
+    connections = itertools.count(1)
+    server = await asyncio.start_server(serve, "127.0.0.1")
+    port = server.sockets[0].getsockname()[1]
+    pool = shop.pool(source, snap_start=True, environment={"PORT": str(port)})
+    assert (await shop.invoke(pool, os.getpid())).body == [True, "1", "2", "2", True]
+    assert events(shop) == ["function.preloaded"]
+    server.close()
 
 
 async def test_threads_of_a_library_that_stops_them_for_a_fork_are_no_reason(shop):
