@@ -52,7 +52,7 @@ READY, INIT_FAILED, RETURNED, RAISED, BAD_RESULT = 3, 4, 5, 6, 7
 CANCEL, PING, OUTPUT, PONG = 8, 9, 10, 11
 #: Only where workers are forked, between the daemon and the process that forks them: what a frame asks for is told by
 #: one with the same slot. Daemon to it: fork a worker (with two descriptors: its channel and its output); say how one
-#: has ended (number: process id). It to daemon: why it cannot be forked from (a list as JSON, in place of READY); the
+#: has ended (number: process id). It to daemon: why it cannot be forked from (lines, in place of READY); the
 #: worker (number: process id), or why there is none (text); how that one has ended (number: wait status).
 FORK, REAP, UNFIT, FORKED, NOT_FORKED, REAPED = 12, 13, 14, 15, 16, 17
 

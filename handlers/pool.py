@@ -330,6 +330,7 @@ class Pool:
 
     def _grow(self) -> None:
         """Start a worker if one more is wanted and allowed, and it is time."""
+        self._watch_soon()
         if not self._may_grow:
             return
         starting = sum(not worker.is_ready for worker in self._current) + self._nursery.awaited
@@ -344,7 +345,6 @@ class Pool:
                 self._retrying = self._loop.call_later(wait_s, self._retry)
         elif self._nursery.is_ready:
             self._nursery.start()
-            self._watch_soon()
             self._loop.call_soon(self._assign)  # perhaps one more
 
     def _new_nursery(self) -> Nursery:

@@ -82,7 +82,7 @@ def fork_workers(control: bootstrap.Channel, lock: int) -> bootstrap.Channel:
     gc.collect()  # closes what is open and forgotten
     found = _threads() or _descriptors({0, 1, 2, lock, *control.descriptors})
     if found:
-        control.send(bootstrap.UNFIT, json.dumps(found).encode())
+        control.send(bootstrap.UNFIT, "\n".join(found).encode("utf-8", "backslashreplace"))
         bootstrap.leave()
     gc.freeze()
     own = os.getpid()
@@ -98,7 +98,7 @@ def fork_workers(control: bootstrap.Channel, lock: int) -> bootstrap.Channel:
         try:
             pid = os.fork()
         except OSError as error:
-            control.send(bootstrap.NOT_FORKED, str(error).encode(), 0, slot)
+            control.send(bootstrap.NOT_FORKED, str(error).encode("utf-8", "backslashreplace"), 0, slot)
         else:
             if not pid:
                 if on_child is not None:  # else set by a library, which Python cannot do again
@@ -141,7 +141,7 @@ def _threads() -> List[str]:
     """Name the threads beside the main one, unless they stop themselves when the process forks, as OpenBLAS's do."""
     named = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
     if named:
-        return ["thread {} of {}".format(thread.name, _module_of(thread)) for thread in named]
+        return [" ".join("thread {} of {}".format(each.name, _module_of(each)).split()) for each in named]
     give_up_s = time.monotonic() + _TRIAL_S / 10
     while _native() and time.monotonic() < give_up_s:  # one that was joined may still be on its way out
         time.sleep(0.01)
@@ -190,7 +190,7 @@ def _descriptors(kept: Iterable[int]) -> List[str]:
         try:
             target = os.readlink("/proc/self/fd/{}".format(descriptor))
             if not _is_harmless(descriptor, is_mapped=target in mapped):
-                found[_describe(descriptor, target)] = None
+                found[" ".join(_describe(descriptor, target).split())] = None
         except OSError:  # that of the listing
             pass
     return list(found)

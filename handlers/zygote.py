@@ -12,8 +12,6 @@ import time
 from functools import partial
 from typing import Final, Protocol
 
-import orjson
-
 from handlers import bootstrap, faults, limits
 from handlers.process import INIT_LIMIT_S, Born, Ended, Ends, Launch, Process, spawn
 from router.core.model import FunctionError
@@ -58,7 +56,8 @@ class Zygote:
         self._last_slot = 0
         #: What a worker will be reached by, and when it must be there (monotonic), by the number that frames carry.
         self._asked: dict[int, tuple[Ends, float]] = {}
-        self._reaped: dict[int, Ended] = {}
+        #: Who wants to know how a worker has ended, and when that must be told.
+        self._reaped: dict[int, tuple[Ended, float]] = {}
         self.is_gone = False
         self._process = Process(launch, spawn(launch), self)
         try:
@@ -93,17 +92,23 @@ class Zygote:
     # --- frames
 
     def received(self, kind: int, slot: int, body: bytes, number: int) -> None:
+        try:
+            self._receive(kind, slot, body, number)
+        except ValueError:
+            self.broken(is_over=False)
+
+    def _receive(self, kind: int, slot: int, body: bytes, number: int) -> None:
         if kind == bootstrap.FORKED and slot in self._asked:
             self._take(self._asked.pop(slot)[0], number)
         elif kind == bootstrap.NOT_FORKED and slot in self._asked:
             self._asked.pop(slot)[0].drop()
             self._parent.not_born(body.decode())
         elif kind == bootstrap.REAPED and slot in self._reaped:
-            self._reaped.pop(slot)(os.waitstatus_to_exitcode(number))
+            self._reaped.pop(slot)[0](os.waitstatus_to_exitcode(number))
         elif not self.is_ready and kind == bootstrap.READY:
             self._become_ready()
         elif not self.is_ready and kind == bootstrap.UNFIT:
-            self._found = orjson.loads(body)
+            self._found = body.decode().splitlines()
         elif not self.is_ready and kind == bootstrap.INIT_FAILED:
             self.kill(faults.reported(body))
         else:
@@ -131,7 +136,7 @@ class Zygote:
             ended(None)
             return
         slot = self._next_slot()
-        self._reaped[slot] = ended
+        self._reaped[slot] = (ended, time.monotonic() + INIT_LIMIT_S)
         self._process.channel.send(bootstrap.REAP, b"", pid, slot=slot)
 
     def flowing(self) -> None:
@@ -144,12 +149,12 @@ class Zygote:
 
     @property
     def due_s(self) -> float | None:
-        """Monotonic time at which it must be ready, or have forked; None while nothing is awaited."""
+        """Monotonic time at which it must be ready, or have answered; None while nothing is awaited."""
         if self.is_ending:
             return None
         if not self.is_ready:
             return self._process.started_s + INIT_LIMIT_S
-        return min((by_s for _, by_s in self._asked.values()), default=None)
+        return min((by_s for _, by_s in (*self._asked.values(), *self._reaped.values())), default=None)
 
     def watch(self, now_s: float) -> None:
         """Hold it to its limits of time and, while it loads, of memory."""
@@ -183,7 +188,7 @@ class Zygote:
         self._process.release()
         for ends, _ in self._asked.values():
             ends.drop()
-        for reaped in self._reaped.values():
+        for reaped, _ in self._reaped.values():
             reaped(None)
         if self._found is not None:
             self._parent.unfit(self._found)

@@ -91,10 +91,13 @@ async def _check_function(configuration: Configuration, name: str) -> str:
     )
     try:
         outcome = await ended
+        snap_start = pool.status.snap_start
     finally:
         await pool.close()
     if isinstance(outcome, Refused | Failed):
         raise HandlerUnavailable(f"{outcome.error.error_type}: {outcome.error.message}")
+    if snap_start is not None and snap_start.found:
+        return f"{settings.handler}: loads; snap_start has no effect, it leaves open {', '.join(snap_start.found)}"
     return f"{settings.handler}: loads"
 
 

@@ -6,8 +6,11 @@ import asyncio
 
 from handlers.archive import fingerprint
 from handlers.function import FunctionSpec
+from handlers.nursery import SnapStart
 from router.core.model import Refused, Returned
 from tests.handlers.conftest import PATIENCE_S, eventually
+
+BOTH_WAYS = True
 
 #: Says that it runs, then waits to be let go.
 WAITS = """
@@ -21,7 +24,9 @@ WAITS = """
 
 
 def spec_of(shop, **fields) -> FunctionSpec:
-    return FunctionSpec("orders", "app.handle", shop.code, **{"timeout_s": 30.0, **fields})
+    return FunctionSpec(
+        "orders", "app.handle", shop.code, **{"timeout_s": 30.0, "snap_start": shop.snap_start, **fields}
+    )
 
 
 def event_of(shop, name):
@@ -81,7 +86,8 @@ async def test_a_function_that_could_not_start_is_mended_without_a_wait(shop):
 async def test_what_was_loading_when_it_was_renewed_refuses_nobody(shop):
     pool = shop.pool("import time\ntime.sleep(60)")
     waiting = shop.start(pool)
-    await eventually(lambda: pool.status.workers == 1, "a worker is being started")
+    loading = SnapStart("loading")
+    await eventually(lambda: pool.status.workers or pool.status.snap_start == loading, "a worker is being started")
     shop.write("def handle(event, context): return 'new'")
     pool.renew(spec_of(shop))
     assert (await ended(waiting)).body == "new"

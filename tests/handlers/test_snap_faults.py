@@ -13,7 +13,6 @@ from tests.handlers.conftest import eventually, is_running
 from tests.handlers.test_snap_start import WHO, events
 
 WORKS = "import os\ndef handle(event, context): return [os.getpid(), os.getppid()]"
-HANGS = "import os, time\nopen('zygote', 'w').write(str(os.getpid()))\ndef handle(event, context): time.sleep(1000)"
 
 
 async def test_a_process_that_is_killed_at_work_takes_its_workers_and_is_started_again(shop):
@@ -75,26 +74,34 @@ async def test_forks_that_fail_are_refused_until_they_succeed(shop):
 
 
 async def test_what_hangs_is_given_up_after_ten_seconds(shop):
-    """The process that forks, before it answers, and a hook in a worker."""
-    stopped = shop.pool(HANGS, snap_start=True, concurrency=2, timeout_s=60)
-    running = shop.start(stopped)
-    await eventually(lambda: stopped.status.busy == 1, "it runs")
-    zygote = int((shop.code / "zygote").read_text())
-    os.kill(zygote, signal.SIGSTOP)
-    shop.write(
-        "import snapshot_restore_py, time\nsnapshot_restore_py.register_after_restore(time.sleep, 1000)\n" + WORKS,
-        "slow.py",
-    )
+    """The process that forks, asked for a worker or for how one has ended; and a hook in a worker."""
+    exits = """
+        import os, time
+        open("zygote", "w").write(str(os.getpid()))
+        def handle(event, context):
+            while not os.path.exists("go"): time.sleep(0.01)
+            os._exit(3)
+    """
+    stopped = [shop.pool(exits, snap_start=True, concurrency=most, timeout_s=60) for most in (1, 2)]
+    zygotes, running = [], []
+    for pool in stopped:
+        running.append(shop.start(pool))
+        await eventually(lambda pool=pool: pool.status.busy == 1, "it runs")
+        zygotes.append(int((shop.code / "zygote").read_text()))
+        os.kill(zygotes[-1], signal.SIGSTOP)
+    hooks = "import snapshot_restore_py, time\nsnapshot_restore_py.register_after_restore(time.sleep, 1000)\n"
+    shop.write(hooks + WORKS, "slow.py")
     begun_s = time.monotonic()
+    (shop.code / "go").touch()
     refused, hung = await asyncio.gather(
-        shop.start(stopped), shop.start(shop.pool(handler="slow.handle", snap_start=True))
+        shop.start(stopped[1]), shop.start(shop.pool(handler="slow.handle", snap_start=True))
     )
     assert time.monotonic() - begun_s >= 10
     assert isinstance(refused, Refused)
     assert not refused.initialising
     assert "did not answer for 10.00 seconds" in refused.error.message
-    assert await running == Cancelled()
-    assert not is_running(zygote)
+    assert [await outcome for outcome in running] == [Cancelled()] * 2, "nobody knows how their workers have ended"
+    assert not any(map(is_running, zygotes))
     assert isinstance(hung, Refused)
     assert hung.initialising
     assert hung.error.message == "Initialisation timed out after 10.00 seconds: an after-restore hook hangs"

@@ -69,6 +69,23 @@ async def test_a_module_that_hangs_is_given_up_after_ten_seconds(shop):
     assert 10 <= time.monotonic() - begun < 12
 
 
+async def test_garbage_on_the_channel_is_told(shop):
+    source = """
+        import os, socket
+        for fd in range(3, 64):
+            try:
+                channel = socket.socket(fileno=os.dup(fd))
+                channel.getpeername()
+                channel.send(b"x" * 100)
+            except OSError:
+                pass
+        def handle(event, context): pass
+    """
+    outcome = await shop.run(source)
+    assert isinstance(outcome, Refused)
+    assert "cannot be read" in outcome.error.message
+
+
 async def test_a_missing_interpreter_is_named(shop):
     outcome = await shop.run(WORKS, python="/nowhere/python3")
     assert isinstance(outcome, Refused)
