@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--settle-minutes", type=float, default=10, help="before the slope counts")
     parser.add_argument("--rate", type=float, default=20_000, help="records of 200 B a second")
     parser.add_argument("--queue-rate", type=float, default=2_000, help="messages of 1 KB a second")
-    parser.add_argument("--poison-s", type=float, default=10, help="seconds from one poison record to the next")
+    parser.add_argument("--poison-s", type=float, default=1, help="seconds from one poison record to the next")
     parser.add_argument("--plot", type=Path, help="an SVG to write")
     parser.add_argument("--json", action="store_true", help="print raw results")
     options = parser.parse_args()
