@@ -49,6 +49,7 @@ def assemble(root: schema.Root, path: Path, notices: tuple[str, ...]) -> Configu
         ),
         drain_timeout_s=root.drain_timeout,
         failures=Retention(root.failures.keep_for, root.failures.keep_bytes, root.failures.when_full == "drop_oldest"),
+        power_safe=root.durability == "power_loss",
         log_level=root.log_level,
         notices=notices,
     )

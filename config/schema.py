@@ -418,4 +418,10 @@ class Root(Block):
         Duration(0.0, 3600.0), "How long a stop waits for what is in flight.", default=30.0, shown="30s"
     )
     failures: Failures = takes(BlockOf(Failures), "How long failed batches are kept.", default=EMPTY)
+    durability: str = takes(
+        Choice(("power_loss", "kill")),
+        "What is stored survives this: a loss of power, for which each write waits for the disk, or the end of the "
+        "process only.",
+        default="power_loss",
+    )
     log_level: str = takes(LEVEL, "Least level to log.", default="info")

@@ -83,6 +83,8 @@ class Configuration:
     mappings: tuple[MappingSettings, ...]
     drain_timeout_s: float
     failures: Retention
+    #: Does what was stored survive a loss of power, and not only the end of the process?
+    power_safe: bool
     #: debug, info, warning or error.
     log_level: str
     #: What is right but may surprise, for people.

@@ -68,6 +68,8 @@ def _opened(path: Path) -> Iterator[int]:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise DestinationUnavailable(f"file {path}: it is no regular file; choose another path")
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if not os.fstat(descriptor).st_size:
+            _make_name_durable(path.parent)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -85,3 +87,11 @@ def _append_line(descriptor: int, line: bytes) -> None:
     except OSError:
         os.ftruncate(descriptor, size)
         raise
+
+
+def _make_name_durable(directory: Path) -> None:
+    opened = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

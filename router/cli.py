@@ -168,6 +168,7 @@ def _add_failures(commands: Any) -> None:
 def _add_state(commands: Any) -> None:
     one = add_command(commands, "backup", backup, "copy the store into one file, also while the service runs")
     one.add_argument("target", type=Path, metavar="TARGET", help="a file that does not exist yet")
+    add_command(commands, "compact", compact, "give the room of deleted failures back to the file system")
     add_command(commands, "upgrade", upgrade, "bring a store of an older version forward, as the service does at start")
 
 
@@ -701,6 +702,20 @@ def upgrade(given: argparse.Namespace) -> int:
     directory = _state_dir(given)
     return state_commands.upgrade(
         reader.version(directory), schema.VERSION, lambda: sqlite.upgrade(directory), as_json=given.json
+    )
+
+
+def compact(given: argparse.Namespace) -> int:
+    from connectors.store import compaction, reader
+    from router import control_client, state_commands
+
+    directory = _state_dir(given)
+    reader.version(directory)  # is there anything?
+    return state_commands.compact(
+        directory / reader.FILE_NAME,
+        lambda: control_client.compact(directory),
+        lambda: compaction.rewrite(directory),
+        as_json=given.json,
     )
 
 

@@ -25,6 +25,7 @@ from router.queue_replay import QueueLook
 from router.replay_end import Ends
 from router.steering import Steering
 from router.supervisor import Supervisor
+from router.upkeep import compact
 from router.web import CLOSE_S, answer
 
 #: Largest request: a list of failure ids.
@@ -126,6 +127,7 @@ class Control:
                 web.post("/failures/deliver", self._deliver),
                 web.post("/mapping/accept", self._accept),
                 web.post("/mapping/forget", self._forget),
+                web.post("/state/compact", self._compact),
                 web.post("/queue/look", self._look),
                 web.post("/queue/replay", self._replay_queue),
                 web.post("/mapping/pause", self._pause),
@@ -183,6 +185,12 @@ class Control:
         wanted = msgspec.json.decode(await request.read(), type=MappingRequest)
         store, lives = self._daemon.store, self._daemon.supervisor.lives
         return await _answered(forget(store, wanted.mapping, lives, only_look=wanted.only_look))
+
+    async def _compact(self, _: web.Request) -> web.Response:
+        try:
+            return answer(await compact(self._daemon.store))
+        except StoreUnavailable as error:
+            return refusal(error)
 
     async def _look(self, request: web.Request) -> web.Response:
         wanted = msgspec.json.decode(await request.read(), type=LookRequest)

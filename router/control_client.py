@@ -92,6 +92,17 @@ def forget(state_dir: Path, mapping: str, *, only_look: bool) -> dict[str, Any]:
     return held
 
 
+def compact(state_dir: Path) -> int:
+    """Have free room of the store given back for a second or so; gives what is left of it, bytes.
+
+    Raises:
+        NotRunning
+        StoreUnavailable: it cannot be done now.
+    """
+    left: int = _ask(state_dir, "POST", "/state/compact")["free_bytes"]
+    return left
+
+
 def replay(state_dir: Path, selection: Selection, interval_s: float) -> Iterator[dict[str, Any]]:
     """Have failures replayed and give each end as it comes. The daemon goes on when nobody listens.
 

@@ -409,6 +409,17 @@ class Tally:
     undelivered: int
 
 
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The room that a store takes."""
+
+    used_bytes: int
+    #: Free inside it, for what is written next.
+    free_bytes: int
+    #: Can it be given back while the store is in use?
+    can_shrink: bool
+
+
 class Store(Protocol):
     """Durable state of the daemon. Every method may raise StoreUnavailable."""
 
@@ -454,6 +465,17 @@ class Store(Protocol):
 
     def size_bytes(self) -> int:
         """Give what it takes up on disk; 0 while that cannot be seen. Never StoreUnavailable."""
+        ...
+
+    async def shrink(self, bytes_at_most: int) -> Space:
+        """Give so much free room back to the file system, and say what is left.
+
+        The file is smaller after `scrub`. Writes wait meanwhile.
+        """
+        ...
+
+    async def scrub(self) -> bool:
+        """Overwrite what was deleted wherever it still is in the store's files; False = somebody reads, try again."""
         ...
 
     async def close(self) -> None: ...

@@ -38,6 +38,7 @@ from router.replay import Replayer
 from router.service_manager import ServiceManager
 from router.supervisor import Supervisor, Unit, Work
 from router.telemetry import Log, Metrics
+from router.upkeep import keep_small
 from router.web import Web
 
 
@@ -53,7 +54,7 @@ async def build(configuration: Configuration, log: Log, *, seen: Seen, read: Cal
     Raises:
         StoreUnavailable: the state directory cannot be used; the message says what to do.
     """
-    store = await SqliteStore.open(configuration.state_dir)
+    store = await SqliteStore.open(configuration.state_dir, power_safe=configuration.power_safe)
     if store.upgraded:
         log.write("store.upgraded", before=store.upgraded.before, after=store.upgraded.after, copy=store.upgraded.aside)
     lock = WorkerLock(configuration.state_dir)
@@ -86,7 +87,7 @@ async def build(configuration: Configuration, log: Log, *, seen: Seen, read: Cal
     )
     board = Board(daemon, reloader.status)
     daemon.reload = reloader.ask
-    daemon.background = [board.run, partial(daemon.manager.run, board), reloader.run]
+    daemon.background = [board.run, partial(keep_small, store, log), partial(daemon.manager.run, board), reloader.run]
     daemon.servers = [Web(daemon, board), Control(daemon, board)]
     return daemon
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from router.errors import NotRunning
 from router.failure_commands import print_json
 from router.tables import bytes_progress
 
@@ -40,4 +41,27 @@ def upgrade(before: int, after: int, run: Callable[[], Path | None], *, as_json:
         print(f"the store is of version {after} already; there is nothing to do")
     else:
         print(f"the store was of version {before} and is now of {after}; as it was, it is in {aside}")
+    return 0
+
+
+def compact(path: Path, there: Callable[[], int], here: Callable[[], None], *, as_json: bool) -> int:
+    """Have the store given its free room back: by the daemon (`there`, told what is left), else by writing it anew.
+
+    Raises:
+        StoreUnavailable: it cannot be done now; what was given back is.
+    """
+    before_bytes = path.stat().st_size
+    with bytes_progress("giving back") as tell:
+        try:
+            left_bytes = all_bytes = there()
+            while left_bytes:
+                tell(all_bytes - left_bytes, all_bytes)
+                left_bytes = there()
+        except NotRunning:
+            here()
+    after_bytes = path.stat().st_size
+    if as_json:
+        print_json({"before_bytes": before_bytes, "after_bytes": after_bytes})
+    else:
+        print(f"{path}: {before_bytes} bytes before, {after_bytes} now")
     return 0

@@ -92,6 +92,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "queue.replayed": ("info", "A job over a dead-letter queue is over; what it could not replay is still there."),
     "failure.expired": ("info", "Settled failures older than the retention were removed."),
     "store.upgraded": ("info", "The store was of an older version; as it was, it is kept beside the new one."),
+    "store.shrunk": ("info", "Room that the store no longer needs was given back to the file system."),
     "store.failed": ("warning", "The failure store could not be read or written beside a batch; it is tried again."),
     "log.dropped": ("warning", "Nobody read the log for a while: so many lines are missing here."),
     "library.warned": (

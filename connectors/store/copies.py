@@ -48,9 +48,9 @@ def copy_over(database: sqlite3.Connection, target: Path) -> None:
         partial.replace(target)
 
 
-def sync(directory: Path) -> None:
-    """Make names that were made in a directory, or taken from it, durable. Raises OSError."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+def sync(path: Path) -> None:
+    """Make a file durable, or the names in a directory. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

@@ -35,7 +35,7 @@ class DirectoryLock:
             os.close(self._descriptor)
             raise
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let go. May come twice."""
         if self._descriptor >= 0:
             os.close(self._descriptor)

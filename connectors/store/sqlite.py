@@ -1,6 +1,7 @@
 """The embedded store: one SQLite file in the state directory, written by one daemon, read by anybody who may.
 
-Write-ahead log with synchronous=FULL: what `apply` has returned for survives the end of the process and of the power.
+Write-ahead log: what `apply` has returned for survives the end of the process, and of the power unless it was opened
+for less.
 Files are 0600 and a directory that we make is 0700: events are users' data, and what is deleted is overwritten with
 zeros. Everything in it is JSON or the bytes of an event; no pickles.
 """
@@ -15,14 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from connectors.store import rows, schema
+from connectors.store import compaction, rows, schema
 from connectors.store.copies import sync
 from connectors.store.errors import store_errors
 from connectors.store.lock import DirectoryLock
 from connectors.store.reader import FILE_NAME, SqliteReader, connect
 from connectors.store.schema import Upgrade
 from connectors.store.writer import Writer
-from router.ports import Change
+from router.ports import Change, Space
 
 #: Pages of the log after which it is written back into the database (4 KiB each: 16 MiB).
 CHECKPOINT_PAGES: Final = 4096
@@ -48,13 +49,15 @@ class SqliteStore(SqliteReader):
         self.upgraded = upgraded
 
     @classmethod
-    async def open(cls, directory: Path) -> Self:
+    async def open(cls, directory: Path, *, power_safe: bool = True) -> Self:
         """Open or make the store of a state directory, which nobody else may write until `close`.
+
+        Unless it is `power_safe`, what was written last may be gone after a loss of power, though not after a kill.
 
         Raises:
             StoreUnavailable: in use, not readable or writable, damaged, or of a newer version.
         """
-        return await asyncio.to_thread(cls._open, directory)
+        return await asyncio.to_thread(cls._open, directory, power_safe=power_safe)
 
     async def apply(self, changes: Sequence[Change]) -> None:
         await self._writer.run(lambda database: _write_all(database, changes))
@@ -65,24 +68,30 @@ class SqliteStore(SqliteReader):
     async def drop(self, failure_ids: Sequence[str]) -> Sequence[str]:
         return await self._writer.run(lambda database: rows.drop(database, failure_ids))
 
+    async def shrink(self, bytes_at_most: int) -> Space:
+        return await self._writer.run(lambda database: compaction.shrink(database, bytes_at_most), alone=True)
+
+    async def scrub(self) -> bool:
+        return await self._writer.run(_empty_log, alone=True)
+
     async def close(self) -> None:
         """Finish what is being written, then let go of the directory. May come twice."""
         await super().close()
         await asyncio.to_thread(self._writer.close)
-        self._lock.release()
+        self._lock.close()
 
     @classmethod
-    def _open(cls, directory: Path) -> Self:
+    def _open(cls, directory: Path, *, power_safe: bool) -> Self:
         path = directory / FILE_NAME
         with store_errors(path):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = DirectoryLock(directory)
             try:
                 _make_private(path)
-                writing, upgraded = _open_writing(path)
+                writing, upgraded = _open_writing(path, power_safe=power_safe)
                 return cls(path, connect(path, mode="mode=rw"), writing, lock, upgraded)
             except BaseException:
-                lock.release()
+                lock.close()
                 raise
 
 
@@ -113,13 +122,14 @@ def _make_private(path: Path) -> None:
             sync(path.absolute().parent.parent)
 
 
-def _open_writing(path: Path) -> tuple[sqlite3.Connection, Upgrade | None]:
+def _open_writing(path: Path, *, power_safe: bool) -> tuple[sqlite3.Connection, Upgrade | None]:
     database = connect(path, mode="mode=rw")
     try:
         if not schema.check(database, path):
             database.execute("PRAGMA auto_vacuum = INCREMENTAL")  # to be said before anything is in the file
         database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
+        # FULL waits for the disk at every commit; NORMAL only when the log is written back, so the file stays whole.
+        database.execute(f"PRAGMA synchronous = {'FULL' if power_safe else 'NORMAL'}")
         database.execute("PRAGMA secure_delete = ON")
         database.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         database.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
@@ -127,6 +137,12 @@ def _open_writing(path: Path) -> tuple[sqlite3.Connection, Upgrade | None]:
     except BaseException:
         database.close()
         raise
+
+
+def _empty_log(database: sqlite3.Connection) -> bool:
+    """Bring everything from the log into the file, and cut the log off: it may hold pages as they were."""
+    [busy, *_] = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy
 
 
 def _write_all(database: sqlite3.Connection, changes: Sequence[Change]) -> None:

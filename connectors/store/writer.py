@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
@@ -30,6 +31,8 @@ class _Job:
     work: Callable[[sqlite3.Connection], Any]
     loop: asyncio.AbstractEventLoop
     answer: asyncio.Future[Any]
+    #: Does it need to be by itself, outside of a transaction?
+    is_alone: bool
 
 
 class Writer:
@@ -43,8 +46,10 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="headrace-store", daemon=True)
         self._thread.start()
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, work: Callable[[sqlite3.Connection], T], *, alone: bool = False) -> T:
         """Run `work` in a transaction; returns once that is durable. It may run twice, the first time for nothing.
+
+        With `alone` it runs once, outside of a transaction.
 
         Raises:
             StoreUnavailable: nothing was written.
@@ -52,7 +57,7 @@ class Writer:
         if self._closed:
             raise StoreUnavailable(f"state in {self._path}: it is closed")
         loop = asyncio.get_running_loop()
-        job = _Job(work, loop, loop.create_future())
+        job = _Job(work, loop, loop.create_future(), alone)
         self._jobs.put(job)
         result: T = await job.answer
         return result
@@ -71,8 +76,16 @@ class Writer:
             while not self._jobs.empty() and len(jobs) < GROUP_LIMIT:
                 jobs.append(self._jobs.get())
             ends = None in jobs
-            self._settle([job for job in jobs if job is not None])
+            for _, group in groupby((job for job in jobs if job is not None), key=lambda job: job.is_alone):
+                self._settle_group(list(group))
         self._database.close()
+
+    def _settle_group(self, jobs: list[_Job]) -> None:
+        if jobs[0].is_alone:
+            for job in jobs:
+                self._settle([job])
+        else:
+            self._settle(jobs)
 
     def _settle(self, jobs: list[_Job]) -> None:
         try:
@@ -89,6 +102,8 @@ class Writer:
 
     def _commit(self, jobs: list[_Job]) -> list[Any]:
         with store_errors(self._path):
+            if jobs[0].is_alone:
+                return [job.work(self._database) for job in jobs]
             try:
                 self._database.execute("BEGIN IMMEDIATE")
                 results = [job.work(self._database) for job in jobs]

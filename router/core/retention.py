@@ -18,6 +18,9 @@ EXPENDABLE: Final = (*SETTLED, "failed_again")
 
 #: A mapping that is held goes on below this share of the limit.
 RELEASE_SHARE: Final = 0.9
+#: Free room that stays in a store's file, a share of what it holds, and at least: what comes next needs it again.
+SPARE_SHARE: Final = 0.25
+SPARE_BYTES: Final = 16 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +84,8 @@ def surplus(sizes: Iterable[tuple[str, int]], excess_bytes: int) -> list[str]:
         chosen.append(failure_id)
         excess_bytes -= size_bytes
     return chosen
+
+
+def room_to_give_back(used_bytes: int, free_bytes: int) -> int:
+    """Say how much of a store's free room is more than what is written next will want, bytes."""
+    return max(0, free_bytes - max(SPARE_BYTES, int(used_bytes * SPARE_SHARE)))

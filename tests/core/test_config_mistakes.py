@@ -306,7 +306,7 @@ def test_a_wrong_function(tmp_path, function, expected):
         ),
         ("aws: 5", "aws: found 5, allowed a block of keys"),
         ('"a\\nb": 5', ('"a\\nb": unknown key, allowed functions, event_source_mappings, state, listen, aws, '
-         "drain_timeout, failures, log_level")),
+         "drain_timeout, failures, durability, log_level")),
     ],
 )  # fmt: skip
 def test_a_wrong_key_at_the_top(tmp_path, line, expected):

@@ -74,6 +74,7 @@ def test_defaults(tmp_path):
         ),
         drain_timeout_s=30.0,
         failures=Retention(30 * 86400.0, 1024**3, drop_oldest=False),
+        power_safe=True,
         log_level="info",
         notices=(),
     )
@@ -172,6 +173,11 @@ def test_durations(tmp_path, text, seconds):
 )
 def test_sizes(tmp_path, text, count):
     assert configuration(tmp_path, f"{RIGHT}failures: {{keep_bytes: {text}}}\n").failures.keep_bytes == count
+
+
+@pytest.mark.parametrize(("durability", "power_safe"), [("power_loss", True), ("kill", False)])
+def test_what_is_stored_survives_what_the_file_says(tmp_path, durability, power_safe):
+    assert configuration(tmp_path, f"{RIGHT}durability: {durability}\n").power_safe is power_safe
 
 
 @pytest.mark.parametrize(

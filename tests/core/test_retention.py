@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from router.core.retention import Hold, Retention, surplus
+import pytest
+
+from router.core.retention import Hold, Retention, room_to_give_back, surplus
 
 LIMITS = Retention(keep_bytes=1000, undelivered_limit=100)
 
@@ -61,3 +63,11 @@ def test_just_enough_makes_room() -> None:
     assert surplus(sizes, 10) == ["a"]
     assert surplus(sizes, 11) == ["a", "b", "c"]
     assert surplus(sizes, 1000) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("used_mib", "free_mib", "given_back_mib"),
+    [(0, 16, 0), (0, 17, 1), (100, 25, 0), (100, 30, 5), (10, 20, 4), (1000, 1000, 750), (1000, 0, 0)],
+)
+def test_free_room_is_given_back_beyond_a_quarter_of_what_is_used_and_16_mib(used_mib, free_mib, given_back_mib):
+    assert room_to_give_back(used_mib * 2**20, free_mib * 2**20) == given_back_mib * 2**20

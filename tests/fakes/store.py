@@ -19,6 +19,7 @@ from router.ports import (
     RenameMapping,
     Selection,
     SetStatus,
+    Space,
     Tally,
     Unclaim,
 )
@@ -42,6 +43,9 @@ class MemoryStore:
         self.write_fault: str | None = None
         #: While set, every read fails and says this.
         self.read_fault: str | None = None
+        #: Room inside it, and whether it can be given back.
+        self.free_bytes = 0
+        self.can_shrink = True
         #: Times something was read.
         self.reads = 0
 
@@ -102,6 +106,15 @@ class MemoryStore:
         await self._reads()
         rows = [row for row in self.rows.values() if row.entry.batch.mapping == mapping]
         return Backlog(sum(row.undelivered for row in rows), sum(row.entry.event_bytes for row in rows), len(rows))
+
+    async def shrink(self, bytes_at_most: int) -> Space:
+        await self._writes()
+        self.free_bytes = max(0, self.free_bytes - bytes_at_most)
+        return Space(sum(row.entry.event_bytes for row in self.rows.values()), self.free_bytes, self.can_shrink)
+
+    async def scrub(self) -> bool:
+        await self._writes()
+        return True
 
     async def close(self) -> None:
         self.write_fault = self.read_fault = "it is closed"
