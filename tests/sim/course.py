@@ -12,6 +12,7 @@ from random import Random
 from typing import Any, TypeAlias, TypeVar
 
 from router.ports import Selection
+from router.replay_end import ReplayEnd
 from tests.sim.stage import HOUR_S, Daemon, Site, Stage
 
 S = TypeVar("S", bound=Stage)
@@ -90,7 +91,7 @@ async def failures_replayed(stage: Stage, rng: Random) -> None:
         chosen = tuple(entry.batch.id for entry in failures if rng.random() < 0.3)
         await stage.note_replays(site, chosen)
         if chosen and site.daemon:
-            site.daemon.replayer.start(chosen, 0.0)
+            site.daemon.replayer.start(Selection(ids=chosen), 0.0)
 
 
 # --- the course
@@ -127,10 +128,11 @@ async def replay_everything(stage: Stage) -> list[str]:
         site.daemon = Daemon(stage, site)
         await asyncio.sleep(1.0)
         failures = await site.store.failures(Selection())
-        left = [entry.batch.id for entry in failures if entry.status not in ("replayed", "failed_again")]
+        statuses = ("stored", "delivered", "replaying", "dropped")
+        left = [entry.batch.id for entry in failures if entry.status in statuses]
         await stage.note_replays(site, left)
-        ends = site.daemon.replayer.start(tuple(left), 0.0)
-        while end := await ends.get():
+        ends = site.daemon.replayer.start(Selection(statuses=statuses), 0.0)
+        while isinstance(end := await ends.next(), ReplayEnd):
             left.remove(end.id)
             if end.outcome != "replayed":
                 trouble.append(f"{end.id} {end.outcome}: {end.reason}")
