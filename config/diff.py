@@ -4,7 +4,7 @@ A mapping that changed is replaced: it ends what is in flight, then it goes on b
 takes from elsewhere count as its own: the timeout of its function bounds its drain, the `aws` block says where its
 queue is. A function that changed gets new workers under mappings that go on; where it runs elsewhere, before or after,
 they are replaced too. What `failures`, `drain_timeout` and `log_level` say is taken on at once. The state
-directory is locked and the address taken for the life of a process: they need a restart.
+directory is locked, its store opened and the address taken for the life of a process: they need a restart.
 
 Values are compared and never told: they may be secrets.
 """
@@ -45,7 +45,12 @@ _NAMES: Final = {
 #: Parts of settings that the file does not have as blocks.
 _BARE: Final = ("mapping", "polling", "sqs")
 _TAKEN_ON: Final = ("drain_timeout_s", "failures", "log_level")
-_NEED_RESTART: Final = {"state_dir": "state", "listen_host": "listen", "listen_port": "listen"}
+_NEED_RESTART: Final = {
+    "state_dir": "state",
+    "listen_host": "listen",
+    "listen_port": "listen",
+    "power_safe": "durability",
+}
 
 
 @dataclass(frozen=True, slots=True)

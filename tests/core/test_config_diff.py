@@ -53,6 +53,7 @@ def whole(*mappings: MappingSettings, functions: tuple[AnyFunction, ...] | None 
         "aws": AwsSettings(),
         "drain_timeout_s": 30.0,
         "failures": Retention(1.0, 1, drop_oldest=False),
+        "power_safe": True,
         "log_level": "info",
         "notices": (),
     }
