@@ -148,11 +148,14 @@ def test_what_the_aws_block_says_concerns_workers_and_destinations() -> None:
 
 def test_what_cannot_change_while_it_runs_is_said_and_stays() -> None:
     old = whole(mapping())
-    new = whole(mapping(), state_dir=Path("/elsewhere"), listen_port=1, listen_host="::1", log_level="debug")
+    elsewhere = {"state_dir": Path("/elsewhere"), "listen_port": 1, "listen_host": "::1", "power_safe": False}
+    new = whole(mapping(), **elsewhere, log_level="debug")
     changes = diff(old, new)
-    assert (changes.need_restart, changes.taken_on) == (("state", "listen"), ("log_level",))
+    assert (changes.need_restart, changes.taken_on) == (("state", "listen", "durability"), ("log_level",))
     assert running(old, new) == replace(old, log_level="debug")
-    assert diff(running(old, new), new).need_restart == ("state", "listen"), "it is said again until it is so"
+    assert diff(running(old, new), new).need_restart == ("state", "listen", "durability"), (
+        "it is said again until it is so"
+    )
 
 
 def test_a_rename_names_whom_it_follows_and_taking_the_key_out_changes_nothing() -> None:
