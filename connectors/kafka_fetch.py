@@ -16,6 +16,7 @@ A row owns its key and value: it keeps no fetched bytes alive.
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -37,9 +38,12 @@ from aiokafka.structs import TopicPartition
 from connectors.kafka_codec import NO_HEADERS, TIMESTAMP_TYPES, KafkaRecord, encode_headers, record_of
 
 #: Gives rows by partition: of these partitions, at most so many, waiting so long (seconds) for some. Raises aiokafka's
-#: errors.
+#: errors. When it is cancelled, it gives what it has, or has
+#: taken nothing.
 Fetch = Callable[[Collection[TopicPartition], int, float], Awaitable[Mapping[TopicPartition, Sequence[KafkaRecord]]]]
 
+#: Records decoded in one turn of the event loop, at most: a worker that has ended waits no longer for its next batch.
+_TURN_COUNT: Final = 200
 #: A record batch begins with its offset (8 bytes) and the length of what follows (4); its checksum is of what begins at
 #: the attributes.
 _LEAD_BYTES: Final = 12
@@ -67,18 +71,23 @@ def fast_fetch(consumer: AIOKafkaConsumer) -> Fetch:
     async def fetch(
         partitions: Collection[TopicPartition], count: int, timeout_s: float
     ) -> Mapping[TopicPartition, Sequence[KafkaRecord]]:
-        left = set(partitions)
-        found: dict[TopicPartition, Sequence[KafkaRecord]] = {}
-        fetched.limit = count
+        found: dict[TopicPartition, list[KafkaRecord]] = {}
+        left = count
         try:
-            while pages := await consumer.getmany(*left, timeout_ms=int(timeout_s * 1000), max_records=1):
-                for partition, (rows,) in pages.items():
-                    found[partition] = rows
-                    left.discard(partition)
-                    fetched.limit -= len(rows)
-                if not left or fetched.limit <= 0:
+            while left > 0:
+                fetched.limit = min(left, _TURN_COUNT)
+                pages = await consumer.getmany(*partitions, timeout_ms=int(timeout_s * 1000), max_records=1)
+                if not pages:
                     break
+                for partition, (rows,) in pages.items():
+                    found.setdefault(partition, []).extend(rows)
+                    left -= len(rows)
                 timeout_s = 0.0
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            # The client has gone on behind what was found: that must not be lost.
+            if not found:
+                raise
         except KafkaError:
             # It comes again with the next fetch of what it is about; what was found is ours already.
             if not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -177,6 +178,7 @@ class Client:
         self._logs = dict(zip(self.partitions, logs, strict=True))
         self.waits: list[int] = []
         self.error: KafkaError | None = None
+        self.is_slow = False
 
     async def send(self, node: int, request: object) -> object:
         answers = [(partition.partition, 0, log.end, log.data) for partition, log in self._logs.items()]
@@ -192,6 +194,8 @@ class Client:
 
     async def getmany(self, *partitions: TopicPartition, timeout_ms: int, max_records: int) -> dict[Any, list[Any]]:
         self.waits.append(timeout_ms)
+        if self.is_slow:
+            await asyncio.Event().wait()
         fetched = self._fetcher._records
         for partition in [each for each in fetched if each in partitions]:
             found = fetched[partition].getall(max_records)
@@ -222,6 +226,32 @@ async def test_a_fetch_takes_from_all_partitions_up_to_its_count_and_waits_once(
         1: [2],
         2: [0, 1, 2],
     }
+
+
+async def test_a_fetch_gives_way_in_between_and_keeps_what_it_has_when_it_is_cancelled() -> None:
+    log = Log()
+    log.add(record_batch(0, [(b"k", b"v")] * 900), 900)
+    client = Client(log)
+    fetch = fast_fetch(client)
+    await client.arrive()
+    reading = asyncio.ensure_future(fetch(client.partitions, 500, 1.0))
+    await asyncio.sleep(0)
+    assert not reading.done()
+    reading.cancel()
+    [first] = (await reading).values()
+    [second] = (await fetch(client.partitions, 500, 1.0)).values()
+    assert 0 < len(first) < 500 == len(second)
+    assert [row.offset for row in (*first, *second)] == list(range(len(first) + 500))
+
+
+async def test_a_fetch_that_waits_can_be_cancelled() -> None:
+    client = Client()
+    client.is_slow = True
+    reading = asyncio.ensure_future(fast_fetch(client)([PARTITION], 500, 1.0))
+    await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
 
 
 async def test_an_error_behind_what_was_found_waits_for_the_next_fetch() -> None:
