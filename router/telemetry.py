@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
 
 from router.core.model import Failed, Outcome, Reason, Refused, Returned
+from router.durations import Duration, Durations
 
 #: What the levels of the file are in `logging`.
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -284,7 +285,7 @@ METRICS: Final[dict[str, Measure]] = {
     "process_max_fds": Measure("gauge", (), "Descriptors that it may open."),
 }
 
-_KINDS: Final = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
+_KINDS: Final = {"counter": Counter, "gauge": Gauge, "histogram": Durations}
 _BATCH_BUCKETS: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 30, 120, 900)
 
 
@@ -295,7 +296,7 @@ class FunctionMetrics:
     invocations: Counter
     errors: Counter
     throttles: Counter
-    duration: Histogram
+    duration: Duration
 
     def ended(self, outcome: Outcome) -> None:
         """Count the end of an invocation; one that was cancelled, or never sent, is none."""
@@ -328,7 +329,7 @@ class MappingMetrics:
     delivered: Counter
     delivery_errors: Counter
     discarded: Counter
-    duration: Histogram
+    duration: Duration
     slowed: Gauge
     of_function: Callable[[str], FunctionMetrics]
 
