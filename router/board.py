@@ -65,7 +65,9 @@ class Board:
         return ready_document(self.mappings())
 
     def summary(self) -> str:
-        return summary(self.mappings())
+        """Say in one line how the mappings are, and whether the configuration was refused."""
+        config = self._config() if self._config else {}
+        return summary(self.mappings()) + ("; the configuration was refused" if config.get("refused") else "")
 
     def _facts(self, life: MappingLife) -> MappingFacts:
         runner = life.runner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -80,6 +81,9 @@ async def test_ready_is_told_when_health_ready_says_it(tmp_path: Path, manager: 
         await until(manager, "READY=1")
         assert await readiness(daemon) == 200
         await until(manager, "STATUS=mappings: 1 starting (orders: SourceUnavailable)")
+        daemon.file.write_text("functions: 7")
+        daemon.process.send_signal(signal.SIGHUP)
+        await until(manager, "STATUS=mappings: 1 starting (orders: SourceUnavailable); the configuration was refused")
         assert await daemon.terminate() == 0
         await until(manager, "STOPPING=1")
 
