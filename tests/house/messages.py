@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from router import errors as errors_of_ours
+
 ROOT = Path(__file__).parents[2]
 HOLE = "…"
 #: Not told to operators as it stands: the demo, filter patterns (mistakes in the file wrap them), what runs in workers.
@@ -18,16 +20,14 @@ MISTAKE = re.compile(
 )
 #: Where such sentences are kept beside the errors that are raised with them.
 KEEPERS = ("connectors/", "handlers/", "router/replay")
-#: Raised for programs, not for people: handled where they are caught.
-FOR_PROGRAMS = {
-    "AssertionError",
-    "HungUp",
-    "TypeError",
-    "RuntimeError",
-    "CorruptRecordException",
-    "TooLarge",
-    "LeaseLost",
-}
+#: Errors of this program that nobody but a caller sees.
+FOR_PROGRAMS = (errors_of_ours.LeaseLost,)
+#: What may be made with a message for people: our errors, and those that become one of them.
+ERRORS = {
+    name
+    for name, kind in vars(errors_of_ours).items()
+    if isinstance(kind, type) and issubclass(kind, errors_of_ours.RouterError) and kind not in FOR_PROGRAMS
+} | {"ArgumentTypeError", "InvalidConfiguration", "InvalidPattern", "Unfit", "ValueError", "becomes"}
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:
@@ -48,11 +48,11 @@ def text_of(node: ast.AST) -> str | None:
     return None
 
 
-def raised(tree: ast.Module) -> Iterator[str]:
+def made(tree: ast.Module) -> Iterator[str]:
     """Give what errors are made with."""
     for node in ast.walk(tree):
         match node:
-            case ast.Raise(exc=ast.Call(func=kind, args=args)) if ast.unparse(kind) not in FOR_PROGRAMS:
+            case ast.Call(func=kind, args=args) if ast.unparse(kind).rpartition(".")[2] in ERRORS:
                 yield from filter(None, map(text_of, args))
 
 
@@ -81,7 +81,7 @@ def errors() -> dict[str, str]:
     for name, tree in sources():
         if not name.startswith("config/"):
             told = kept(tree, ADVICE) if name.startswith(KEEPERS) else ()
-            found |= {text: name for text in (*raised(tree), *told) if len(text.replace(HOLE, "").strip(" :;")) > 2}
+            found |= {text: name for text in (*made(tree), *told) if len(text.replace(HOLE, "").strip(" :;")) > 2}
     return found
 
 
