@@ -9,8 +9,11 @@ import asyncio
 import contextlib
 import itertools
 import os
+import re
+import sqlite3
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -236,6 +239,21 @@ async def test_a_hook_that_ends_the_process_is_an_init_error(shop):
     outcome = await shop.run(source, snap_start=True)
     assert isinstance(outcome, Refused)
     assert "exit status 3" in outcome.error.message
+
+
+@pytest.mark.parametrize("snap_start", [True, False])
+async def test_the_example_of_the_docs(shop, snap_start):
+    page = (Path(__file__).parents[2] / "docs" / "snap-start.md").read_text()
+    [example] = re.findall(r"```python\n(# functions/rates/rates.py\n.*?)```", page, re.DOTALL)
+    shop.write(example.replace("< 0.01", "< event['luck']"), "rates.py")
+    with contextlib.closing(sqlite3.connect(shop.code / "rates.db")) as db, db:
+        db.execute("CREATE TABLE rates (currency, rate)")
+        db.execute("INSERT INTO rates VALUES ('EUR', 1.5)")
+    pool = shop.pool(handler="rates.handler", snap_start=snap_start, concurrency=2)
+    event = {"currency": "EUR", "amount": 2}
+    started = [shop.start(pool, {**event, "luck": luck}) for luck in (0, 1)]
+    assert [(await outcome).body for outcome in started] == [3.0, 3.0]
+    assert events(shop) == (["function.preloaded"] if snap_start else [])
 
 
 # --- what must not be shared
