@@ -120,21 +120,13 @@ def s3_client(endpoint_url: str | None, region: str | None) -> AbstractAsyncCont
 
 
 def lambda_client(
-    endpoint_url: str | None, region: str | None, *, answer_s: float, connections: int
+    endpoint_url: str | None, region: str | None, session: aioboto3.Session | None = None
 ) -> AbstractAsyncContextManager[Any]:
-    """Open a client for Lambda, with the credentials of the usual AWS chain. It tries everything once.
-
-    Args:
-        endpoint_url: in place of AWS's own.
-        region: of the functions.
-        answer_s: longest time without a byte of an answer.
-        connections: calls at once, at most.
-    """
-    session = new_session()
-    options = _client_options(
-        endpoint_url, region, session, read_timeout=answer_s, max_pool_connections=connections, tcp_keepalive=True
+    """Open a client for Lambda, with the credentials of the session or the usual AWS chain. It tries all once."""
+    session = session or new_session()
+    client: AbstractAsyncContextManager[Any] = session.client(
+        "lambda", **_client_options(endpoint_url, region, session)
     )
-    client: AbstractAsyncContextManager[Any] = session.client("lambda", **options)
     return client
 
 
@@ -153,12 +145,10 @@ def _client_options(
         "endpoint_url": endpoint_url,
         "region_name": region or session.region_name or (STAND_IN_REGION if endpoint_url else None),
         "config": AioConfig(
-            **{
-                "connect_timeout": _CONNECT_TIMEOUT_S,
-                "read_timeout": _READ_TIMEOUT_S,
-                "retries": {"total_max_attempts": 1, "mode": "standard"},
-                **more,
-            }
+            connect_timeout=_CONNECT_TIMEOUT_S,
+            read_timeout=_READ_TIMEOUT_S,
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            **more,
         ),
     }
 

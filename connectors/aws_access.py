@@ -8,11 +8,12 @@ a thousand queues are opened with one question.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
-from connectors.aws import new_session, sqs_client
+from connectors.aws import lambda_client, new_session, sqs_client
 from connectors.sigv4 import Keys
 
 
@@ -39,7 +40,7 @@ class Access:
 class _Known:
     """What was found out on one event loop, by endpoint and region as they were asked for."""
 
-    found: dict[tuple[str | None, str | None], Access] = field(default_factory=dict)
+    found: dict[tuple[str, str | None, str | None], Access] = field(default_factory=dict)
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -52,12 +53,21 @@ async def sqs_access(endpoint_url: str | None, region: str | None) -> Access:
 
     May raise the library's errors.
     """
+    return await _access("sqs", sqs_client, endpoint_url, region)
+
+
+async def lambda_access(endpoint_url: str | None, region: str | None) -> Access:
+    """Say the same of Lambda."""
+    return await _access("lambda", lambda_client, endpoint_url, region)
+
+
+async def _access(service: str, client: Callable[..., Any], endpoint_url: str | None, region: str | None) -> Access:
     known = _known.setdefault(asyncio.get_running_loop(), _Known())
-    place = endpoint_url, region
+    place = service, endpoint_url, region
     async with known.asking:
         found = known.found.get(place)
         if found is None:
-            found = known.found[place] = await _find_out(endpoint_url, region)
+            found = known.found[place] = await _find_out(client, endpoint_url, region)
     return found
 
 
@@ -67,14 +77,14 @@ def forget(refused: Access) -> None:
     known.found = {place: access for place, access in known.found.items() if access is not refused}
 
 
-async def _find_out(endpoint_url: str | None, region: str | None) -> Access:
+async def _find_out(make: Callable[..., Any], endpoint_url: str | None, region: str | None) -> Access:
     from botocore.exceptions import NoCredentialsError  # noqa: PLC0415 - the AWS libraries are loaded when needed
     from botocore.httpsession import get_cert_path  # noqa: PLC0415
     from botocore.utils import get_environ_proxies  # noqa: PLC0415
 
     session = new_session()
     inner: Any = session._session  # noqa: SLF001 - what it knows of the profile is not to be had otherwise
-    async with sqs_client(endpoint_url, region, session) as client:
+    async with make(endpoint_url, region, session) as client:
         credentials = await inner.get_credentials()
         if credentials is None:
             raise NoCredentialsError

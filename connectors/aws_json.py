@@ -29,7 +29,7 @@ _WORDS: Final = 300
 _OK: Final = 200
 
 #: What went wrong on the way -> what it means for the operator.
-_TROUBLES: Final[Mapping[type[HttpError], str]] = {
+TROUBLES: Final[Mapping[type[HttpError], str]] = {
     Unreachable: UNREACHABLE,
     HungUp: HUNG_UP,
     Untrusted: "its certificate is not trusted; check endpoint_url and AWS_CA_BUNDLE",
@@ -112,7 +112,7 @@ class JsonClient:
             if answer.status == _OK:
                 return decode(answer.body)
         except HttpError as error:
-            raise SourceUnavailable(f"{self._what}: {_TROUBLES[type(error)]}") from error
+            raise SourceUnavailable(f"{self._what}: {TROUBLES[type(error)]}") from error
         except TimeoutError as error:
             reason = f"{operation}: it did not answer within {timeout_s:g} s"
             raise SourceUnavailable(f"{self._what}: {reason}") from error

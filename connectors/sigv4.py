@@ -32,9 +32,13 @@ class Keys(Protocol):
 class Signer:
     """Makes the headers of requests to one URL."""
 
-    def __init__(self, url: str, *, service: str, region: str, content_type: str) -> None:
-        """Make it; the URL is sent as it stands here and has no query."""
+    def __init__(
+        self, url: str, *, service: str, region: str, content_type: str, more: Mapping[str, str] | None = None
+    ) -> None:
+        """Make it; the URL is sent as it stands here, its query in order, and `more` are headers of every request."""
         parts = urlsplit(url)
+        self._query = parts.query
+        self._more = more
         # Every path but S3's is escaped once more than it is sent.
         self._path = quote(parts.path or "/", safe="/~")
         self._host = host_header(url)
@@ -47,8 +51,8 @@ class Signer:
         self._signs_for = ("", "")
         self._signing_key = b""
 
-    def headers(self, keys: Keys, target: str, body: bytes, now_s: float) -> Mapping[str, str]:
-        """Give all headers of a request; `target` names the operation, `now_s` is the wall time."""
+    def headers(self, keys: Keys, target: str | None, body: bytes, now_s: float) -> Mapping[str, str]:
+        """Give all headers of a request; `target` names the operation where the URL does not, `now_s` is wall time."""
         if int(now_s) != self._second:
             self._second = int(now_s)
             self._time = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
@@ -63,10 +67,13 @@ class Signer:
         }
         if keys.token:
             headers["x-amz-security-token"] = keys.token
-        headers["x-amz-target"] = target
+        if target:
+            headers["x-amz-target"] = target
+        if self._more:
+            headers = dict(sorted({**headers, **self._more}.items()))
         names = ";".join(headers)
         lines = "".join([f"{name}:{value}\n" for name, value in headers.items()])
-        request = f"POST\n{self._path}\n\n{lines}\n{names}\n{sha256(body).hexdigest()}"
+        request = f"POST\n{self._path}\n{self._query}\n{lines}\n{names}\n{sha256(body).hexdigest()}"
         scope = f"{day}/{self._region}/{self._service}/aws4_request"
         text = f"{_ALGORITHM}\n{self._time}\n{scope}\n{sha256(request.encode()).hexdigest()}"
         signature = hmac.digest(self._signing_key, text.encode(), "sha256").hex()

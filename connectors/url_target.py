@@ -21,20 +21,17 @@ from urllib.request import getproxies, proxy_bypass
 
 from connectors.function_answer import (
     READ_LIMIT_BYTES,
-    bad_answer,
     emulated_error,
     failed,
     log_tail,
     refused,
     result,
     retry_after_s,
-    timed_out,
-    too_large,
     words,
 )
+from connectors.function_call import post_event
 from connectors.http_answer import Answer, HttpError, NotHttp
-from connectors.http_answer import TooLarge as AnswerTooLarge
-from connectors.http_client import HttpClient, HungUp, NoTls, ProxyRefused, Unanswered, Unreachable, Untrusted
+from connectors.http_client import HttpClient, HungUp, NoTls, ProxyRefused, Unreachable, Untrusted
 from connectors.settings import UrlFunction
 from connectors.sigv4 import host_header
 from router.core.model import Failed, FunctionError, Refused, Returned, TooLarge
@@ -86,17 +83,20 @@ class UrlTarget:
             "lambda-runtime-deadline-ms": str(deadline_ms),
         }
         try:
-            answer = await self._client().post(headers, event, timeout_s)
+            http = self._client()
         except HandlerUnavailable as error:
             return Answered(refused(str(error)))
-        except Unanswered:
-            return Answered(timed_out(request_id, timeout_s))
-        except AnswerTooLarge:
-            return Answered(too_large())
-        except HttpError as error:
-            if isinstance(error, HungUp) and error.answering:
-                return Answered(bad_answer("the answer ended before it was complete"))
-            return Answered(refused(f"{self._what}: {_TROUBLES[type(error)]}"))
+        answer = await post_event(
+            http,
+            headers,
+            event,
+            request_id=request_id,
+            timeout_s=timeout_s,
+            what=self._what,
+            troubles=_TROUBLES,
+        )
+        if isinstance(answer, Answered):
+            return answer
         log = log_tail(answer.fields.get(b"x-amz-log-result", b"").decode("latin-1")) if self._settings.logs else ""
         wait_s = 0.0
         if answer.status in _THROTTLES:

@@ -56,9 +56,8 @@ async def test_the_event_is_sent_with_a_signature_and_the_end_of_the_log_comes_b
     assert asked.path == f"/2015-03-31/functions/{ARN}/invocations"
     assert asked.query == ({"Qualifier": qualifier} if qualifier else {})
     assert asked.body == b'{"a": 1}'
-    headers = {name.lower(): text for name, text in asked.headers.items()}
-    assert (headers["x-amz-invocation-type"], headers["x-amz-log-type"]) == ("RequestResponse", "Tail")
-    assert "/eu-west-1/lambda/aws4_request" in headers["authorization"]
+    assert (asked.headers["x-amz-invocation-type"], asked.headers["x-amz-log-type"]) == ("RequestResponse", "Tail")
+    assert "/eu-west-1/lambda/aws4_request" in asked.headers["authorization"]
 
 
 async def test_no_log_is_asked_for_where_none_is_kept() -> None:
@@ -243,7 +242,7 @@ async def test_checking_does_without_the_permission_to_look_at_the_timeout() -> 
     async with served() as (server, target):
         server.configuration_status = 403
         found = await target.check()
-        assert found == "may be invoked; its own timeout is not known, as GetFunctionConfiguration is not allowed"
+        assert found == "may be invoked; its own timeout is not known: GetFunctionConfiguration is not allowed"
 
 
 async def test_a_function_that_may_not_be_invoked_is_told() -> None:

@@ -102,3 +102,24 @@ def test_one_signer_serves_new_keys_new_days_and_new_seconds() -> None:
 )
 def test_the_host_is_named_as_http_names_it(url: str, host: str) -> None:
     assert host_header(url) == host
+
+
+@pytest.mark.parametrize("query", ["", "?Qualifier=live"])
+@pytest.mark.parametrize("token", [None, "token"])
+def test_a_request_with_a_query_and_more_headers_is_signed_as_the_library_signs_it(
+    query: str, token: str | None
+) -> None:
+    arn = "arn%3Aaws%3Alambda%3Aeu-west-1%3A123456789012%3Afunction%3Apriced"
+    url = f"https://lambda.eu-west-1.amazonaws.com/2015-03-31/functions/{arn}/invocations{query}"
+    more = {"x-amz-log-type": "Tail", "x-amz-invocation-type": "RequestResponse"}
+    keys: Any = ReadOnlyCredentials("AKIA1", "s" * 40, token)
+    signer = Signer(url, service="lambda", region="eu-west-1", content_type="application/json", more=more)
+    ours = dict(signer.headers(keys, None, b"{}", 1e9))
+    theirs: Any = AWSRequest("POST", url, headers={"Content-Type": "application/json", **more}, data=b"{}")
+    library: Any = SigV4Auth(keys, "lambda", "eu-west-1")
+    theirs.context["timestamp"] = "20010909T014640Z"
+    library._modify_request_before_signing(theirs)
+    text = library.string_to_sign(theirs, library.canonical_request(theirs))
+    library._inject_signature_to_request(theirs, library.signature(text, theirs))
+    assert ours.pop("host") == "lambda.eu-west-1.amazonaws.com"
+    assert ours == {name.lower(): value for name, value in theirs.headers.items()}

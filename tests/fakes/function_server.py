@@ -23,6 +23,7 @@ TRACE = ['  File "/var/task/app.py", line 2, in handle\n    raise KeyError("tota
 class Asked:
     path: str
     query: Mapping[str, str]
+    #: By names in any letters.
     headers: Mapping[str, str]
     body: bytes
 
@@ -99,7 +100,7 @@ class FunctionServer:
 
     async def _note(self, request: web.Request) -> bytes:
         body = await request.read()
-        self.asked.append(Asked(request.path, dict(request.query), dict(request.headers), body))
+        self.asked.append(Asked(request.path, dict(request.query), request.headers, body))
         return body
 
     async def post(self, request: web.Request) -> web.Response:

@@ -71,7 +71,7 @@ async def deployed(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Deployed]:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     async with Aws.running() as aws:
         client: Any
-        async with lambda_client(aws.url, REGION, answer_s=PATIENCE_S, connections=1) as client:
+        async with lambda_client(aws.url, REGION) as client:
             made = await client.create_function(
                 FunctionName="priced",
                 Runtime="python3.11",
