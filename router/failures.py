@@ -42,6 +42,8 @@ T = TypeVar("T")
 TIDY_EVERY_S: Final = 600.0
 #: Between two looks whether a mapping that is held can go on, beside those after each delivery and `settled`.
 HELD_LOOK_S: Final = 5.0
+#: Why a failure that was asked for is not sent after all.
+NOT_NEEDED: Final = "it needs no delivery any more"
 #: Failures deleted in one step.
 DELETE_AT_ONCE: Final = 100
 
@@ -108,7 +110,7 @@ class Failures:
         """Hear that somebody has dropped or replayed failures: they need no delivery, and there may be room again."""
         for failure_id in self._outbox.among(failure_ids):
             self._outbox.done(failure_id)
-            self._end(DeliveryEnd(failure_id, "refused", "it needs no delivery any more"))
+            self._end(DeliveryEnd(failure_id, "refused", NOT_NEEDED))
         self._changed.set()
 
     def facts(self) -> OutboxFacts:
@@ -149,10 +151,14 @@ class Failures:
             failure_id = self._outbox.take(_mono_s())
             if failure_id is None:
                 await _set_or_due(self._kept, self._outbox.next_due_s())
-            elif message := await self._insist(partial(self._message, failure_id)):
-                await self._send(destination, message)
             else:
-                self.settled({failure_id})
+                found = await self._insist(partial(self._find, failure_id))
+                if isinstance(found, FailureMessage):
+                    await self._send(destination, found)
+                else:
+                    self._outbox.done(failure_id)
+                    self._end(found)
+                    self._changed.set()
 
     async def _take_up(self) -> None:
         """Take up what is undelivered and not known here: of a former daemon, or of a `keep` that was cut off."""
@@ -163,11 +169,15 @@ class Failures:
             self._last_error = self._last_error or entry.delivery_error
         self._kept.set()
 
-    async def _message(self, failure_id: str) -> FailureMessage | None:
-        """Read what is to be sent; None when there is nothing to send any more."""
-        found = await self._store.failures(Selection(ids=(failure_id,), statuses=("stored", "replaying")))
+    async def _find(self, failure_id: str) -> FailureMessage | DeliveryEnd:
+        """Read what is to be sent; where there is nothing to send any more, how that ends."""
         event = await self._store.event(failure_id)
-        return FailureMessage(found[0], event) if found and found[0].awaits_delivery and event is not None else None
+        for entry in await self._store.failures(Selection(ids=(failure_id,))):
+            if entry.is_accepted:
+                return DeliveryEnd(failure_id, "delivered", "its destination has it already")
+            if entry.awaits_delivery and event is not None:
+                return FailureMessage(entry, event)
+        return DeliveryEnd(failure_id, "refused", NOT_NEEDED)
 
     async def _send(self, destination: Destination, message: FailureMessage) -> None:
         failure_id, batch_size = message.entry.batch.id, message.entry.batch.batch_size

@@ -456,6 +456,22 @@ async def test_who_asked_hears_when_it_was_dropped_and_when_the_mapping_ends() -
 
 
 @in_virtual_time
+async def test_what_was_accepted_since_somebody_looked_is_delivered_and_not_sent_again() -> None:
+    world = World()
+    assert world.destination
+    ends: list[DeliveryEnd] = []
+    async with world.running() as failures:
+        await keep(failures, "f1")
+        [looked_at] = await world.store.undelivered("orders")
+        await asyncio.sleep(1)
+        failures.deliver(looked_at, ends.append)
+        await asyncio.sleep(1)
+        assert failures.facts().undelivered == 0
+    assert ends == [DeliveryEnd("f1", "delivered", "its destination has it already")]
+    assert world.destination.ids == ["f1"]
+
+
+@in_virtual_time
 async def test_it_says_what_waits() -> None:
     world = World()
     assert world.destination

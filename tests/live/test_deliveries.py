@@ -10,12 +10,18 @@ from typing import Any
 from connectors.aws import s3_client, sns_client
 from tests.conftest import MakeTopic
 from tests.fakes.receiver import PATH, SECRET, receiver
-from tests.live.daemon import Daemon
+from tests.live.daemon import Daemon, plain, produce
 from tests.live.queue_rig import REGION, Queues, add_mapping, free_port
 
 FAILING = """
 def handle(event, context):
     raise ValueError("no total")
+"""
+
+NOTING = """
+import os
+def handle(event, context):
+    open(os.environ["LEDGER"], "a").close()
 """
 
 
@@ -99,6 +105,41 @@ async def test_what_was_dropped_waits_no_more(tmp_path: Path, queues: Queues) ->
         assert (await daemon.command("failures", "deliver", second["id"])).status == 0
         [line] = (tmp_path / "none" / "failed.jsonl").read_text().splitlines()
         assert json.loads(line)["payload"]["Records"][0]["body"] in ("one", "two")
+        assert await daemon.terminate() == 0
+
+
+async def test_a_full_outbox_holds_its_mapping_alone_and_lets_it_go_once_it_is_served(
+    tmp_path: Path, kafka_bootstrap: str, topic: MakeTopic
+) -> None:
+    name, other = await topic(4), await topic()
+    ledger = tmp_path / "ledger"
+    async with Daemon(tmp_path) as daemon:
+        daemon.function("failing", FAILING, reserved_concurrency=4)
+        daemon.function("noting", NOTING, environment={"LEDGER": str(ledger)})
+        place = told({"file": {"path": "./none/failed.jsonl"}})
+        daemon.mapping("orders", plain(kafka_bootstrap, name), function="failing", **place)
+        daemon.mapping("others", plain(kafka_bootstrap, other), function="noting")
+        await produce(kafka_bootstrap, name, [(f"k{number}", number) for number in range(1200)])
+        await daemon.start()
+        await daemon.line("mapping.held", mapping="orders")
+        status = await daemon.status("orders")
+        assert status["state"] == "holding"
+        assert status["reason"]["code"] == "FailureBacklogFull"
+        assert "failures wait for file:" in status["reason"]["message"]
+        assert "its directory does not exist; make it" in status["reason"]["message"]
+        # What was in flight when it was held may have failed too.
+        assert 1000 <= status["outbox"]["undelivered"] < 1100
+        await produce(kafka_bootstrap, other, [("k", "goes on")])
+        await daemon.until(ledger.exists, "the other mapping works")
+
+        (tmp_path / "none").mkdir()
+        done = await daemon.command("failures", "deliver", "--mapping", "orders")
+        assert done.status == 0, done.out[-1000:]
+        await daemon.line("mapping.resumed", mapping="orders")
+        written = tmp_path / "none" / "failed.jsonl"
+        await daemon.until(lambda: written.read_bytes().count(b"\n") >= 1200, "all are there")
+        records = [json.loads(line)["payload"]["records"] for line in written.read_text().splitlines()]
+        assert len({(each["partition"], each["offset"]) for some in records for [each] in some.values()}) == 1200
         assert await daemon.terminate() == 0
 
 

@@ -160,6 +160,7 @@ class Daemon:
             invoker=self.function,
             passes=wanted,
             keep=self.failures.keep,
+            deliveries=self.failures,
         )
         self.life = MappingLife(
             parts, store=site.store, replays=self.replayer, metrics=metrics, log=log, wall=stage.wall, rng=rng
