@@ -16,7 +16,7 @@ from functools import partial
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from router.arguments import Parser, add_command, add_common, add_group, add_selectors, natural, rate, seconds
 from router.errors import ConfigError, NotFound, NotRunning, RouterError
@@ -41,6 +41,9 @@ NOT_RUNNING: Final = 3
 INTERRUPTED: Final = 130
 
 ROOMS: Final = ("config", "connectors", "handlers", "router")
+#: Between two looks of `status --watch`, seconds, where nothing is said, and at least.
+WATCH_INTERVAL_S: Final = 2.0
+LEAST_INTERVAL_S: Final = 0.1
 DEFAULT_FILE: Final = "headrace.yaml"
 
 
@@ -122,7 +125,10 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("kind", nargs="?", metavar="KIND", help="which; without it, all kinds are listed")
     one.add_argument("--list", action="store_true", help="list all kinds")
     add_command(commands, "schema", schema, "print the JSON Schema of the configuration, for editors")
-    add_command(commands, "status", status, "show how every mapping is, and why it does not move")
+    one = add_command(commands, "status", status, "show how every mapping is, and why it does not move")
+    one.add_argument("--watch", action="store_true", help="show it again and again, until Ctrl-C")
+    one.add_argument("--interval", type=seconds, metavar="TIME", help="between two looks, with --watch; else 2s")
+    one.add_argument("--shards", action="store_true", help="every shard too, with --watch")
     _add_mapping(add_group(commands, "mapping", "steer one mapping, and decide what becomes of its state"))
     _add_failures(add_group(commands, "failures", "look at failed batches, replay, deliver or drop them"))
     _add_state(add_group(commands, "state", "the state directory"))
@@ -366,6 +372,10 @@ def status(given: argparse.Namespace) -> int:
     from router.failure_commands import print_json
 
     directory = _state_dir(given)
+    if given.watch:
+        return _watch(given, directory)
+    if given.interval is not None or given.shards:
+        raise ConfigError("--interval and --shards are of `status --watch`")
     try:
         document = control_client.status(directory)
     except NotRunning:
@@ -380,6 +390,14 @@ def status(given: argparse.Namespace) -> int:
     else:
         tables.show_status(document)
     return 0
+
+
+def _watch(given: argparse.Namespace, directory: Path) -> NoReturn:
+    from router import control_client
+    from router.watch_command import watch
+
+    interval_s = WATCH_INTERVAL_S if given.interval is None else max(LEAST_INTERVAL_S, given.interval)
+    watch(lambda: control_client.status(directory), interval_s, shards=given.shards, as_json=given.json)
 
 
 def _stored(directory: Path) -> dict[str, Any]:

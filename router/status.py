@@ -188,7 +188,7 @@ def _overall(mappings: Sequence[MappingFacts]) -> str:
         return "draining"
     if not all(each.known for each in mappings):
         return "starting"
-    return "idle" if states <= {"idle", "stopped"} else "running"
+    return "idle" if states <= {"idle", "stopped", "paused"} else "running"
 
 
 def _mapping(facts: MappingFacts, wall_s: float) -> dict[str, Any]:

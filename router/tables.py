@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.table import Table
 
 #: Colour of a word that says how something is.
-_COLOURS: Final = {
+COLOURS: Final = {
     "running": "green",
     "idle": "green",
     "retrying": "yellow",
@@ -57,7 +57,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 
 
 def _coloured(cell: str) -> str:
-    colour = _COLOURS.get(cell)
+    colour = COLOURS.get(cell)
     return f"[{colour}]{cell}[/]" if colour else escape(cell)
 
 
@@ -149,7 +149,7 @@ def _mapping_row(each: Mapping[str, Any]) -> tuple[object, ...]:
         each["state"],
         each["source"],
         each["lag_records"],
-        _duration(each["lag_seconds"]),
+        duration(each["lag_seconds"]),
         each["in_flight"],
         each["records_per_second"],
         each["last_result"],
@@ -162,14 +162,15 @@ def _shard_row(mapping: str, each: Mapping[str, Any]) -> tuple[object, ...]:
         mapping,
         each["position"],
         each["lag_records"],
-        _duration(each["lag_seconds"]),
+        duration(each["lag_seconds"]),
         each["in_flight"],
         each["attempts"],
         each["next_try"],
     )
 
 
-def _duration(seconds: float | None) -> str | None:
+def duration(seconds: float | None) -> str | None:
+    """Write a duration for people, in the unit that fits."""
     if seconds is None:
         return None
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
