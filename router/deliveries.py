@@ -47,7 +47,7 @@ class OutboxFacts:
     undelivered: int
     #: When the oldest of them failed, wall time, seconds.
     oldest_s: float | None = None
-    #: What the destination last refused with; None = it accepted the last one, or was not tried yet.
+    #: What the destination last refused one with; None = nothing waits, or nothing was refused since something does.
     last_error: str | None = None
     #: When one of them is sent next, wall time, seconds; None = nothing waits, or one is being sent.
     next_try_s: float | None = None

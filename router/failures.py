@@ -109,8 +109,7 @@ class Failures:
     def settled(self, failure_ids: AbstractSet[str]) -> None:
         """Hear that somebody has dropped or replayed failures: they need no delivery, and there may be room again."""
         for failure_id in self._outbox.among(failure_ids):
-            self._outbox.done(failure_id)
-            self._end(DeliveryEnd(failure_id, "refused", NOT_NEEDED))
+            self._done(DeliveryEnd(failure_id, "refused", NOT_NEEDED))
         self._changed.set()
 
     def facts(self) -> OutboxFacts:
@@ -156,8 +155,7 @@ class Failures:
                 if isinstance(found, FailureMessage):
                     await self._send(destination, found)
                 else:
-                    self._outbox.done(failure_id)
-                    self._end(found)
+                    self._done(found)
                     self._changed.set()
 
     async def _take_up(self) -> None:
@@ -194,7 +192,6 @@ class Failures:
                 "failure.not_delivered", failure=failure_id, destination=destination.name, error=error, wait_s=wait_s
             )
         else:
-            self._last_error = None
             ended = DeliveryEnded(failure_id, None)
             told = DeliveryEnd(failure_id, "delivered", form=sent.value)
             self._metrics.delivered.inc(batch_size)
@@ -202,9 +199,17 @@ class Failures:
         # Not given up before it is written: sending again what was accepted would be worse than waiting.
         await self._insist(partial(self._store.apply, [ended]))
         if ended.error is None:
-            self._outbox.done(failure_id)
-        self._end(told)
+            self._done(told)
+        else:
+            self._end(told)
         self._changed.set()
+
+    def _done(self, end: DeliveryEnd) -> None:
+        """Let go of a failure that is not sent any more."""
+        self._outbox.done(end.id)
+        if not self._outbox:
+            self._last_error = None
+        self._end(end)
 
     def _end(self, end: DeliveryEnd) -> None:
         """Tell those who asked for a delivery."""

@@ -490,6 +490,21 @@ async def test_it_says_what_waits() -> None:
 
 
 @in_virtual_time
+async def test_it_says_why_one_waits_though_others_are_accepted() -> None:
+    world = World()
+    assert world.destination
+    world.destination.poison = {"f1"}
+    async with world.running() as failures:
+        await keep(failures, "f1", "f2")
+        await asyncio.sleep(60)
+        assert world.destination.ids == ["f2"]
+        facts = failures.facts()
+        assert (facts.undelivered, facts.last_error) == (1, "memory:failed takes no f1")
+        failures.settled({"f1"})
+        assert failures.facts() == OutboxFacts("memory:failed", 0)
+
+
+@in_virtual_time
 async def test_after_a_restart_it_knows_the_last_error_before_the_next_try() -> None:
     world = World()
     assert world.destination
