@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import io
 import json
 import os
 import select
@@ -78,7 +79,7 @@ def fork_workers(control: bootstrap.Channel, lock: int) -> bootstrap.Channel:
     # Where it is ignored, the kernel forgets how children end.
     on_child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     bootstrap.flush()
-    _close_http()
+    _settle()
     gc.collect()  # closes what is open and forgotten
     found = _threads() or _descriptors({0, 1, 2, lock, *control.descriptors})
     if found:
@@ -125,16 +126,25 @@ def _begin(parent: int, channel_descriptor: int, output: int) -> bootstrap.Chann
 # --- what must not be shared
 
 
-def _close_http() -> None:
-    """Close HTTP connections that idle, boto3's and those of requests: who has one opens it again by itself."""
-    client = sys.modules.get("http.client")
-    if client is None:
-        return
+def _settle() -> None:
+    """Write out what files hold back, which each worker would write again, and close HTTP connections that idle.
+
+    Those of boto3 and requests are such: who has one opens it again by itself.
+    """
+    connection: Any = getattr(sys.modules.get("http.client"), "HTTPConnection", ())
     for each in gc.get_objects():
-        if issubclass(type(each), client.HTTPConnection):
-            response = getattr(each, "_HTTPConnection__response", None)
-            if response is None or response.isclosed():
+        try:
+            if issubclass(type(each), (io.TextIOWrapper, io.BufferedWriter)):
+                each.flush()
+            elif issubclass(type(each), connection) and _is_idle(each):
                 each.close()
+        except Exception:  # noqa: S110 - it is closed, or the user's own and strange: what stays open is found
+            pass
+
+
+def _is_idle(connection: Any) -> bool:
+    response = getattr(connection, "_HTTPConnection__response", None)
+    return response is None or bool(response.isclosed())
 
 
 def _threads() -> List[str]:

@@ -50,6 +50,30 @@ async def test_a_process_that_is_killed_idle_costs_nothing(shop):
     assert (await shop.invoke(pool)).body[1] not in {zygote, os.getpid()}
 
 
+async def test_a_process_that_is_killed_while_a_worker_begins_costs_nothing(shop):
+    source = """
+        import os, time
+        from snapshot_restore_py import register_after_restore
+
+        @register_after_restore
+        def wait():
+            while not os.path.exists("go"):
+                with open("new", "w") as file: file.write(str(os.getppid()))
+                os.rename("new", "zygote")
+                time.sleep(0.01)
+
+        def handle(event, context): return os.getppid()
+    """
+    pool = shop.pool(source, snap_start=True)
+    outcome = shop.start(pool)
+    await eventually((shop.code / "zygote").exists, "a worker runs its hook")
+    zygote = int((shop.code / "zygote").read_text())
+    os.kill(zygote, signal.SIGKILL)
+    await eventually(lambda: "function.preload_lost" in events(shop), "it has been noticed")
+    (shop.code / "go").touch()
+    assert (await outcome).body != zygote
+
+
 async def test_forks_that_fail_are_refused_until_they_succeed(shop):
     source = """
         import errno, os

@@ -337,6 +337,23 @@ async def test_what_a_hook_closes_or_does_no_harm_is_no_reason(shop):
     assert events(shop) == ["function.preloaded"]
 
 
+async def test_what_files_hold_back_is_written_once(shop):
+    source = (
+        WAIT
+        + """
+    log = open("log.txt", "a")
+    log.write("loaded\\n")
+
+    def handle(event, context):
+        meet(event)
+        log.write("ran\\n")
+        log.flush()
+    """
+    )
+    await together(shop, shop.pool(source, snap_start=True, concurrency=3), 3)
+    assert (shop.code / "log.txt").read_text().split() == ["loaded", "ran", "ran", "ran"]
+
+
 async def test_http_connections_that_idle_are_closed_and_open_again_by_themselves(shop):
     """boto3 leaves one where it asks at import who it is, or for a parameter; so does requests."""
     source = """
