@@ -108,6 +108,7 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the configuration")
     one = add_command(commands, "check", check, "check the configuration")
     one.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the configuration")
+    one.add_argument("--diff", action="store_true", help="show what a reload would change in the running daemon")
     one.add_argument("--connect", action="store_true", help="reach every source, destination and handler")
     one.add_argument("--setup", action="store_true", help="make the queues and notifications that sources lack, first")
     one = add_command(commands, "demo", demo, "show it all in a minute, on queues and a bucket that come with it")
@@ -232,10 +233,10 @@ def run(given: argparse.Namespace) -> int:
     file = _file(given)
     seen: Seen = {}
 
-    def read(seen: Seen) -> Configuration:
+    def read(file: Path, seen: Seen) -> Configuration:
         return load(file, os.environ, time.time(), seen)
 
-    configuration = read(seen)
+    configuration = read(file, seen)
     # structlog loads rich where it is installed, for 4 MB that a daemon has no use for.
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
     from router.log_lines import configure
@@ -248,17 +249,17 @@ def run(given: argparse.Namespace) -> int:
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(configuration, pipe, seen, read))
+        runner.run(_serve(configuration, pipe, seen, read, file))
     return 0
 
 
 async def _serve(
-    configuration: Configuration, pipe: LogPipe, seen: Seen, read: Callable[[Seen], Configuration]
+    configuration: Configuration, pipe: LogPipe, seen: Seen, read: Callable[[Path, Seen], Configuration], file: Path
 ) -> None:
     from router.service import build
     from router.telemetry import Log
 
-    daemon = await build(configuration, Log(configuration.log_level), seen=seen, read=read)
+    daemon = await build(configuration, Log(configuration.log_level), file=file, seen=seen, read=read)
     daemon.log_pipe = pipe
     await daemon.run()
 
@@ -266,6 +267,8 @@ async def _serve(
 def check(given: argparse.Namespace) -> int:
     from router.findings import checked, invalid
 
+    if given.diff:
+        return _check_diff(given)
     try:
         configuration = _configuration(given)
     except ConfigError as error:
@@ -278,6 +281,22 @@ def check(given: argparse.Namespace) -> int:
 
         checks = _await(connect_checks(configuration, setup=given.setup))
     return checked(configuration.path, configuration.notices, checks, as_json=given.json)
+
+
+def _check_diff(given: argparse.Namespace) -> int:
+    """Ask the daemon, which reads the file as it would: with its own environment, and relative to the file."""
+    from router import control_client
+    from router.findings import different, invalid
+
+    if given.connect or given.setup:
+        raise ConfigError("--diff asks the running daemon and reaches nothing: give it without --connect and --setup")
+    try:
+        changes = control_client.preview(_state_dir(given), _file(given).absolute())
+    except ConfigError as error:
+        if given.json:
+            invalid(str(error).splitlines())
+        raise
+    return different(changes, as_json=given.json)
 
 
 def schema(_: argparse.Namespace) -> int:

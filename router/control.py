@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -18,7 +18,7 @@ from aiohttp import web
 from router.board import Board
 from router.control_client import SOCKET_NAME, socket_path
 from router.deliveries import Deliveries, DeliveryEnds, deliver
-from router.errors import CannotListen, InUse, NotFound, RouterError, SourceUnavailable, StoreUnavailable
+from router.errors import CannotListen, ConfigError, InUse, NotFound, RouterError, SourceUnavailable, StoreUnavailable
 from router.identity import accept, forget
 from router.ports import Selection, Store, WallClock
 from router.queue_replay import QueueLook
@@ -34,6 +34,8 @@ BODY_LIMIT_BYTES: Final = 64 * 1024 * 1024
 
 #: Errors that an answer may tell, by its status.
 ERROR_STATUSES: Final = {NotFound: 404, InUse: 409, SourceUnavailable: 502, StoreUnavailable: 503}
+#: The file cannot be used.
+UNFIT_STATUS: Final = 422
 
 
 class Replays(Protocol):
@@ -53,6 +55,11 @@ class Steered(Protocol):
     store: Store
     supervisor: Supervisor
     wall: WallClock
+
+    @property
+    def preview(self) -> Callable[[Path], Awaitable[object]]:
+        """Says what taking a file up would change. Raises ConfigError."""
+        ...
 
     @property
     def replayer(self) -> Replays: ...
@@ -86,6 +93,11 @@ class QueueReplayRequest(msgspec.Struct):
     queue: str
     #: Between two starts, seconds.
     interval_s: float
+
+
+class FileRequest(msgspec.Struct):
+    #: Absolute.
+    file: str
 
 
 class MappingRequest(msgspec.Struct):
@@ -125,6 +137,7 @@ class Control:
                 web.post("/failures/replay", self._replay),
                 web.post("/failures/drop", self._drop),
                 web.post("/failures/deliver", self._deliver),
+                web.post("/config/diff", self._diff),
                 web.post("/mapping/accept", self._accept),
                 web.post("/mapping/forget", self._forget),
                 web.post("/state/compact", self._compact),
@@ -175,6 +188,13 @@ class Control:
 
     def _deliveries(self) -> Mapping[str, Deliveries | None]:
         return {name: life.parts.deliveries for name, life in self._daemon.supervisor.lives.items()}
+
+    async def _diff(self, request: web.Request) -> web.Response:
+        wanted = msgspec.json.decode(await request.read(), type=FileRequest)
+        try:
+            return answer(await self._daemon.preview(Path(wanted.file)))
+        except ConfigError as error:
+            return answer({"error": str(error)}, UNFIT_STATUS)
 
     async def _accept(self, request: web.Request) -> web.Response:
         wanted = msgspec.json.decode(await request.read(), type=MappingRequest)

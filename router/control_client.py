@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from router.errors import InUse, NotFound, NotRunning, RouterError, SourceUnavailable, StoreUnavailable
+from router.errors import ConfigError, InUse, NotFound, NotRunning, RouterError, SourceUnavailable, StoreUnavailable
 
 if TYPE_CHECKING:
     from router.ports import Selection
@@ -30,6 +30,7 @@ ANSWER_S: Final = 30.0
 _ERRORS: Final[dict[int, type[RouterError]]] = {
     404: NotFound,
     409: InUse,
+    422: ConfigError,
     502: SourceUnavailable,
     503: StoreUnavailable,
 }
@@ -64,6 +65,17 @@ def drop(state_dir: Path, failure_ids: Sequence[str]) -> list[str]:
     """
     dropped: list[str] = _ask(state_dir, "POST", "/failures/drop", {"ids": list(failure_ids)})["dropped"]
     return dropped
+
+
+def preview(state_dir: Path, file: Path) -> dict[str, Any]:
+    """Ask what a daemon would change if it took a file up.
+
+    Raises:
+        NotRunning
+        ConfigError: it would not; with every mistake.
+    """
+    changes: dict[str, Any] = _ask(state_dir, "POST", "/config/diff", {"file": str(file)})
+    return changes
 
 
 def accept(state_dir: Path, mapping: str) -> dict[str, Any]:

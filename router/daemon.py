@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,11 @@ class FunctionInfo:
     snap_start: tuple[str, Sequence[str]] | None = None
 
 
+async def nothing_to_preview(_: Path) -> object:
+    """There is no configuration behind the daemon."""
+    return None
+
+
 @dataclass(slots=True)
 class Daemon:
     """One daemon over one state directory."""
@@ -74,6 +79,8 @@ class Daemon:
     log_pipe: LogPipe | None = None
     #: Takes the configuration up anew.
     reload: Callable[[], None] = lambda: None
+    #: Says what taking a file up would change. Raises ConfigError.
+    preview: Callable[[Path], Awaitable[object]] = nothing_to_preview
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from router.failure_commands import print_json
 from router.tables import show_table
+
+#: Keys of a mapping that say whose records it reads.
+_WHOSE: Final = ("source", "source.topic", "source.consumer_group", "source.queue")
 
 
 class Finding(Protocol):
@@ -39,3 +42,32 @@ def checked(file: Path, notices: Sequence[str], findings: Sequence[Finding] | No
 def invalid(mistakes: Sequence[str]) -> None:
     """Print the mistakes of a file as JSON."""
     print_json({"valid": False, "mistakes": list(mistakes), "notices": [], "checks": []})
+
+
+def different(changes: Mapping[str, Any], *, as_json: bool) -> int:
+    """Print what a reload would change."""
+    if as_json:
+        print_json(changes)
+        return 0
+    rows = [
+        (each["action"], kind, each["name"], _why(each))
+        for kind, group in (("mapping", "mappings"), ("function", "functions"))
+        for each in changes[group]
+        if each["action"] != "unchanged"
+    ]
+    rows += [("take on", "key", key, "") for key in changes["taken_on"]]
+    rows += [("needs a restart", "key", key, "it stays as it is until then") for key in changes["need_restart"]]
+    if rows:
+        show_table(("ACTION", "WHAT", "NAME", "BECAUSE OF"), rows)
+    unchanged = sum(each["action"] == "unchanged" for each in changes["mappings"])
+    print(f"{unchanged} of {len(changes['mappings'])} mappings go on untouched")
+    return 0
+
+
+def _why(change: Mapping[str, Any]) -> str:
+    if change["renamed_from"]:
+        return f"takes over what is kept under {change['renamed_from']}"
+    why = ", ".join(change["keys"])
+    if change["action"] == "replace" and any(key in _WHOSE for key in change["keys"]):
+        why += f"; its state is of another source, so it will wait for `headrace mapping accept {change['name']}`"
+    return why

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 from config.diff import Diff, diff, running
 from config.settings import AnyFunction, Configuration, FunctionSettings, MappingSettings
@@ -42,14 +44,17 @@ from router.upkeep import keep_small
 from router.web import Web
 
 
-async def build(configuration: Configuration, log: Log, *, seen: Seen, read: Callable[[Seen], Configuration]) -> Daemon:
+async def build(
+    configuration: Configuration, log: Log, *, file: Path, seen: Seen, read: Callable[[Path, Seen], Configuration]
+) -> Daemon:
     """Make a daemon over its state directory, which is locked until the daemon ends.
 
     Args:
         configuration: what it runs.
         log: takes all that it says.
+        file: where the configuration is, as messages are to name it.
         seen: the files that the configuration was made of, as they were.
-        read: reads it anew, and notes the files.
+        read: reads a file, and notes all that it is made of.
 
     Raises:
         StoreUnavailable: the state directory cannot be used; the message says what to do.
@@ -79,14 +84,25 @@ async def build(configuration: Configuration, log: Log, *, seen: Seen, read: Cal
     )
 
     async def adopt(changed: Configuration, by_hand: bool) -> Adopted:  # noqa: FBT001 - as the reloader calls it
+        adopted = await service.adopt(changed, by_hand=by_hand)
         daemon.drain_s = changed.drain_timeout_s
-        return await service.adopt(changed, by_hand=by_hand)
+        return adopted
+
+    async def preview(other: Path) -> Diff:
+        return service.changes(await asyncio.to_thread(read, other, {}))
 
     reloader = Reloader(
-        configuration.path, seen, read=read, look=look, adopt=adopt, log=log, metrics=metrics, wall=time.time
+        configuration.path,
+        seen,
+        read=partial(read, file),
+        look=look,
+        adopt=adopt,
+        log=log,
+        metrics=metrics,
+        wall=time.time,
     )
     board = Board(daemon, reloader.status)
-    daemon.reload = reloader.ask
+    daemon.reload, daemon.preview = reloader.ask, preview
     daemon.background = [board.run, partial(keep_small, store, log), partial(daemon.manager.run, board), reloader.run]
     daemon.servers = [Web(daemon, board), Control(daemon, board)]
     return daemon
@@ -129,6 +145,10 @@ class Service:
         """Say what the functions' workers do now."""
         return [_info(each) for each in self._functions.values()]
 
+    def changes(self, wanted: Configuration) -> Diff:
+        """Say what would be changed."""
+        return diff(self._configuration, wanted)
+
     async def adopt(self, wanted: Configuration, *, by_hand: bool) -> Adopted:
         """Change what runs to what is wanted; what did not change goes on untouched.
 
@@ -140,7 +160,7 @@ class Service:
         """
         if self.supervisor.is_draining:
             raise ConfigError("the daemon is stopping: what the file says now holds from its next start on")
-        changes = diff(self._configuration, wanted)
+        changes = self.changes(wanted)
         self._configuration = running(self._configuration, wanted)
         renewed = self._renew_functions(changes)
         self._change_mappings(changes)

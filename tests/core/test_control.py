@@ -11,7 +11,7 @@ from router import control_client
 from router.board import Board
 from router.control import Control, bind
 from router.control_client import SOCKET_NAME
-from router.errors import CannotListen, InUse, NotFound, NotRunning, SourceUnavailable, StoreUnavailable
+from router.errors import CannotListen, ConfigError, InUse, NotFound, NotRunning, SourceUnavailable, StoreUnavailable
 from router.ports import KeepFailure, PutState, Selection
 from router.queue_replay import QueueLook, WaitingMessage
 from router.replay_end import UNHEARD_LIMIT, Ends, JobOver, ReplayEnd
@@ -62,6 +62,11 @@ class FakeDaemon:
 
     def functions(self):
         return []
+
+    async def preview(self, file):
+        if not file.exists():
+            raise ConfigError("headrace.yaml:1: a\nheadrace.yaml:2: b")
+        return {"file": file.name}
 
 
 @asynccontextmanager
@@ -371,3 +376,12 @@ async def test_a_mapping_that_runs_is_not_forgotten_over_the_socket(tmp_path):
         daemon.supervisor.lives["orders"] = Running()
         with pytest.raises(InUse, match="mapping orders runs"):
             await call(lambda: control_client.forget(tmp_path, "orders", only_look=True))
+
+
+async def test_what_a_file_would_change_comes_over_the_socket_or_all_its_mistakes(tmp_path):
+    file = tmp_path / "headrace.yaml"
+    async with controlled(tmp_path):
+        with pytest.raises(ConfigError, match=r"1: a\nheadrace\.yaml:2: b"):
+            await call(control_client.preview, tmp_path, file)
+        file.touch()
+        assert await call(control_client.preview, tmp_path, file) == {"file": "headrace.yaml"}

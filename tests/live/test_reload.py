@@ -17,7 +17,7 @@ from tests.live.reload_scene import NOTES, Scene
 @pytest.fixture
 async def scene(tmp_path: Path, kafka_bootstrap: str, topic: MakeTopic):
     topics = [await topic(1), await topic(1)]
-    async with Daemon(tmp_path) as daemon:
+    async with Daemon(tmp_path, {"VERSION": "1"}) as daemon:
         yield Scene(daemon, kafka_bootstrap, topics)
 
 
@@ -231,3 +231,38 @@ async def test_reloads_in_quick_succession_and_a_stop_amid_one(scene: Scene) -> 
     await await_committed(scene.bootstrap, one, {0: 1})
     assert await daemon.terminate() == 0
     assert scene.noted("orders") == ['1 1 "first"'] * 2, "what was cut off came again"
+
+
+async def test_what_a_reload_would_change_is_shown_before_it_does(scene: Scene) -> None:
+    daemon, (one, two) = scene.daemon, scene.topics
+    scene.add("orders", one)
+    scene.add("clicks", two)
+    daemon.document["functions"]["orders"]["environment"]["VERSION"] = "${env:VERSION}"
+    daemon.write()
+    done = await daemon.command("check", "--diff")
+    assert (done.status, "no headrace runs" in done.err) == (3, True)
+    await daemon.start()
+    candidate = daemon.folder / "candidate.yaml"
+    daemon.document["functions"]["orders"]["environment"]["SECRET"] = "s3cret"
+    daemon.document["event_source_mappings"]["orders"]["batch_size"] = 7
+    daemon.document["event_source_mappings"]["clicks"]["source"]["kafka"]["topic"] = "elsewhere"
+    candidate.write_text(json.dumps(daemon.document))
+    done = await daemon.command("check", str(candidate), "--diff")
+    assert done.status == 0, done.err
+    shown = [line.split() for line in done.out.splitlines()]
+    assert ["replace", "mapping", "orders", "batch_size"] in shown
+    assert ["renew", "function", "orders", "environment.SECRET"] in shown
+    assert "headrace mapping accept clicks" in done.out
+    assert "s3cret" not in done.out
+    done = await daemon.command("check", str(candidate), "--diff", "--json")
+    assert [(each["name"], each["action"]) for each in done.json()["mappings"]] == [
+        ("orders", "replace"),
+        ("clicks", "replace"),
+    ]
+    candidate.write_text(json.dumps({"state": "./state", "functions": {}}))
+    done = await daemon.command("check", str(candidate), "--diff", "--json")
+    assert (done.status, done.json()["valid"]) == (2, False)
+    done = await daemon.command("check", "--diff")
+    assert "2 of 2 mappings go on untouched" in done.out
+    assert daemon.events("config.reloaded") == []
+    assert await daemon.terminate() == 0
