@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from enum import Enum
+from functools import cache
 from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 from config.document import Entry, Node
@@ -97,11 +98,13 @@ class Block:
     unsound: frozenset[str]
 
     @classmethod
-    def keys(cls) -> dict[str, Key]:
+    @cache
+    def keys(cls) -> Mapping[str, Key]:
         return {item.name: item.metadata["key"] for item in fields(cls) if "key" in item.metadata}
 
     @classmethod
-    def spellings(cls) -> dict[str, str]:
+    @cache
+    def spellings(cls) -> Mapping[str, str]:
         """Give every spelling of a key, with the key."""
         return {
             spelling: name

@@ -32,6 +32,8 @@ CRASH_BUDGET = 5
 CRASH_SPAN_S = 600.0
 #: A run that lasted this long was well: the wait after it is a first one again.
 HEALTHY_S = 60.0
+#: What closing a source may take; what it still holds then ends with the process.
+CLOSE_S = 15.0
 #: What a drain may take beyond its bound, for killed workers and the last commit.
 DRAIN_GRACE_S = 15.0
 #: Key of the store under which it is written since when a mapping is paused, wall time in seconds.
@@ -218,7 +220,14 @@ class MappingLife:
             self.running.clear()
             self._left = () if self.runner is None else self.runner.repeats()
             self.runner = None
-            await source.close()
+            await self._close(source)
+
+    async def _close(self, source: Source) -> None:
+        """Close a source; one that does not come to an end must hold up neither what follows nor a stop."""
+        try:
+            await asyncio.wait_for(source.close(), CLOSE_S)
+        except TimeoutError:
+            self._log.write("source.not_closed", source=self.parts.source_name, within_s=CLOSE_S)
 
     async def _note_beginning(self, source: Source) -> None:
         """Tell when a source that we have read before has forgotten where we were, and when it is read slowly."""

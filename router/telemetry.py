@@ -66,6 +66,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
         "A shard had no committed position: it is new, or its position expired; it starts here.",
     ),
     "position.expired": ("warning", "The committed positions of this mapping are gone; it started anew."),
+    "source.not_closed": ("warning", "The source did not close in time; the mapping goes on without waiting for it."),
     "source.failed": ("warning", "The source did not answer; it is asked again."),
     "source.slowed": ("warning", "The source is read in a way that takes more processor time; else all is as it is."),
     "commit.failed": ("warning", "Progress could not be committed; it is tried again."),

@@ -132,6 +132,17 @@ def test_another_source_under_the_same_name_is_refused_until_it_is_accepted() ->
     run(main())
 
 
+def test_a_source_that_never_closes_does_not_hold_up_a_stop() -> None:
+    class Endless(MemorySource):
+        async def close(self) -> None:
+            await asyncio.get_running_loop().create_future()
+
+    async def main() -> list[str]:
+        return await live_once(MemoryStore(), Endless(MemoryStream()))
+
+    assert run(main())[-2:] == ["mapping.drained", "source.not_closed"]
+
+
 def test_a_mapping_that_waits_for_a_decision_leaves_when_it_is_told() -> None:
     async def main() -> None:
         store = MemoryStore()
