@@ -138,8 +138,8 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
         "The sentence has the last error. Mend the function; the batch is tried again, or given up, by its limits.",
     ),
     "FunctionUnavailable": (
-        "The function cannot be started.",
-        "The sentence says why: its interpreter, its module, or what it answers. No attempt is spent.",
+        "The function cannot be started, or what runs it elsewhere accepts nothing.",
+        "The sentence says why: its interpreter, its module, a throttle, an outage. No attempt is spent.",
     ),
     "Draining": ("The mapping is shutting down.", "Wait."),
     "Paused": (

@@ -84,13 +84,14 @@ class FunctionServer:
 
     async def wait(self) -> None:
         """Wait until the client goes."""
-        await self._count(1)
+        await self.count(1)
         try:
             await asyncio.get_running_loop().create_future()
         finally:
-            await self._count(-1)
+            await self.count(-1)
 
-    async def _count(self, change: int) -> None:
+    async def count(self, change: int) -> None:
+        """Note that a call waits (1), or waits no more (-1)."""
         async with self._changed:
             self.begun += max(change, 0)
             self.waiting += change

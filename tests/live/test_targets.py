@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -247,3 +248,89 @@ async def test_what_operators_see_of_a_function_on_lambda(
         assert await daemon.terminate() == 0
         logged = await daemon.command("logs", "priced")
         assert logged.out == server.log
+
+
+async def test_what_was_with_the_function_when_the_daemon_was_killed_comes_again(
+    tmp_path: Path, kafka_bootstrap: str, topic: MakeTopic
+) -> None:
+    name = await topic(1)
+    seen: list[int] = []
+    async with rig(tmp_path) as (daemon, server):
+
+        async def hold(event: Any) -> bytes:
+            seen.extend(number for _, number in records(event))
+            await server.wait()
+            return b"null"
+
+        async def take(event: Any) -> bytes:
+            seen.extend(number for _, number in records(event))
+            return b"null"
+
+        server.function = hold
+        daemon.document["functions"]["priced"] = target("url", server.url)
+        daemon.mapping("priced", plain(kafka_bootstrap, name), maximum_retry_attempts=0)
+        await produce(kafka_bootstrap, name, [("k", 1)])
+        await daemon.start()
+        await daemon.until(lambda: seen == [1], "it has the record")
+        await daemon.kill()
+        server.function = take
+        await daemon.start()
+        await await_committed(kafka_bootstrap, name, {0: 1})
+        assert await daemon.failures() == []
+        assert await daemon.terminate() == 0
+    assert seen == [1, 1]
+
+
+async def test_a_stop_waits_for_the_answer_and_commits_it(
+    tmp_path: Path, kafka_bootstrap: str, topic: MakeTopic
+) -> None:
+    name = await topic(1)
+    answers: asyncio.Queue[bytes] = asyncio.Queue()
+    async with rig(tmp_path) as (daemon, server):
+
+        async def take(_event: Any) -> bytes:
+            await server.count(1)
+            return await answers.get()
+
+        server.function = take
+        daemon.document["functions"]["priced"] = target("url", server.url)
+        daemon.mapping("priced", plain(kafka_bootstrap, name), maximum_retry_attempts=0)
+        await produce(kafka_bootstrap, name, [("k", 1)])
+        await daemon.start()
+        await server.began(1)
+        stopping = asyncio.create_task(daemon.terminate())
+        await daemon.line("daemon.draining")
+        answers.put_nowait(b"null")
+        assert await stopping == 0
+        await await_committed(kafka_bootstrap, name, {0: 1})
+        assert server.begun == 1
+
+
+async def test_a_function_that_moves_is_called_where_it_is_now(
+    tmp_path: Path, kafka_bootstrap: str, topic: MakeTopic
+) -> None:
+    name = await topic(1)
+    seen: dict[str, list[int]] = {"old": [], "new": []}
+
+    def taking(place: str) -> Any:
+        async def take(event: Any) -> bytes:
+            seen[place].extend(number for _, number in records(event))
+            return b"null"
+
+        return take
+
+    async with function_server() as moved, rig(tmp_path) as (daemon, server):
+        server.function, moved.function = taking("old"), taking("new")
+        daemon.document["functions"]["priced"] = target("url", server.url)
+        daemon.mapping("priced", plain(kafka_bootstrap, name))
+        await produce(kafka_bootstrap, name, [("k", 1)])
+        await daemon.start()
+        await await_committed(kafka_bootstrap, name, {0: 1})
+        daemon.document["functions"]["priced"] = target("url", moved.url)
+        daemon.write()
+        daemon.process.send_signal(signal.SIGHUP)
+        await daemon.line("config.reloaded")
+        await produce(kafka_bootstrap, name, [("k", 2)])
+        await await_committed(kafka_bootstrap, name, {0: 2})
+        assert await daemon.terminate() == 0
+    assert seen == {"old": [1], "new": [2]}
