@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
@@ -30,6 +30,8 @@ _MESSAGE_CHARS: Final = 32 * 1024
 _TRACE_LINES: Final = 200
 _TRACE_LINE_CHARS: Final = 2000
 _WORDS_CHARS: Final = 300
+#: Far more than that, so that no secret is cut in two before it is hidden.
+_WORDS_LOOKED_AT_BYTES: Final = 64 * 1024
 
 #: Error types of the platform that are no exception of the function.
 _KINDS: Final = {
@@ -66,14 +68,14 @@ def failed(body: bytes, otherwise: FunctionError) -> Failed | Refused:
     return Refused(error, initialising=True) if described.get("requestId") == "" else _failed(error)
 
 
-def emulated_error(body: bytes) -> Failed | None:
+def emulated_error(body: bytes) -> Failed | Refused | None:
     """Find the error in what Lambda's interface emulator answers like a result; None = it is a result.
 
     It has no header for errors, and gives the error object, or the text of a timeout, with status 200.
     """
     described = _object(body)
     if described is not None and {"errorMessage", "errorType"} <= described.keys() <= _ERROR_MEMBERS:
-        return _failed(FunctionError(str(described["errorType"]), str(described["errorMessage"]), _trace(described)))
+        return failed(body, FunctionError("Unhandled", ""))
     text = words(body)
     return _failed(FunctionError(TIMED_OUT, text)) if _TIMED_OUT_TEXT.fullmatch(text) else None
 
@@ -113,9 +115,12 @@ def retry_after_s(text: str, now_s: float) -> float:
         return 0.0
 
 
-def words(body: bytes) -> str:
-    """Give the beginning of what somebody says, on one line."""
-    return " ".join(body[: 4 * _WORDS_CHARS].decode(errors="replace").split())[:_WORDS_CHARS]
+def words(body: bytes, hidden: Iterable[str] = ()) -> str:
+    """Give the beginning of what somebody says, on one line, without what is hidden: it may repeat what it was sent."""
+    text = body[:_WORDS_LOOKED_AT_BYTES].decode(errors="replace")
+    for secret in hidden:
+        text = text.replace(secret, "***")
+    return " ".join(text.split())[:_WORDS_CHARS]
 
 
 def _failed(error: FunctionError) -> Failed:

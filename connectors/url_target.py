@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from connectors.function_answer import (
@@ -38,6 +38,8 @@ from router.core.model import Failed, FunctionError, Refused, Returned, TooLarge
 from router.errors import HandlerUnavailable
 from router.ports import Answered
 
+#: What is shorter is no secret, and would blank out words.
+_SECRET_CHARS: Final = 6
 _EVENT_TOO_LARGE: Final = 413
 _THROTTLES: Final = (429, 503)
 #: Path of Lambda's own Invoke, which its interface emulator for containers serves too.
@@ -63,6 +65,7 @@ class UrlTarget:
         self._what = f"function {settings.name}"
         self._http: HttpClient | None = None
         url = settings.url.reveal()
+        self._hidden = tuple(_secrets(settings))
         self._is_lambda = _INVOKE_PATH.fullmatch(urlsplit(url).path) is not None
         self._headers = {
             "host": host_header(url),
@@ -134,21 +137,32 @@ class UrlTarget:
                 ) from error
         return self._http
 
+    def _words(self, body: bytes) -> str:
+        return words(body, self._hidden)
+
     def _judge(self, answer: Answer, event_bytes: int) -> Returned | Failed | Refused | TooLarge:
         status, body = answer.status, answer.body
         if b"x-amz-function-error" in answer.fields:
-            return failed(body, FunctionError("Unhandled", words(body)))
+            return failed(body, FunctionError("Unhandled", self._words(body)))
         if 200 <= status < 300:
             # A service that has nothing to say has no result, as a function that returns nothing.
             return (emulated_error(body) if self._is_lambda else None) or result(body or b"null")
         if status == _EVENT_TOO_LARGE:
             return TooLarge(event_bytes)
-        says = f"it answered with status {status}: {words(body) or 'nothing more'}"
+        says = f"it answered with status {status}: {self._words(body) or 'nothing more'}"
         if 400 <= status < 500 and status not in _THROTTLES:
             return failed(body, FunctionError(f"Http{status}", says))
         advice = "; correct url" if status < 400 else ""
         # A mapping may let errors of a server spend attempts, as it may those of a function that does not start.
         return refused(f"{self._what}: {says}{advice}", initialising=status >= 500 and status not in _THROTTLES)
+
+
+def _secrets(settings: UrlFunction) -> Iterator[str]:
+    """Give what may be secret in requests, longest first, so that nothing of it is left over."""
+    query = urlsplit(settings.url.reveal()).query
+    texts = {query, *(value for _, value in parse_qsl(query)), *(each.reveal() for each in settings.headers.values())}
+    texts |= {text.rpartition(" ")[2] for text in texts}
+    yield from sorted((text for text in texts if len(text) >= _SECRET_CHARS), key=len, reverse=True)
 
 
 def _proxy(url: str) -> str | None:

@@ -122,6 +122,17 @@ async def test_what_is_not_accepted_is_refused(answer, message, initialising, wa
     assert (given.outcome.initialising, given.wait_s) == (initialising, wait_s)
 
 
+async def test_what_it_says_may_repeat_what_it_was_sent_and_secrets_are_not_told_on() -> None:
+    page = b"Cannot POST /x?code=hush-code&a=b for hush-code with Bearer hush-token; " + b"or hush-token" * 40
+    headers = {"Authorization": Secret("Bearer hush-token")}
+    for status in (404, 500, 503):
+        given = await answered(say(page, status), "/x?code=hush-code&a=b", headers=headers)
+        assert isinstance(given.outcome, Failed | Refused)
+        message = given.outcome.error.message
+        assert "hush" not in message
+        assert f"it answered with status {status}: Cannot POST /x?*** for *** with ***; or ***or" in message
+
+
 async def test_an_event_that_is_too_large_for_it_is_split() -> None:
     assert (await answered(say(b"", 413))).outcome == TooLarge(2)
 
