@@ -335,7 +335,8 @@ class MappingLife:
         if self._paused_s is None:
             self._paused_s = since_s
             self._log.write("mapping.paused", since=iso_ms(since_s))
-            self._resumed.clear()
+            if not self.leaving.is_set():
+                self._resumed.clear()
             self._stop_by(_mono_s() + self.parts.mapping.drain_s)
 
     def resume(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -159,3 +160,32 @@ async def test_a_mapping_is_paused_and_resumed_without_a_daemon(tmp_path: Path) 
         await site.steer("resume")
         await daemon.start()
         assert (await daemon.status("orders"))["reason"]["code"] == "SourceUnavailable"
+
+
+async def test_a_pause_stays_with_the_name_over_reloads_and_renaming(tmp_path: Path) -> None:
+    """It needs no server: there is nobody at its brokers."""
+    async with Daemon(tmp_path) as daemon:
+        site = Site(daemon, tmp_path)
+        daemon.mapping("orders", plain("127.0.0.1:1", "orders"))
+        await daemon.start()
+        await site.steer("pause")
+        mappings = daemon.document["event_source_mappings"]
+
+        async def reloaded() -> None:
+            before = len(daemon.lines)
+            daemon.write()
+            daemon.process.send_signal(signal.SIGHUP)
+            await daemon.line("config.reloaded", after=before)
+
+        for changes in ({"batch_size": 7}, {"enabled": False}, {"enabled": True}):
+            mappings["orders"] |= changes
+            before = len(daemon.lines)
+            await reloaded()
+        await daemon.line("mapping.paused", mapping="orders", after=before)
+        assert (await daemon.status("orders"))["state"] == "paused"
+
+        mappings["sales"] = {**mappings.pop("orders"), "renamed_from": "orders"}
+        await reloaded()
+        await daemon.line("mapping.paused", mapping="sales")
+        assert (await daemon.status("sales"))["state"] == "paused"
+        assert daemon.events("mapping.started") == []

@@ -314,6 +314,18 @@ async def test_a_shutdown_does_not_wait_for_who_may_resume_and_bounds_a_drain() 
 
 
 @in_virtual_time
+async def test_a_mapping_that_is_to_leave_before_it_knows_of_its_pause_leaves() -> None:
+    machine = Machine()
+    async with machine.running():
+        await machine.steering.pause("orders")
+    async with asyncio.timeout(1.0):
+        async with machine.running():
+            await asyncio.sleep(0)  # it reads what the store says of a pause
+            machine.life.drain(1.0)
+            machine.life.pause(1e9)
+
+
+@in_virtual_time
 async def test_who_asks_for_a_mapping_that_is_not_there_hears_which_there_are() -> None:
     machine = Machine()
     async with machine.running():
