@@ -141,6 +141,19 @@ async def test_a_cluster_that_is_away_is_named() -> None:
             await attempt
 
 
+async def test_a_broker_that_never_answers_is_given_up_and_named() -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as silent:
+        port = silent.sockets[0].getsockname()[1]
+        sender = kafka("dlq", f"127.0.0.1:{port}")
+        with pytest.raises(DestinationUnavailable, match=rf"Kafka topic dlq at 127\.0\.0\.1:{port}: "):
+            await sender.send(message())
+        await sender.close()
+
+
 async def test_a_refused_login_is_named(kafka_listeners: Any) -> None:
     login = Security(protocol="SASL_PLAINTEXT", mechanism="SCRAM-SHA-256", username="esm", password=Secret("wrong-one"))
     with pytest.raises(DestinationUnavailable, match="authentication failed for user esm") as raised:
