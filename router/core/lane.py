@@ -210,6 +210,8 @@ class Lane:
 
     def due_at(self, *, live: bool = True) -> float | None:
         """Give the time at which something may start by itself; None when nothing waits. Not for a busy lane."""
+        if live and not (self.pieces or self.replays):
+            return self.window.due_at()
         times = [queue[0].not_before_s for queue in self._queues(live=live) if queue]
         if live and not self.pieces:
             window_s = self.window.due_at()
