@@ -7,6 +7,7 @@ it has already.
 from __future__ import annotations
 
 import contextlib
+import io
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -39,6 +40,11 @@ _MEANINGS: Final = {
     **dict.fromkeys((500, 502, 504), "it is broken; look at its log"),
 }
 
+_HUNG_UP: Final = "it closed the connection"
+#: A body that is not on its way as a whole when the receiver hangs up, which is how some refuse what is too large for
+#: them: the answer that says so may be lost with the connection.
+_UNREAD_BYTES: Final = 256 * 1024
+
 #: Error of the client -> what it means for the operator; the first that fits counts.
 _TROUBLES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (aiohttp.ClientProxyConnectionError, "the proxy cannot be reached; check the proxy of the environment"),
@@ -47,7 +53,7 @@ _TROUBLES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (aiohttp.ConnectionTimeoutError, "it cannot be reached; check url and network"),
     (aiohttp.ClientConnectorError, "it cannot be reached; check url and network"),
     (TimeoutError, "it did not answer in time; look at it, or raise timeout"),
-    (aiohttp.ClientConnectionError, "it closed the connection"),
+    (aiohttp.ClientConnectionError, _HUNG_UP),
     (aiohttp.ClientError, "what answers speaks no HTTP that we know; correct url"),
     (OSError, "the file of ca cannot be used; correct it"),
 )
@@ -99,10 +105,15 @@ class HttpSender:
             "content-type": _CONTENT_TYPE,
             **signed(message_id, int(time.time()), body, self._key),
         }
-        async with self._errors():
+        async with self._errors(len(body)):
             session = self._session = self._session or self._open()
             asked = session.request(
-                method, self._url, data=body or None, headers=headers, allow_redirects=False, proxy=_proxy(self._url)
+                method,
+                self._url,
+                data=io.BytesIO(body) if body else None,
+                headers=headers,
+                allow_redirects=False,
+                proxy=_proxy(self._url),
             )
             async with asked as answer:
                 return answer.status
@@ -119,14 +130,15 @@ class HttpSender:
         return DestinationUnavailable(f"{self._place}: {_MEANINGS.get(status, 'it did not accept it')} ({status})")
 
     @contextlib.asynccontextmanager
-    async def _errors(self) -> AsyncIterator[None]:
+    async def _errors(self, body_bytes: int) -> AsyncIterator[None]:
         """Turn errors of the client into ours, without the URL that they hold; then the next call begins anew."""
         try:
             yield
         except (aiohttp.ClientError, OSError) as error:
             await self.close()
             trouble = next(text for kind, text in _TROUBLES if isinstance(error, kind))
-            raise DestinationUnavailable(f"{self._place}: {trouble}") from error
+            is_hung_up = trouble is _HUNG_UP and body_bytes > _UNREAD_BYTES
+            raise (TooLarge if is_hung_up else DestinationUnavailable)(f"{self._place}: {trouble}") from error
 
 
 def _proxy(url: str) -> str | None:

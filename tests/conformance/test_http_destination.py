@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Mapping
@@ -184,6 +185,32 @@ async def test_one_that_never_answers_is_given_up_and_used_again_once_it_does() 
         again = sender(other_end.url)
         assert await again.send(message("f2")) is Sent.WHOLE
         await again.close()
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n", b""])
+async def test_one_that_hangs_up_on_what_is_too_large_gets_a_claim_check(answer: bytes) -> None:
+    """Servers may answer 413, or not, and hang up before they have read a body; the answer may then be lost."""
+    accepted: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        size = int(head.lower().partition(b"content-length: ")[2].split()[0])
+        if size > 100_000:
+            writer.write(answer)
+            await writer.drain()
+            writer.transport.abort()
+            return
+        accepted.append(await reader.readexactly(size))
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        destination = sender(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        sent = message(event=json.dumps({"Records": ["A" * 5_000_000]}).encode())
+        assert await destination.send(sent) is Sent.CLAIM_CHECK
+        await destination.close()
+    [body] = accepted
+    assert_claim_check(json.loads(body), sent)
 
 
 async def test_one_that_is_away_is_named() -> None:
