@@ -38,11 +38,10 @@ from aiokafka.structs import TopicPartition
 from connectors.kafka_codec import NO_HEADERS, TIMESTAMP_TYPES, KafkaRecord, encode_headers, record_of
 
 #: Gives rows by partition: of these partitions, at most so many, waiting so long (seconds) for some. Raises aiokafka's
-#: errors. When it is cancelled, it gives what it has, or has
-#: taken nothing.
+#: errors. When it is cancelled, it gives what it has, or has taken nothing.
 Fetch = Callable[[Collection[TopicPartition], int, float], Awaitable[Mapping[TopicPartition, Sequence[KafkaRecord]]]]
 
-#: Records decoded in one turn of the event loop, at most: a worker that has ended waits no longer for its next batch.
+#: Records decoded in one turn of the event loop, at most: a worker that is done waits no longer for its next batch.
 _TURN_COUNT: Final = 200
 #: A record batch begins with its offset (8 bytes) and the length of what follows (4); its checksum is of what begins at
 #: the attributes.
