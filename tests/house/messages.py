@@ -85,6 +85,16 @@ def errors() -> dict[str, str]:
     return found
 
 
+def error_types() -> set[str]:
+    """Give the error types that failures and functions' logs may have, beside the names of users' exceptions."""
+    return {
+        text
+        for room in ("connectors", "handlers", "router")
+        for path in (ROOT / room).rglob("*.py")
+        for text in re.findall(r'"((?:Function|Headrace|Runtime|Sandbox)\.[A-Z]\w+)"', path.read_text())
+    }
+
+
 def mistakes() -> dict[str, str]:
     """Give what is said about the file, and where in the code."""
     found: dict[str, str] = {}
