@@ -303,7 +303,6 @@ class Pool:
         self._workers.discard(worker)
         is_outdated = worker in self._outdated
         self._outdated.discard(worker)
-        self._close_former()
         with contextlib.suppress(ValueError):
             self._open.remove(worker)
         if self._kept is worker:
@@ -371,6 +370,7 @@ class Pool:
         self._loop.call_soon(self.changed)
 
     def changed(self) -> None:
+        self._close_former()
         if self._is_empty:
             self._all_gone.set()
         self._assign()

@@ -137,3 +137,17 @@ def test_the_fingerprint_sees_files_of_folders_and_archives_and_no_bytecode(tmp_
     archive.write_bytes(b"three")
     assert fingerprint(archive) != zipped
     assert fingerprint(tmp_path / "absent") == fingerprint(tmp_path / "absent")
+
+
+async def test_what_forks_workers_ends_with_the_last_that_it_forked(shop):
+    pool = shop.pool(WAITS, timeout_s=30.0, snap_start=True)
+    running = shop.start(pool, event_of(shop, "a"))
+    await eventually((shop.folder / "a.began").exists, "the first runs")
+    [former] = [pool._nursery.zygote]
+    pool.renew(spec_of(shop, snap_start=True, environment={"VERSION": "second"}))
+    assert not former.is_ending, "its worker would end with it"
+    go(shop, "a", "b")
+    assert (await ended(running)).body == "first"
+    assert (await shop.invoke(pool, event_of(shop, "b"))).body == "second"
+    await eventually(lambda: former.is_ending and not pool._former, "the former process ends")
+    assert pool.status.snap_start.state == "ready"
