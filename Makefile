@@ -110,3 +110,4 @@ bench: install  ## every figure of docs/benchmarks.md, on a real Kafka; takes tw
 	$(BIN)/python -m bench.sqs
 	$(BIN)/python -m bench.fifo
 	$(BIN)/python -m bench.keyed
+	$(BIN)/python -m bench.reload

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -26,6 +27,10 @@ C = TypeVar("C")
 
 #: Between two looks at the files.
 LOOK_S: Final = 0.5
+#: Longest time for which reading a file keeps the event loop from going on: Python's own 5 ms, at every step of every
+#: record, would be felt for as long as a large file takes.
+_SWITCH_S: Final = 0.0005
+_USUAL_SWITCH_S: Final = sys.getswitchinterval()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,16 @@ class Adopted:
     taken_on: Sequence[str]
     #: Keys that changed and hold from the next start of the daemon on.
     need_restart: Sequence[str]
+
+
+@contextlib.contextmanager
+def gently() -> Iterator[None]:
+    """Let a thread that has much to do give way to the others sooner."""
+    sys.setswitchinterval(_SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(_USUAL_SWITCH_S)
 
 
 class Reloader(Generic[C]):
@@ -123,7 +138,8 @@ class Reloader(Generic[C]):
     async def _reload(self, *, by_hand: bool) -> None:
         seen: dict[Path, Hashable] = {}
         try:
-            configuration = await asyncio.to_thread(self._read, seen)
+            with gently():
+                configuration = await asyncio.to_thread(self._read, seen)
             adopted = await self._adopt(configuration, by_hand)
         except ConfigError as error:
             # A file that cannot be read names not all that it needs: those of the former go on being looked at.

@@ -35,7 +35,7 @@ from router.daemon import Daemon, FunctionInfo
 from router.errors import ConfigError
 from router.log_lines import set_level
 from router.ports import QueueSource, Store
-from router.reload import Adopted, Reloader
+from router.reload import Adopted, Reloader, gently
 from router.replay import Replayer
 from router.service_manager import ServiceManager
 from router.supervisor import Supervisor, Unit, Work
@@ -89,7 +89,8 @@ async def build(
         return adopted
 
     async def preview(other: Path) -> Diff:
-        return service.changes(await asyncio.to_thread(read, other, {}))
+        with gently():
+            return service.changes(await asyncio.to_thread(read, other, {}))
 
     reloader = Reloader(
         configuration.path,
