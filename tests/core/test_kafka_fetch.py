@@ -18,7 +18,7 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from connectors.kafka_codec import KafkaRecord, chunk_of, record_of
@@ -118,6 +118,8 @@ def in_pages(records: PartitionRecords, limit: int, data: bytes | None) -> Parti
     return records
 
 
+# However slow the machine is.
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     log=logs(),
     skipped=st.integers(0, 40),
