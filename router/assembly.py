@@ -40,7 +40,7 @@ from router.errors import NotFound
 from router.failure_record import function_arn
 from router.failures import Failures
 from router.life import MappingLife, MappingParts, Plug
-from router.ports import Destination, Invoker, QueueSource, Source, Store, Target
+from router.ports import Codec, Destination, Invoker, QueueSource, Source, Store, Target
 from router.queue_side import plug_queue
 from router.runner import ReplayListener
 from router.stream_side import plug_stream
@@ -132,6 +132,12 @@ def _source(settings: MappingSettings) -> Source:
         make = partial(make, needs_keys=settings.mapping.parallelization_factor > 1)
     source: Source = make(settings.source)
     return source
+
+
+def codec_of(configuration: Configuration, mapping: str) -> Codec | None:
+    """Give what reads and makes the events of a mapping; None = there is no such mapping."""
+    found = [each for each in configuration.mappings if each.mapping.name == mapping]
+    return _source(found[0]).codec if found else None
 
 
 def open_queue(configuration: Configuration, mapping: str, queue: str) -> QueueSource:

@@ -176,6 +176,11 @@ def _add_state(commands: Any) -> None:
     one = add_command(commands, "backup", backup, "copy the store into one file, also while the service runs")
     one.add_argument("target", type=Path, metavar="TARGET", help="a file that does not exist yet")
     add_command(commands, "compact", compact, "give the room of deleted failures back to the file system")
+    one = add_command(commands, "erase", erase, "erase all records of one key from stored failures")
+    one.add_argument("--key", required=True, metavar="KEY", help="the record key, message group or object key")
+    one.add_argument("--mapping", metavar="NAME", help="of this mapping only")
+    one.add_argument("--dry-run", action="store_true", help="only list the failures that hold it")
+    one.add_argument("--yes", action="store_true", help="do not ask")
     add_command(commands, "upgrade", upgrade, "bring a store of an older version forward, as the service does at start")
 
 
@@ -623,23 +628,31 @@ def _drop(directory: Path, wanted: Selection) -> Iterator[tuple[str, bool]]:
     """Drop failures a page at a time; give each with whether it was."""
     from connectors.store.sqlite import SqliteStore
     from router import control_client
-    from router.stored import drop_each
+    from router.stored import each_done
+
+    done: Iterator[tuple[Sequence[str], Sequence[str]]]
+    if _is_served(directory):
+        done = ((ids, control_client.drop(directory, ids)) for ids in _ids(directory, wanted))
+    else:
+        # A daemon that is there but does not answer holds the lock, so this cannot go past it.
+        done = each_done(partial(SqliteStore.open, directory), wanted, SqliteStore.drop)
+    for ids, dropped in done:
+        yield from ((each, each in set(dropped)) for each in ids)
+
+
+def _is_served(directory: Path) -> bool:
+    from router import control_client
 
     try:
         control_client.connect(directory, control_client.ANSWER_S).close()
     except NotRunning:
-        # A daemon that is there but does not answer holds the lock, so this cannot go past it.
-        return drop_each(partial(SqliteStore.open, directory), wanted)
-    return _drop_there(directory, wanted)
+        return False
+    return True
 
 
-def _drop_there(directory: Path, wanted: Selection) -> Iterator[tuple[str, bool]]:
-    from router import control_client
-
+def _ids(directory: Path, wanted: Selection) -> Iterator[Sequence[str]]:
     for page in _pages(directory, wanted):
-        ids = [entry.batch.id for entry in page]
-        dropped = set(control_client.drop(directory, ids))
-        yield from ((each, each in dropped) for each in ids)
+        yield [entry.batch.id for entry in page]
 
 
 def _options(given: argparse.Namespace) -> Options:
@@ -754,6 +767,54 @@ def compact(given: argparse.Namespace) -> int:
         lambda: compaction.rewrite(directory),
         as_json=given.json,
     )
+
+
+def erase(given: argparse.Namespace) -> int:
+    from router import state_commands
+    from router.selecting import Options
+
+    options = Options(key=given.key, mapping=given.mapping)
+    if given.dry_run:
+        _show_list(given, options, (), None)
+        return 0
+    if not (given.yes or _at_terminal()):
+        raise ConfigError("erasing deletes records: without a terminal to ask at, --yes is needed")
+    directory = _state_dir(given)
+    wanted, count = _selected(directory, options, ())
+    erasing = _erase_there if _is_served(directory) else _erase_here
+    return state_commands.erase(
+        given.key, count, directory, lambda: erasing(given, directory, wanted), _asker(given), as_json=given.json
+    )
+
+
+def _erase_there(_: argparse.Namespace, directory: Path, wanted: Selection) -> Iterator[dict[str, Any]]:
+    from router import control_client
+
+    assert wanted.key is not None
+    for ids in _ids(directory, wanted):
+        yield control_client.erase(directory, wanted.key, ids)
+    control_client.scrub(directory)
+
+
+def _erase_here(given: argparse.Namespace, directory: Path, wanted: Selection) -> Iterator[dict[str, Any]]:
+    from dataclasses import asdict
+
+    from connectors.store.compaction import rewrite
+    from connectors.store.sqlite import SqliteStore
+    from router.assembly import codec_of
+    from router.erasure import Erased, erase
+    from router.stored import each_done
+
+    configuration = _configuration(given)
+    key = wanted.key
+    assert key is not None
+
+    async def work(store: SqliteStore, ids: Sequence[str]) -> Erased:
+        return await erase(store, partial(codec_of, configuration), key, ids)
+
+    for _, erased in each_done(partial(SqliteStore.open, directory), wanted, work):
+        yield asdict(erased)
+    rewrite(directory)
 
 
 if __name__ == "__main__":

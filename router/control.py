@@ -18,9 +18,10 @@ from aiohttp import web
 from router.board import Board
 from router.control_client import SOCKET_NAME, socket_path
 from router.deliveries import Deliveries, DeliveryEnds, deliver
+from router.erasure import erase
 from router.errors import CannotListen, ConfigError, InUse, NotFound, RouterError, SourceUnavailable, StoreUnavailable
 from router.identity import accept, forget
-from router.ports import Selection, Store, WallClock
+from router.ports import Codec, Selection, Store, WallClock
 from router.queue_replay import QueueLook
 from router.replay_end import Ends
 from router.steering import Steering
@@ -70,6 +71,12 @@ class DropRequest(msgspec.Struct):
 
 
 class DeliverRequest(msgspec.Struct):
+    ids: list[str]
+
+
+class EraseRequest(msgspec.Struct):
+    #: In base64.
+    key: bytes
     ids: list[str]
 
 
@@ -141,6 +148,8 @@ class Control:
                 web.post("/mapping/accept", self._accept),
                 web.post("/mapping/forget", self._forget),
                 web.post("/state/compact", self._compact),
+                web.post("/state/erase", self._erase),
+                web.post("/state/scrub", self._scrub),
                 web.post("/queue/look", self._look),
                 web.post("/queue/replay", self._replay_queue),
                 web.post("/mapping/pause", self._pause),
@@ -205,6 +214,23 @@ class Control:
         wanted = msgspec.json.decode(await request.read(), type=MappingRequest)
         store, lives = self._daemon.store, self._daemon.supervisor.lives
         return await _answered(forget(store, wanted.mapping, lives, only_look=wanted.only_look))
+
+    async def _erase(self, request: web.Request) -> web.Response:
+        wanted = msgspec.json.decode(await request.read(), type=EraseRequest)
+        try:
+            return answer(await erase(self._daemon.store, self._codec_of, wanted.key, wanted.ids))
+        except StoreUnavailable as error:
+            return refusal(error)
+
+    def _codec_of(self, mapping: str) -> Codec | None:
+        life = self._daemon.supervisor.lives.get(mapping)
+        return life.parts.make_source().codec if life else None
+
+    async def _scrub(self, _: web.Request) -> web.Response:
+        try:
+            return answer({"is_clean": await self._daemon.store.scrub()})
+        except StoreUnavailable as error:
+            return refusal(error)
 
     async def _compact(self, _: web.Request) -> web.Response:
         try:

@@ -26,6 +26,8 @@ SOCKET_NAME: Final = "control.sock"
 PATH_LIMIT_BYTES: Final = 107
 #: A daemon that does not answer within this time is stuck; a replay's answer comes in pieces and has no limit.
 ANSWER_S: Final = 30.0
+#: Each waits half a second for who reads the store.
+SCRUB_TRIES: Final = 10
 #: What a status of an answer means.
 _ERRORS: Final[dict[int, type[RouterError]]] = {
     404: NotFound,
@@ -102,6 +104,32 @@ def forget(state_dir: Path, mapping: str, *, only_look: bool) -> dict[str, Any]:
         state_dir, "POST", "/mapping/forget", body, timeout_s=None if not only_look else ANSWER_S
     )
     return held
+
+
+def erase(state_dir: Path, key: bytes, failure_ids: Sequence[str]) -> dict[str, Any]:
+    """Have the records of a key erased from failures; gives how many, and which still hold it.
+
+    Raises:
+        NotRunning, StoreUnavailable
+    """
+    body = {"key": base64.b64encode(key).decode(), "ids": list(failure_ids)}
+    erased: dict[str, Any] = _ask(state_dir, "POST", "/state/erase", body)
+    return erased
+
+
+def scrub(state_dir: Path) -> None:
+    """Have what was deleted overwritten in all files of the store.
+
+    Raises:
+        NotRunning
+        StoreUnavailable: that cannot be done now.
+    """
+    for _ in range(SCRUB_TRIES):
+        if _ask(state_dir, "POST", "/state/scrub")["is_clean"]:
+            return
+    raise StoreUnavailable(
+        "another program reads the store, so its log still holds what was erased; end that program and erase again"
+    )
 
 
 def compact(state_dir: Path) -> int:

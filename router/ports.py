@@ -387,6 +387,20 @@ Change = KeepFailure | SetStatus | Unclaim | DeleteFailure | DeliveryEnded | Put
 
 
 @dataclass(frozen=True, slots=True)
+class Erasure:
+    """How a failure is to be without the records of one key."""
+
+    id: str
+    #: Of the failure that was looked at: one that was stored since under the same id is another.
+    failed_at_s: float
+    key: bytes
+    #: What stays; None = nothing, the failure is deleted.
+    entry: FailureEntry | None
+    #: The event of what stays; None = it was dropped before.
+    event: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
     """What one mapping has in the store."""
 
@@ -445,6 +459,13 @@ class Store(Protocol):
 
     async def drop(self, failure_ids: Sequence[str]) -> Sequence[str]:
         """Mark failures as dropped and free their events, in one step, and give those that were not being replayed."""
+        ...
+
+    async def erase(self, erasures: Sequence[Erasure]) -> Sequence[str]:
+        """Take keys out of failures, in one step, and give those that were not being replayed, nor are others by now.
+
+        What was deleted or replaced is overwritten for good only by `scrub`.
+        """
         ...
 
     async def undelivered(self, mapping: str) -> Sequence[FailureEntry]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from router.errors import NotRunning
-from router.failure_commands import print_json
+from router.failure_commands import Ask, describe, print_json
 from router.tables import bytes_progress
 
 #: Hears how many bytes of how many are done.
 Tell = Callable[[int, int], None]
 
+#: What of the state directory may hold records too, by how its name begins.
+OTHER_FILES: Final = ("headrace.db.version-", "logs")
+_ELSEWHERE: Final = "copies made by `headrace state backup`, the source, and what destinations and handlers were given"
 _RESTORES: Final = "in the place of headrace.db of a state directory it is that state again"
 
 
@@ -65,3 +68,32 @@ def compact(path: Path, there: Callable[[], int], here: Callable[[], None], *, a
     else:
         print(f"{path}: {before_bytes} bytes before, {after_bytes} now")
     return 0
+
+
+def erase(
+    key: str, count: int, directory: Path, run: Callable[[], Iterable[Mapping[str, Any]]], ask: Ask, *, as_json: bool
+) -> int:
+    """Have the records of a key erased from so many failures by `run`, which says what came of each page of them.
+
+    Gives 1 when a failure still holds the key.
+
+    Raises:
+        StoreUnavailable, NotRunning: what was erased until then is.
+    """
+    if count and not ask(f"Erase the records of key {key!r} from {describe(count)} for good?"):
+        return 1
+    failures = records = 0
+    kept: list[Mapping[str, str]] = []
+    for page in run():  # also when nothing is found: what was deleted before is then overwritten everywhere
+        failures += page["failures"]
+        records += page["records"]
+        kept += page["kept"]
+    others = sorted(path.name for path in directory.iterdir() if path.name.startswith(OTHER_FILES))
+    if as_json:
+        print_json({"failures": failures, "records": records, "kept": kept, "not_covered": others})
+    else:
+        print(f"{records} records erased from {describe(failures)}")
+        for each in kept:
+            print(f"{each['id']} still holds it: {each['reason']}")
+        print(f"not looked into: {', '.join([*others, _ELSEWHERE])}")
+    return int(bool(kept))

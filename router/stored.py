@@ -29,12 +29,6 @@ class Open(Protocol):
     async def close(self) -> None: ...
 
 
-class OpenForWriting(Open, Protocol):
-    """A store that is written, too."""
-
-    async def drop(self, failure_ids: Sequence[str]) -> Sequence[str]: ...
-
-
 T = TypeVar("T")
 S = TypeVar("S", bound=Open)
 
@@ -61,15 +55,16 @@ def each_page(
         yield from _in_turn(runner, pages(store.failures, selection))
 
 
-def drop_each(
-    opened: Callable[[], Coroutine[Any, Any, OpenForWriting]], selection: Selection
-) -> Iterator[tuple[str, bool]]:
-    """Drop the selected failures, page by page; give each, and whether it was."""
+def each_done(
+    opened: Callable[[], Coroutine[Any, Any, S]],
+    selection: Selection,
+    work: Callable[[S, Sequence[str]], Coroutine[Any, Any, T]],
+) -> Iterator[tuple[Sequence[str], T]]:
+    """Do something with the selected failures, page by page; give the ids of each page, and what came of it."""
     with asyncio.Runner() as runner, _closing(runner, runner.run(opened())) as store:
         for page in _in_turn(runner, pages(store.failures, selection)):
             ids = [entry.batch.id for entry in page]
-            dropped = set(runner.run(store.drop(ids)))
-            yield from ((each, each in dropped) for each in ids)
+            yield ids, runner.run(work(store, ids))
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from router.ports import (
     Change,
     DeleteFailure,
     DeliveryEnded,
+    Erasure,
     FailureEntry,
     KeepFailure,
     PutState,
@@ -65,6 +66,11 @@ _CLAIM: Final = """
     WHERE id = ? AND status NOT IN ('replaying', 'dropped')
 """
 _IDLE: Final = "SELECT id FROM failures WHERE id = ? AND status <> 'replaying'"
+_SAME_IDLE: Final = "SELECT id FROM failures WHERE id = ? AND failed_at_s = ? AND status <> 'replaying'"
+_REWRITE: Final = """
+    UPDATE failures SET error = :error, event_bytes = :event_bytes, batch = :batch, batch_info = :batch_info
+    WHERE id = :id
+"""
 
 
 def write(database: sqlite3.Connection, change: Change) -> None:  # noqa: C901 - one case a change
@@ -104,6 +110,33 @@ def drop(database: sqlite3.Connection, ids: Sequence[str]) -> list[str]:
     for each in idle:
         write(database, SetStatus(each, "dropped"))
     return idle
+
+
+def erase(database: sqlite3.Connection, erasures: Sequence[Erasure]) -> list[str]:
+    """Take keys out of failures; give those for which it was done."""
+    return [each.id for each in erasures if _erase(database, each)]
+
+
+def _erase(database: sqlite3.Connection, erasure: Erasure) -> bool:
+    if not database.execute(_SAME_IDLE, (erasure.id, erasure.failed_at_s)).fetchone():
+        return False
+    entry, event = erasure.entry, erasure.event
+    if entry is None:
+        write(database, DeleteFailure(erasure.id))
+        return True
+    row = {
+        "id": erasure.id,
+        "error": _searched(entry.batch),
+        "event_bytes": 0 if event is None else len(event),
+        "batch": msgspec.json.encode(entry.batch),
+        "batch_info": msgspec.json.encode(entry.batch_info),
+    }
+    database.execute(_REWRITE, row)
+    if event is not None:
+        database.execute("DELETE FROM events WHERE failure_id = ?", (erasure.id,))
+        _put_event(database, erasure.id, event)
+    database.execute("DELETE FROM keys WHERE key = ? AND failure_id = ?", (erasure.key, erasure.id))
+    return True
 
 
 def states(database: sqlite3.Connection, mapping: str) -> dict[str, str]:
@@ -159,7 +192,7 @@ def _keep(database: sqlite3.Connection, entry: FailureEntry, event: bytes) -> No
         "mapping": batch.mapping,
         "shard": batch.shard,
         "failed_at_s": batch.failed_at_s,
-        "error": f"{batch.error.error_type}\n{batch.error.message}".casefold() if batch.error else "",
+        "error": _searched(batch),
         "status": entry.status,
         "destination": entry.destination,
         "undelivered": entry.destination is not None,
@@ -171,10 +204,19 @@ def _keep(database: sqlite3.Connection, entry: FailureEntry, event: bytes) -> No
         "batch_info": msgspec.json.encode(entry.batch_info),
     }
     database.execute(_KEEP, row)
+    _put_event(database, batch.id, event)
+    database.executemany("INSERT OR IGNORE INTO keys VALUES (?, ?)", [(key, batch.id) for key in entry.keys])
+
+
+def _put_event(database: sqlite3.Connection, failure_id: str, event: bytes) -> None:
     compressed = zlib.compress(event, 1)
     smaller = len(compressed) < len(event)
-    database.execute("INSERT INTO events VALUES (?, ?, ?)", (batch.id, smaller, compressed if smaller else event))
-    database.executemany("INSERT OR IGNORE INTO keys VALUES (?, ?)", [(key, batch.id) for key in entry.keys])
+    database.execute("INSERT INTO events VALUES (?, ?, ?)", (failure_id, smaller, compressed if smaller else event))
+
+
+def _searched(batch: FailedBatch) -> str:
+    """Give the text that `Selection.error` looks into."""
+    return f"{batch.error.error_type}\n{batch.error.message}".casefold() if batch.error else ""
 
 
 def _entry(row: tuple[Any, ...]) -> FailureEntry:

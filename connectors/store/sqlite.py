@@ -23,7 +23,7 @@ from connectors.store.lock import DirectoryLock
 from connectors.store.reader import FILE_NAME, SqliteReader, connect
 from connectors.store.schema import Upgrade
 from connectors.store.writer import Writer
-from router.ports import Change, Space
+from router.ports import Change, Erasure, Space
 
 #: Pages of the log after which it is written back into the database (4 KiB each: 16 MiB).
 CHECKPOINT_PAGES: Final = 4096
@@ -67,6 +67,9 @@ class SqliteStore(SqliteReader):
 
     async def drop(self, failure_ids: Sequence[str]) -> Sequence[str]:
         return await self._writer.run(lambda database: rows.drop(database, failure_ids))
+
+    async def erase(self, erasures: Sequence[Erasure]) -> Sequence[str]:
+        return await self._writer.run(lambda database: rows.erase(database, erasures))
 
     async def shrink(self, bytes_at_most: int) -> Space:
         return await self._writer.run(lambda database: compaction.shrink(database, bytes_at_most), alone=True)

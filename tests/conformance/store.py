@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from router.core.model import Reason
+from router.core.model import FunctionError, Reason
 from router.errors import StoreUnavailable
 from router.ports import (
     Backlog,
     Change,
     DeleteFailure,
     DeliveryEnded,
+    Erasure,
     FailureEntry,
     KeepFailure,
     PutState,
@@ -172,6 +173,46 @@ class StoreConformance:
         assert await store.drop(["f1"]) == []
         assert await status(store) == "replaying"
         assert await store.event("f1") == EVENT
+
+    async def test_a_key_is_taken_out_of_what_stays_and_nothing_else_is_changed(self, store: Store) -> None:
+        kept = entry("f1", keys=(b"k1", b"k2"))
+        await keep(store, kept, entry("f2", keys=(b"k1",)), entry("f3", keys=(b"k1",)))
+        await store.apply([DeliveryEnded("f1", "away", 7.0)])
+        rest = replace(kept.batch, batch_size=2, error=FunctionError("ValueError", "erased"), tries=())
+        changed = replace(kept, batch=rest, batch_info={"KafkaBatchInfo": {"batchSize": 2}})
+        assert await store.erase(
+            [
+                Erasure("f1", kept.batch.failed_at_s, b"k1", changed, b"less"),
+                Erasure("f2", kept.batch.failed_at_s, b"k1", None, None),
+            ]
+        ) == ["f1", "f2"]
+        assert await ids(store) == ["f1", "f3"]
+        assert (await ids(store, Selection(key=b"k1")), await ids(store, Selection(key=b"k2"))) == (["f3"], ["f1"])
+        [found] = await store.failures(Selection(ids=("f1",)))
+        assert (found.batch, found.batch_info, found.event_bytes) == (rest, changed.batch_info, len(b"less"))
+        assert (found.status, found.deliveries, found.delivery_error) == ("stored", 1, "away")
+        assert await store.event("f1") == b"less"
+        assert await ids(store, Selection(error="no total")) == ["f3"]
+        assert await undelivered(store) == ["f1", "f3"]
+        assert (await store.backlog("orders")).stored_bytes == len(b"less") + len(EVENT)
+
+    async def test_a_key_is_not_taken_out_of_what_is_replayed_or_another_by_now(self, store: Store) -> None:
+        first, second = entry("f1", keys=(b"k",)), entry("f2", keys=(b"k",))
+        await keep(store, first, second)
+        await store.claim(["f1"])
+        await keep(store, replace(second, batch=replace(second.batch, failed_at_s=9.0)))
+        erasures = [Erasure(each.batch.id, each.batch.failed_at_s, b"k", None, None) for each in (first, second)]
+        assert await store.erase([*erasures, Erasure("f9", 1.0, b"k", None, None)]) == []
+        assert await ids(store, Selection(key=b"k")) == ["f2", "f1"]
+
+    async def test_a_key_is_taken_off_a_dropped_failure(self, store: Store) -> None:
+        kept = entry("f1", keys=(b"k",))
+        await keep(store, kept)
+        await store.drop(["f1"])
+        assert await store.erase([Erasure("f1", kept.batch.failed_at_s, b"k", kept, None)]) == ["f1"]
+        assert (await ids(store, Selection(key=b"k")), await status(store)) == ([], "dropped")
+        assert await store.event("f1") is None
+        assert await store.scrub()
 
     async def test_a_deleted_failure_is_gone(self, store: Store) -> None:
         await keep(store, entry("f1", keys=(b"k",)), entry("f2"))

@@ -320,6 +320,31 @@ async def test_a_store_that_cannot_write_is_told_as_such(tmp_path):
             await call(control_client.drop, tmp_path, ["f1"])
 
 
+async def test_erasing_says_what_was_and_what_stays(tmp_path):
+    async with controlled(tmp_path) as daemon:
+        await daemon.store.apply([KeepFailure(entry("f1", keys=(b"\xff",)), EVENT), KeepFailure(entry("f2"), EVENT)])
+        erased = await call(control_client.erase, tmp_path, b"\xff", ["f1", "f2"])
+        assert (erased["failures"], erased["records"]) == (0, 0)
+        assert [each["id"] for each in erased["kept"]] == ["f1"]
+        assert "'orders' is not configured" in erased["kept"][0]["reason"]
+        await daemon.store.drop(["f1"])
+        assert (await call(control_client.erase, tmp_path, b"\xff", ["f1"]))["failures"] == 1
+        await call(control_client.scrub, tmp_path)
+        daemon.store.write_fault = "the disk is full"
+        for ask in ((control_client.erase, tmp_path, b"\xff", ["f1"]), (control_client.scrub, tmp_path)):
+            with pytest.raises(StoreUnavailable, match="the disk is full"):
+                await call(*ask)
+
+
+async def test_compacting_says_what_is_left(tmp_path):
+    async with controlled(tmp_path) as daemon:
+        daemon.store.free_bytes = 3 * 2**20
+        assert await call(control_client.compact, tmp_path) == 0
+        daemon.store.can_shrink = False
+        with pytest.raises(StoreUnavailable, match="made by an older headrace"):
+            await call(control_client.compact, tmp_path)
+
+
 async def test_very_many_failures_at_once(tmp_path):
     ids = [f"{number:020}" for number in range(100_000)]
     async with controlled(tmp_path):

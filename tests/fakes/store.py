@@ -13,6 +13,7 @@ from router.ports import (
     Change,
     DeleteFailure,
     DeliveryEnded,
+    Erasure,
     FailureEntry,
     KeepFailure,
     PutState,
@@ -90,6 +91,26 @@ class MemoryStore:
         for each in idle:
             _apply(self.rows, self.texts, SetStatus(each, "dropped"))
         return idle
+
+    async def erase(self, erasures: Sequence[Erasure]) -> Sequence[str]:
+        await self._writes()
+        done = [each for each in erasures if self._is_same_idle(each)]
+        for erasure in done:
+            row, entry = self.rows[erasure.id], erasure.entry
+            if entry is None:
+                del self.rows[erasure.id]
+                continue
+            keys = tuple(key for key in row.entry.keys if key != erasure.key)
+            size = 0 if erasure.event is None else len(erasure.event)
+            kept = replace(row.entry, batch=entry.batch, batch_info=entry.batch_info, keys=keys, event_bytes=size)
+            self.rows[erasure.id] = replace(row, entry=kept, event=erasure.event)
+        return [each.id for each in done]
+
+    def _is_same_idle(self, erasure: Erasure) -> bool:
+        row = self.rows.get(erasure.id)
+        return (
+            row is not None and row.entry.status != "replaying" and row.entry.batch.failed_at_s == erasure.failed_at_s
+        )
 
     async def undelivered(self, mapping: str) -> Sequence[FailureEntry]:
         await self._reads()
