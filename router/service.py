@@ -184,8 +184,8 @@ class Service:
     def _renew_functions(self, changes: Diff) -> list[str]:
         renewed = []
         for change in changes.functions:
-            if change.action == "replace":  # those that use the old one keep it until they have left
-                del self._functions[change.name]
+            if change.action in ("start", "replace"):  # those that still use a former one keep it until they have left
+                self._functions.pop(change.name, None)
             elif change.action == "renew":
                 function, settings = self._functions[change.name], self._configuration.functions[change.name]
                 assert isinstance(settings, FunctionSettings), "others are replaced"

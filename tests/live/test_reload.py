@@ -266,3 +266,25 @@ async def test_what_a_reload_would_change_is_shown_before_it_does(scene: Scene) 
     assert "2 of 2 mappings go on untouched" in done.out
     assert daemon.events("config.reloaded") == []
     assert await daemon.terminate() == 0
+
+
+async def test_a_function_that_comes_back_while_its_last_work_ends_is_the_new_one(scene: Scene) -> None:
+    daemon, (one, two) = scene.daemon, scene.topics
+    scene.add("orders", one)
+    scene.add("clicks", two)
+    await daemon.start()
+    scene.hold.touch()
+    await scene.put(one, "first")
+    await scene.note("orders", '1 1 "first"')
+    mapping = daemon.document["event_source_mappings"]["orders"]
+    for function, version in (("clicks", "1"), ("orders", "2")):
+        mapping["function"] = function
+        daemon.document["functions"]["orders"]["environment"]["VERSION"] = version
+        before = await scene.rewrite()
+        await daemon.line("mapping.changed", mapping="orders", after=before)
+    scene.hold.unlink()
+    await scene.put(one, "second")
+    await scene.note("orders", '2 1 "second"')
+    assert await daemon.terminate() == 0
+    assert scene.noted("orders") == ['1 1 "first"', '2 1 "second"']
+    assert scene.noted("clicks") == []
