@@ -27,6 +27,8 @@ async def feed(options: argparse.Namespace) -> None:
         began_s, written = loop.time(), 0
         while True:
             due = int((loop.time() - began_s) * options.rate)
+            # After a pause of the machine it goes on in steps that fit into batches.
+            due = min(due, written + PARTITIONS * _BATCH_BYTES // (2 * (options.size + 64)))
             for partition in range(PARTITIONS):
                 batch = producer.create_batch()
                 for number in range(written + partition, due, PARTITIONS):
