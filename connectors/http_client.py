@@ -24,6 +24,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from connectors.http_answer import Answer, AnswerReader, HttpError
 
 _CONNECT_S: Final = 5.0
+_CLOSE_S: Final = 5.0
 
 
 class Unreachable(HttpError):
@@ -125,7 +126,8 @@ class HttpClient:
         self.closed = True
         ends = [connection.end() for connection in self._open]
         if ends:
-            await asyncio.wait(ends)
+            # They have ended already; the event loop's word for it need not come.
+            await asyncio.wait(ends, timeout=_CLOSE_S)
 
     # --- connections
 
