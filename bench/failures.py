@@ -131,7 +131,7 @@ async def page_times_ms(state: Path, count: int) -> list[float]:
     [oldest] = await store.failures(Selection(limit=1))
     times_ms = []
     for number in range(PAGES):
-        since_s = oldest.batch.failed_at_s + number / PAGES * count
+        since_s = oldest.batch.failed_at_s + number / PAGES * (count - PAGE)
         began_s = time.perf_counter()
         page = await store.failures(Selection(statuses=OPEN, since_s=since_s, limit=PAGE))
         times_ms.append((time.perf_counter() - began_s) * 1000)
