@@ -99,7 +99,7 @@ clean:  ## remove what make and the tools made here
 	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-bench: install  ## every figure of docs/benchmarks.md, on a real Kafka; takes twenty minutes of a machine without other work
+bench: install  ## every figure of docs/benchmarks.md, on a real Kafka; takes two hours of a machine without other work
 	$(BIN)/python -m bench.core
 	$(BIN)/python -m bench.invoke
 	$(BIN)/python -m bench.scale_up
@@ -112,3 +112,5 @@ bench: install  ## every figure of docs/benchmarks.md, on a real Kafka; takes tw
 	$(BIN)/python -m bench.keyed
 	$(BIN)/python -m bench.failures --failures 100000
 	$(BIN)/python -m bench.reload
+	$(BIN)/python -m bench.idle
+	$(BIN)/python -m bench.soak
