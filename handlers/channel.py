@@ -13,7 +13,8 @@ from typing import Final, Protocol
 
 from handlers import bootstrap
 
-_READ_BYTES: Final = 64 * 1024
+#: What a read brings, until it is copied: an object of this size for each read would cost as much as the read.
+_read: Final = memoryview(bytearray(64 * 1024))
 _SOCKET_BUFFER_BYTES: Final = 1024 * 1024
 #: Frames that are sent together, at most: the worker begins while the next ones are made.
 _TOGETHER: Final = 32
@@ -158,14 +159,15 @@ class Channel:
     def _receive(self) -> bytes | None:
         """Read once; None when nothing has come, b"" while a frame is known not to be whole yet."""
         try:
-            data = self._socket.recv(_READ_BYTES)
+            size = self._socket.recv_into(_read)
         except BlockingIOError:
             return None
         except OSError:
-            data = b""
-        if not data:
+            size = 0
+        if not size:
             self._break(is_over=True)
             return None
+        data = bytes(_read[:size])
         if self._parts:
             self._parts.append(data)
             self._missing_bytes -= len(data)
