@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -33,6 +32,7 @@ _NUMBERS: Final = ((1, "LAG"), (2, "LAG TIME"), (0, "PER SECOND"), (3, "IN FLIGH
 #: Columns of a terminal that leave room for names and states alone, and that one number more takes.
 _NARROW: Final = 50
 _NUMBER_WIDTH: Final = 12
+_RESIZED: Final = (signal.SIGWINCH,)
 #: What does not move stands first where not everything has room, worst first.
 _URGENCY: Final = ("failed", "holding", "retrying", "starting", "paused", "draining", "running", "idle", "stopped")
 
@@ -86,8 +86,8 @@ def _now() -> str:
 
 
 def _draw(ask: Ask, interval_s: float, *, shards: bool) -> NoReturn:
-    resized = threading.Event()
-    signal.signal(signal.SIGWINCH, lambda *_: resized.set())
+    # Waited for rather than handled: a handler may find the locks held that it would need.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _RESIZED)
     screen = Screen(interval_s, shards=shards)
     with Live(screen, console=Console(), screen=True, auto_refresh=False) as live:
         while True:
@@ -95,8 +95,7 @@ def _draw(ask: Ask, interval_s: float, *, shards: bool) -> NoReturn:
             live.refresh()
             next_s = time.monotonic() + interval_s
             while (left_s := next_s - time.monotonic()) > 0:
-                if resized.wait(left_s):
-                    resized.clear()
+                if signal.sigtimedwait(_RESIZED, left_s):
                     live.refresh()
 
 

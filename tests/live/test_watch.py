@@ -76,24 +76,51 @@ async def test_without_a_terminal_one_snapshot_follows_the_other(daemon: Daemon)
         assert await process.wait() == 130
 
 
+class Terminal:
+    """The other side of a terminal that a process writes to."""
+
+    def __init__(self) -> None:
+        self._ours, self.theirs = pty.openpty()
+        self._written = asyncio.Queue[bytes]()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._ours, lambda: self._written.put_nowait(os.read(self._ours, 65536)))
+
+    async def read_to(self, wanted: bytes) -> bytes:
+        """Read what is written up to this."""
+        text = b""
+        while wanted not in text:
+            text += await self._written.get()
+        return text
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._ours)
+        os.close(self._ours)
+        os.close(self.theirs)
+
+
+@pytest.fixture
+async def terminal() -> AsyncIterator[Terminal]:
+    made = Terminal()
+    yield made
+    made.close()
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-async def test_a_terminal_gets_its_screen_back(daemon: Daemon, number: int, status: int) -> None:
-    ours, theirs = pty.openpty()
-    loop = asyncio.get_running_loop()
-    written = asyncio.Queue[bytes]()
-    loop.add_reader(ours, lambda: written.put_nowait(os.read(ours, 65536)))
-    try:
-        async with watching(daemon, stdout=theirs) as process:
-            text = b""
-            while b"away" not in text:
-                text += await written.get()
-            assert b"\x1b[?1049h" in text
+async def test_a_terminal_gets_its_screen_back(daemon: Daemon, terminal: Terminal, number: int, status: int) -> None:
+    async with watching(daemon, stdout=terminal.theirs) as process:
+        assert b"\x1b[?1049h" in await terminal.read_to(b"away")
+        for _ in range(20):
             process.send_signal(signal.SIGWINCH)
-            process.send_signal(number)
-            while b"\x1b[?1049l" not in text:
-                text += await written.get()
-            assert await process.wait() == status
-    finally:
-        loop.remove_reader(ours)
-        os.close(ours)
-        os.close(theirs)
+        process.send_signal(number)
+        await terminal.read_to(b"\x1b[?1049l")
+        assert await process.wait() == status
+
+
+async def test_a_terminal_of_another_size_is_drawn_anew_at_once(daemon: Daemon, terminal: Terminal) -> None:
+    async with watching(daemon, "--interval", "1h", stdout=terminal.theirs) as process:
+        await terminal.read_to(b"every 3600 s")
+        for _ in range(3):
+            process.send_signal(signal.SIGWINCH)
+            await terminal.read_to(b"every 3600 s")
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
