@@ -122,6 +122,36 @@ class S3Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class KinesisSettings:
+    """One Kinesis stream, or one registered consumer of it (enhanced fan-out)."""
+
+    #: Name of the event source mapping.
+    mapping: str
+    #: Name or ARN of the stream, or ARN of a consumer.
+    stream: str
+    endpoint_url: str | None
+    region: str | None
+    #: Are records that the Kinesis Producer Library has put together taken apart, also where AWS does not?
+    deaggregate: bool = False
+
+    @property
+    def is_consumer(self) -> bool:
+        return ":stream/" in self.stream and "/consumer/" in self.stream
+
+
+@dataclass(frozen=True, slots=True)
+class DynamoDbSettings:
+    """The stream of one table."""
+
+    #: Name of the event source mapping.
+    mapping: str
+    #: Name of the table, or ARN of one of its streams.
+    table: str
+    endpoint_url: str | None
+    region: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class LambdaFunction:
     """A function deployed on AWS Lambda, or on what stands in for it."""
 

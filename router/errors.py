@@ -19,6 +19,19 @@ class SourceUnavailable(RouterError):
     """The source cannot be reached or refuses us for now. The engine backs off and asks again."""
 
 
+class Throttled(SourceUnavailable):
+    """The source is read more often, or more of it, than it allows. The engine asks again soon."""
+
+
+class ShardGone(RouterError):
+    """The stream has no such shard any more, whatever was left to read in it."""
+
+    def __init__(self, shard: str, message: str) -> None:
+        super().__init__(message)
+        #: The shard that is gone.
+        self.shard = shard
+
+
 class PositionLost(RouterError):
     """The shard no longer holds the position to read from; the engine asks the source for a new one."""
 

@@ -13,7 +13,18 @@ from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 from router.core.facts import Demand, Progress
-from router.core.model import Batch, Chunk, Failed, FailedBatch, Outcome, Refused, Returned, SourceRules, TooLarge
+from router.core.model import (
+    Batch,
+    Chunk,
+    Failed,
+    FailedBatch,
+    Outcome,
+    Refused,
+    Returned,
+    ShardInfo,
+    SourceRules,
+    TooLarge,
+)
 
 # --- sources
 
@@ -145,6 +156,70 @@ class StreamSource(Source, Protocol):
 
     def newest(self, shard: str) -> int | None:
         """Position of the newest record known to be in the shard, without asking anybody; None = not known."""
+        ...
+
+
+class ShardCodec(Codec, Protocol):
+    """The shape of the records of a stream whose checkpoints we keep."""
+
+    def write_position(self, position: int) -> str:
+        """Write a position (not negative) as the stream's own tools know it, such as a sequence number."""
+        ...
+
+    def read_position(self, text: str) -> int:
+        """Read it back.
+
+        Raises:
+            ValueError: it is none.
+        """
+        ...
+
+
+class ShardSource(Source, Protocol):
+    """Shards of a stream that come and go, each behind its parents, whose checkpoints the store keeps.
+
+    A unit is a shard. What is read behind is a position, TRIM_HORIZON, or a time (`model.time_of`).
+    """
+
+    codec: ShardCodec
+
+    #: Once it is open: the service's own clock then, wall time in seconds; never later than what it is at.
+    server_time_s: float
+
+    #: Once it is open: which of the streams that ever had this name it is.
+    incarnation: str
+
+    async def shards(self) -> Sequence[ShardInfo]:
+        """List all shards that the stream has, also closed ones.
+
+        Raises:
+            SourceUnavailable
+        """
+        ...
+
+    async def read(self, unit: Hashable, demand: Mapping[str, Demand]) -> Sequence[Chunk]:
+        """Give what there is now, at most `limit` records; may be cancelled without losing records.
+
+        One chunk also when there is nothing new: its `through` is then what was read behind, and `ended` and `more`
+        count.
+
+        Raises:
+            SourceUnavailable, Throttled: ask again.
+            PositionLost: the shard cannot be read behind this position.
+            ShardGone
+        """
+        ...
+
+    async def page(self, shard: str, first: int) -> Chunk:
+        """Give records from this position on, itself included: for a replay, beside whatever else is read.
+
+        Raises:
+            SourceUnavailable, PositionLost, ShardGone
+        """
+        ...
+
+    def behind_ms(self, shard: str) -> int | None:
+        """Say how far behind the newest record the last read of a shard was, without asking anybody; None = unknown."""
         ...
 
 

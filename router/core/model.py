@@ -5,9 +5,9 @@ opaque rows that only the codec of their source understands. A `Batch` names row
 made once per record on the common path, because that alone would cost more than everything else the core does.
 
 A position is an integer that grows within its shard (a Kafka offset, a Kinesis sequence number). A checkpoint is the
-position of the last record that is finished together with all before it, *inclusive*; -1 is 'before the first'. A
-queue has no such order: there a position is only the message's identity as a number, and every message is settled
-alone.
+position of the last record that is finished together with all before it, *inclusive*; TRIM_HORIZON (-1) is 'before the
+first', and what is lower names a time (`at_time`). A queue has no such order: there a position is only the message's
+identity as a number, and every message is settled alone.
 """
 
 from __future__ import annotations
@@ -26,6 +26,23 @@ BATCH_LIMIT_BYTES: Final = EVENT_LIMIT_BYTES - 8 * 1024
 
 #: Arrival of a record that carries no time: it has no age.
 UNKNOWN_TIME_MS: Final = -1
+
+
+#: Checkpoint before the first record that a shard still has.
+TRIM_HORIZON: Final = -1
+
+
+def at_time(time_ms: int) -> int:
+    """Give the checkpoint before the first record that arrived at or after a time, epoch milliseconds (not negative).
+
+    It stands for a place whose position is not known, and is lower than every position.
+    """
+    return -2 - time_ms
+
+
+def time_of(checkpoint: int) -> int | None:
+    """Give the time that `at_time` made a checkpoint of; None = it is a position, or TRIM_HORIZON."""
+    return -2 - checkpoint if checkpoint < TRIM_HORIZON else None
 
 
 class Instant(NamedTuple):
@@ -60,10 +77,24 @@ class Chunk:
     unfit: Mapping[int, str] = field(default_factory=dict)
     #: Place of each record among those of its key (S3 sequencers); empty = as they came.
     ranks: Sequence[int] = ()
+    #: Is `through` the end of the shard, behind which nothing will ever come?
+    ended: bool = False
+    #: Is it known that more waits behind `through`, even if this page has no record?
+    more: bool = False
 
     def preceding(self, index: int) -> int:
         """Position that is finished when everything before record `index` is."""
         return self.positions[index - 1] if index else self.before
+
+
+class ShardInfo(NamedTuple):
+    """A shard as its stream lists it."""
+
+    name: str
+    #: Shards whose records come before its own; they need not be listed any more.
+    parents: tuple[str, ...] = ()
+    #: Will no more records be written to it?
+    closed: bool = False
 
 
 class Part(NamedTuple):
@@ -306,6 +337,18 @@ class Backoff:
 
 #: Backoff of what is not a record's fault: reads, commits, stores, sources that do not answer.
 OUTAGE_BACKOFF: Final = Backoff(base_s=0.5, cap_s=30.0, jitter=0.2)
+#: Backoff of reads beyond what the stream lets be read in a second: whoever else reads it has its share too.
+THROTTLE_BACKOFF: Final = Backoff(base_s=0.5, cap_s=5.0, jitter=0.2)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How soon a unit is read again, from the start of one read to that of the next, seconds; 0 = at once."""
+
+    #: After a read that found nothing, and the end of what there is.
+    idle_s: float = 0.0
+    #: After any other.
+    busy_s: float = 0.0
 
 
 class WindowStart(Enum):
@@ -416,3 +459,10 @@ class EventSourceMapping:
     memory_bytes: int = 48 * 1024 * 1024
     backoff: Backoff = Backoff()
     polling: Polling = Polling()
+    pace: Pace = Pace()
+    #: Where shards begin to be read of which the store keeps the checkpoints: TRIM_HORIZON, LATEST or AT_TIMESTAMP.
+    starting_position: str = "TRIM_HORIZON"
+    #: Epoch milliseconds; set exactly with AT_TIMESTAMP.
+    starting_time_ms: int | None = None
+    #: Length of a tumbling window; 0 = none.
+    tumbling_window_s: int = 0
