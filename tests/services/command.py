@@ -12,8 +12,9 @@
 
 NAME is kafka, localstack or all. Everything listens on 127.0.0.1, runs detached and outlives the caller.
 
-Needed: Java 17 or newer, Maven and openssl for kafka; CPython 3.12 or 3.13 for localstack. Where Java or Maven is
-missing and `docker compose` has a running engine, kafka is the one of docker-compose.yml, with its plain listener only.
+Needed: Java 17 or newer, Maven and openssl for kafka; CPython 3.12 or 3.13 for localstack, and for its Kinesis Node.js
+18 or newer with npm, for its DynamoDB a Java development kit and Maven. Where Java or Maven is missing and `docker
+compose` has a running engine, kafka is the one of docker-compose.yml, with its plain listener only.
 
     HEADRACE_SERVICES_HOME       downloads, data, logs, certificates (~/.cache/headrace-services)
     HEADRACE_KAFKA_PORT          PLAINTEXT (29092); the next ones are controller, SASL, SSL, SASL_SSL, mutual TLS

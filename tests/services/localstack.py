@@ -1,18 +1,57 @@
-"""LocalStack, for SQS, and for S3 and SNS, which send to its queues."""
+"""LocalStack, for SQS, S3, SNS, Kinesis and DynamoDB.
+
+Kinesis is a program of Node.js that LocalStack starts, DynamoDB one of Java; each is left out where the machine lacks
+what it needs. Both start with their first call, which then takes some seconds.
+"""
 
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import pathlib
+import shutil
 
-from tests.services.install import virtual_environment
+from tests.services.install import fresh_folder, java, maven_jars, run, step, virtual_environment
 from tests.services.process import DOWNLOADS, HOST, Server, env_port
 
 HERE = pathlib.Path(__file__).resolve().parent
 
 #: LocalStack 4.14 runs on no other.
 PYTHON_VERSIONS = ("3.13", "3.12")
+#: The one that LocalStack 4.14 asks for.
+KINESIS_VERSION = "0.5.2"
+DYNAMODB_VERSION = "3.1.0"
+#: Programs that a service needs.
+NEEDS = {"kinesis": ("node", "npm"), "dynamodb": ("java", "javac", "mvn")}
+#: What LocalStack would download by itself at a service's first call.
+LIBRARIES = DOWNLOADS / "localstack-libraries"
+
+
+def available(service: str) -> bool:
+    return all(map(shutil.which, NEEDS[service]))
+
+
+def install_kinesis() -> None:
+    with fresh_folder(LIBRARIES / "kinesis-local" / KINESIS_VERSION, KINESIS_VERSION) as target:
+        if target:
+            with step(f"downloading kinesis-local {KINESIS_VERSION}"):
+                package = f"kinesis-local@{KINESIS_VERSION}"
+                run("npm", "install", "--no-audit", "--no-fund", "--prefix", target, package)
+
+
+def dynamodb_command() -> list[str]:
+    """Install DynamoDB Local; returns the command that starts it on the loopback address, but for its port."""
+    artifact = ("software.amazon.dynamodb", "DynamoDBLocal", DYNAMODB_VERSION)
+    what = f"downloading DynamoDB Local {DYNAMODB_VERSION} (48 MB)"
+    jars = maven_jars(DOWNLOADS / f"dynamodb-{DYNAMODB_VERSION}", [artifact], what)
+    source = HERE / "DynamoDBLoopback.java"
+    with fresh_folder(DOWNLOADS / "dynamodb-loopback", source.read_text()) as target:
+        if target:
+            run("javac", "-nowarn", "-cp", f"{jars}/*", "-d", target, source)
+    flags = ["-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", f"-Djava.library.path={jars}"]
+    main = ["-cp", f"{DOWNLOADS / 'dynamodb-loopback'}:{jars}/*", "DynamoDBLoopback"]
+    return [java(), *flags, *main, "-inMemory", "-disableTelemetry"]
 
 
 class LocalStack(Server):
@@ -38,6 +77,10 @@ class LocalStack(Server):
 
     def install(self) -> None:
         self.interpreter()
+        if available("kinesis"):
+            install_kinesis()
+        if available("dynamodb"):
+            dynamodb_command()
 
     def interpreter(self) -> str:
         requirements = HERE / "localstack-requirements.txt"
@@ -46,15 +89,41 @@ class LocalStack(Server):
 
     def prepare(self) -> None:
         (self.folder / "tmp").mkdir(exist_ok=True)
+        library = self.data / "var" / "lib" / "localstack" / "lib"
+        if not library.is_symlink():
+            shutil.rmtree(library, ignore_errors=True)
+            library.parent.mkdir(parents=True, exist_ok=True)
+            LIBRARIES.mkdir(parents=True, exist_ok=True)
+            library.symlink_to(LIBRARIES)
 
     def command(self) -> list[str]:
         return [self.interpreter(), "-P", str(HERE / "localstack_run.py")]  # -P: this folder is not importable
 
     def environment(self) -> dict[str, str]:
+        services = ["sqs", "s3", "sns"]
+        environment = self.base_environment()
+        if available("kinesis"):
+            services.append("kinesis")
+            environment |= {
+                "KINESIS_MOCK_VERSION": KINESIS_VERSION,
+                "KINESIS_MOCK_LOG_LEVEL": "ERROR",
+                "KINESIS_LATENCY": "0",  # else each change of a stream waits 0.5 s
+                "NODE_OPTIONS": f"--require={HERE / 'loopback.cjs'}",
+            }
+        if available("dynamodb"):
+            services += ["dynamodb", "dynamodbstreams"]
+            environment |= {
+                "HEADRACE_DYNAMODB_COMMAND": json.dumps(dynamodb_command()),
+                # These hand the calls to DynamoDB Local's own streams; the others build streams on top of Kinesis.
+                "PROVIDER_OVERRIDE_DYNAMODB": "v2",
+                "PROVIDER_OVERRIDE_DYNAMODBSTREAMS": "v2",
+            }
+        return environment | {"SERVICES": ",".join(services)}
+
+    def base_environment(self) -> dict[str, str]:
         return {
             "GATEWAY_LISTEN": f"{HOST}:{self.port()}",
             "LOCALSTACK_HOST": f"{HOST}:{self.port()}",
-            "SERVICES": "sqs,s3,sns",
             "SQS_ENDPOINT_STRATEGY": "path",  # queue URLs that resolve without DNS
             "GATEWAY_WORKER_COUNT": "100",  # every long poll holds one; the default is 10
             "DISABLE_EVENTS": "1",
