@@ -73,8 +73,8 @@ docs: $(VENV)/.docs  ## the pages as a site: build/site/index.html
 	sed -i 's#](\.\./#](#g; s#](docs/#](#g' build/pages/*.md
 	$(BIN)/zensical build --clean --strict
 
-services: install  ## start Kafka and LocalStack, as far as this machine can; they stay up
-	@$(BIN)/python $(SERVICES) start kafka localstack || echo 'tests that need what did not start are skipped and say so'
+services: install  ## start Kafka, LocalStack and DynamoDB Local, as far as this machine can; they stay up
+	@$(BIN)/python $(SERVICES) start kafka localstack dynamodb || echo 'tests that need what did not start are skipped and say so'
 
 stop:  ## stop the servers that `make services` started
 	@$(BIN)/python $(SERVICES) stop all

@@ -32,7 +32,7 @@ TOPIC_TIMEOUT_S = 30
 settings.register_profile("untimed", settings(), deadline=None)
 settings.load_profile("untimed")
 
-LIVE_FIXTURES = {"kafka_bootstrap", "kafka_listeners", "topic", "aws_endpoint"}
+LIVE_FIXTURES = {"kafka_bootstrap", "kafka_listeners", "topic", "aws_endpoint", "dynamodb_endpoint"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -167,10 +167,20 @@ async def has_leaders(admin: AIOKafkaAdminClient, name: str, partitions: int) ->
 @pytest.fixture(scope="session")
 def aws_endpoint() -> Iterator[str]:
     """URL of a LocalStack that serves SQS; region and keys for it are in the environment while tests run."""
+    yield from stand_in("localstack", "HEADRACE_TEST_AWS")
+
+
+@pytest.fixture(scope="session")
+def dynamodb_endpoint() -> Iterator[str]:
+    """URL of a DynamoDB Local; region and keys for it are in the environment while tests run."""
+    yield from stand_in("dynamodb", "HEADRACE_TEST_DYNAMODB")
+
+
+def stand_in(service: str, variable: str) -> Iterator[str]:
     try:
-        values = service_environment("localstack", "HEADRACE_TEST_AWS")
+        values = service_environment(service, variable)
     except ServiceUnavailable as error:
-        give_up(f"no LocalStack: {error}")
+        give_up(f"no {service}: {error}")
     with pytest.MonkeyPatch.context() as environment:
         for name, default in (
             ("AWS_ACCESS_KEY_ID", "test"),
@@ -178,4 +188,4 @@ def aws_endpoint() -> Iterator[str]:
             ("AWS_DEFAULT_REGION", "us-east-1"),
         ):
             environment.setenv(name, values.get(name, default))
-        yield values["HEADRACE_TEST_AWS"]
+        yield values[variable]

@@ -10,11 +10,12 @@
     services wipe    NAME...     stop and delete the data, not the downloads
     services logs    NAME...     path of the log file
 
-NAME is kafka, localstack or all. Everything listens on 127.0.0.1, runs detached and outlives the caller.
+NAME is kafka, localstack, dynamodb or all. Everything listens on 127.0.0.1, runs detached and outlives the caller.
 
-Needed: Java 17 or newer, Maven and openssl for kafka; CPython 3.12 or 3.13 for localstack, and for its Kinesis Node.js
-18 or newer with npm, for its DynamoDB a Java development kit and Maven. Where Java or Maven is missing and `docker
-compose` has a running engine, kafka is the one of docker-compose.yml, with its plain listener only.
+Needed: Java 17 or newer, Maven and openssl for kafka; a Java 17 development kit and Maven for dynamodb; CPython 3.12 or
+3.13 for localstack, and for its Kinesis Node.js 18 or newer with npm, for its DynamoDB what dynamodb needs. Where Java
+or Maven is missing and `docker compose` has a running engine, kafka is the one of docker-compose.yml, with its plain
+listener only.
 
     HEADRACE_SERVICES_HOME       downloads, data, logs, certificates (~/.cache/headrace-services)
     HEADRACE_KAFKA_PORT          PLAINTEXT (29092); the next ones are controller, SASL, SSL, SASL_SSL, mutual TLS
@@ -22,6 +23,7 @@ compose` has a running engine, kafka is the one of docker-compose.yml, with its 
     HEADRACE_KAFKA_PROPERTIES    more broker settings, separated by ;;
     HEADRACE_LOCALSTACK_PORT     (24566)
     HEADRACE_LOCALSTACK_LOG      log level (warning)
+    HEADRACE_DYNAMODB_PORT       (28000)
     HEADRACE_SERVICES_PYTHON     interpreter for localstack, when it is neither on PATH nor in pyenv
 
 Another home and other ports give a second set beside the first.
@@ -34,16 +36,19 @@ import sys
 from collections.abc import Callable
 
 from tests.services import compose
+from tests.services.dynamodb import DynamoDb
 from tests.services.kafka import Kafka
 from tests.services.localstack import LocalStack
 from tests.services.process import Server, ServiceError, say
 
-NAMES = ("kafka", "localstack")
+NAMES = ("kafka", "localstack", "dynamodb")
 
 
 def server(name: str) -> Server:
     if name == "localstack":
         return LocalStack()
+    if name == "dynamodb":
+        return DynamoDb()
     return compose.ComposeKafka() if compose.preferred() else Kafka()
 
 

@@ -12,7 +12,8 @@ import os
 import pathlib
 import shutil
 
-from tests.services.install import fresh_folder, java, maven_jars, run, step, virtual_environment
+from tests.services.dynamodb import dynamodb_command
+from tests.services.install import fresh_folder, run, step, virtual_environment
 from tests.services.process import DOWNLOADS, HOST, Server, env_port
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -21,7 +22,6 @@ HERE = pathlib.Path(__file__).resolve().parent
 PYTHON_VERSIONS = ("3.13", "3.12")
 #: The one that LocalStack 4.14 asks for.
 KINESIS_VERSION = "0.5.2"
-DYNAMODB_VERSION = "3.1.0"
 #: Programs that a service needs.
 NEEDS = {"kinesis": ("node", "npm"), "dynamodb": ("java", "javac", "mvn")}
 #: What LocalStack would download by itself at a service's first call.
@@ -38,20 +38,6 @@ def install_kinesis() -> None:
             with step(f"downloading kinesis-local {KINESIS_VERSION}"):
                 package = f"kinesis-local@{KINESIS_VERSION}"
                 run("npm", "install", "--no-audit", "--no-fund", "--prefix", target, package)
-
-
-def dynamodb_command() -> list[str]:
-    """Install DynamoDB Local; returns the command that starts it on the loopback address, but for its port."""
-    artifact = ("software.amazon.dynamodb", "DynamoDBLocal", DYNAMODB_VERSION)
-    what = f"downloading DynamoDB Local {DYNAMODB_VERSION} (48 MB)"
-    jars = maven_jars(DOWNLOADS / f"dynamodb-{DYNAMODB_VERSION}", [artifact], what)
-    source = HERE / "DynamoDBLoopback.java"
-    with fresh_folder(DOWNLOADS / "dynamodb-loopback", source.read_text()) as target:
-        if target:
-            run("javac", "-nowarn", "-cp", f"{jars}/*", "-d", target, source)
-    flags = ["-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", f"-Djava.library.path={jars}"]
-    main = ["-cp", f"{DOWNLOADS / 'dynamodb-loopback'}:{jars}/*", "DynamoDBLoopback"]
-    return [java(), *flags, *main, "-inMemory", "-disableTelemetry"]
 
 
 class LocalStack(Server):
