@@ -40,6 +40,20 @@ _IN_FLIGHT: Final = "too many messages are in flight; let functions finish soone
 UNREACHABLE: Final = "it cannot be reached; check endpoint_url, region and network"
 HUNG_UP: Final = "it closed the connection"
 
+#: Error codes that say: ask less often.
+THROTTLES: Final = frozenset(
+    {
+        "KMSThrottlingException",
+        "LimitExceededException",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
 #: Error code of the service -> what it means for the operator.
 _CODES: Final = {
     "AWS.SimpleQueueService.NonExistentQueue": _NO_QUEUE,
@@ -64,11 +78,7 @@ _CODES: Final = {
     "OverLimit": _IN_FLIGHT,
     "RequestExpired": _CLOCK,
     "RequestTimeTooSkewed": _CLOCK,
-    "RequestThrottled": _THROTTLED,
-    "SlowDown": _THROTTLED,
-    "Throttling": _THROTTLED,
-    "ThrottlingException": _THROTTLED,
-    "TooManyRequestsException": _THROTTLED,
+    **dict.fromkeys(THROTTLES, _THROTTLED),
 }
 
 #: Operation that sends -> codes by which it refuses what is too large. SQS and SNS have no code for it alone; nothing
@@ -123,10 +133,17 @@ def lambda_client(
     endpoint_url: str | None, region: str | None, session: aioboto3.Session | None = None
 ) -> AbstractAsyncContextManager[Any]:
     """Open a client for Lambda, with the credentials of the session or the usual AWS chain. It tries all once."""
+    return service_client("lambda", endpoint_url, region, session)
+
+
+def service_client(
+    service: str, endpoint_url: str | None, region: str | None, session: aioboto3.Session | None = None
+) -> AbstractAsyncContextManager[Any]:
+    """Open a client for a service by the library's name for it; the same holds."""
     session = session or new_session()
-    client: AbstractAsyncContextManager[Any] = session.client(
-        "lambda", **_client_options(endpoint_url, region, session)
-    )
+    # Its type has an overload for each service by name.
+    make: Any = session.client
+    client: AbstractAsyncContextManager[Any] = make(service, **_client_options(endpoint_url, region, session))
     return client
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
-from connectors.aws import lambda_client, new_session, sqs_client
+from connectors.aws import lambda_client, new_session, service_client, sqs_client
 from connectors.sigv4 import Keys
 
 
@@ -59,6 +60,11 @@ async def sqs_access(endpoint_url: str | None, region: str | None) -> Access:
 async def lambda_access(endpoint_url: str | None, region: str | None) -> Access:
     """Say the same of Lambda."""
     return await _access("lambda", lambda_client, endpoint_url, region)
+
+
+async def stream_access(service: str, endpoint_url: str | None, region: str | None) -> Access:
+    """Say the same of a service by the library's name for it: kinesis, dynamodb, dynamodbstreams."""
+    return await _access(service, partial(service_client, service), endpoint_url, region)
 
 
 async def _access(service: str, client: Callable[..., Any], endpoint_url: str | None, region: str | None) -> Access:

@@ -1,24 +1,26 @@
 """Calls of AWS's JSON protocol without the library's client, whose work for one call costs more than the call.
 
 One call is one signed POST; nothing is repeated. Everything that can go wrong on the way, also an answer that stalls
-or ends half-way, is a SourceUnavailable that says what to do.
+or ends half-way, is a SourceUnavailable that says what to do: Throttled where we ask too much, and Refused, which has
+the service's code, for all other errors that it answers with.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
 
 import msgspec
 
-from connectors.aws import HUNG_UP, UNREACHABLE, aws_errors, refusal
+from connectors.aws import HUNG_UP, THROTTLES, UNREACHABLE, aws_errors, refusal
 from connectors.aws_access import Access
 from connectors.deadlines import Deadlines
 from connectors.http_answer import Answer, HttpError, NotHttp, TooLarge
 from connectors.http_client import HttpClient, HungUp, NoTls, ProxyRefused, Unreachable, Untrusted
 from connectors.sigv4 import Signer, host_header
-from router.errors import SourceUnavailable
+from router.errors import SourceUnavailable, Throttled
 
 _T = TypeVar("_T")
 
@@ -38,6 +40,15 @@ TROUBLES: Final[Mapping[type[HttpError], str]] = {
     NotHttp: "what answers does not speak HTTP; check endpoint_url",
     TooLarge: f"its answer is larger than {_ANSWER_LIMIT_BYTES >> 20} MiB; check endpoint_url",
 }
+
+
+class Refused(SourceUnavailable):
+    """The service answered with an error."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        #: Its name in the service's words, such as ThrottlingException; empty = the answer has none.
+        self.code = code
 
 
 class _Refusal(msgspec.Struct):
@@ -71,6 +82,7 @@ class JsonClient:
         self.credentials = access.credentials
         self._target = target
         self._what = what
+        self._date = b""
         self._deadlines = Deadlines()
         url = access.endpoint_url
         try:
@@ -102,13 +114,14 @@ class JsonClient:
             decode: reads the answer; raises msgspec.MsgspecError for what is none.
 
         Raises:
-            SourceUnavailable
+            Refused, Throttled, SourceUnavailable
         """
         if self._http.closed:
             raise SourceUnavailable(f"{self._what}: it is closed")
         try:
             with self._deadlines.within(timeout_s):
                 answer = await self._post(operation, request)
+            self._date = answer.fields.get(b"date", b"")
             if answer.status == _OK:
                 return decode(answer.body)
         except HttpError as error:
@@ -119,7 +132,15 @@ class JsonClient:
         except msgspec.MsgspecError as error:
             reason = f"{operation}: what answers is not the service ({error}); check endpoint_url"
             raise SourceUnavailable(f"{self._what}: {reason}") from error
-        raise SourceUnavailable(f"{self._what}: {_refused(operation, answer)}")
+        raise self._refused(operation, answer)
+
+    @property
+    def server_time_s(self) -> float | None:
+        """The service's clock when it last answered, whole wall seconds; None = it did not say."""
+        try:
+            return parsedate_to_datetime(self._date.decode("latin-1")).timestamp()
+        except ValueError:
+            return None
 
     async def close(self) -> None:
         """End all calls. May come twice."""
@@ -136,12 +157,13 @@ class JsonClient:
             self._signer.headers(keys, f"{self._target}.{operation}", request, time.time()), request
         )
 
-
-def _refused(operation: str, answer: Answer) -> str:
-    try:
-        error = _decode_refusal(answer.body)
-    except msgspec.MsgspecError:
-        # What a proxy says may be long, and may repeat what we sent.
-        return f"{operation}: HTTP status {answer.status}"
-    words = " ".join((error.message or error.Message or "no reason given").split())
-    return refusal(error.type.rpartition("#")[2], words[:_WORDS], operation)
+    def _refused(self, operation: str, answer: Answer) -> SourceUnavailable:
+        try:
+            error = _decode_refusal(answer.body)
+        except msgspec.MsgspecError:
+            # What a proxy says may be long, and may repeat what we sent.
+            return Refused("", f"{self._what}: {operation}: HTTP status {answer.status}")
+        words = " ".join((error.message or error.Message or "no reason given").split())
+        code = error.type.rpartition("#")[2]
+        message = f"{self._what}: {refusal(code, words[:_WORDS], operation)}"
+        return Throttled(message) if code in THROTTLES else Refused(code, message)
