@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from router.core.facts import Note
@@ -50,6 +50,8 @@ class Repeat:
 
 def repeat_of(batch: Batch) -> Repeat:
     """Say what a batch is that is with the function."""
+    if not batch.count:
+        return Repeat(batch.shard, records=0)
     return Repeat(batch.shard, batch.first_position, batch.last_position, batch.count)
 
 
@@ -95,7 +97,7 @@ def _retried(shard: ShardState) -> Iterator[Batch]:
 def _times_ms(shard: ShardState) -> Iterator[int]:
     """Give the arrival of each lane's oldest record."""
     for lane in shard.lanes:
-        oldest = lane.pieces[0].first if lane.pieces else lane.window.head()
+        oldest = lane.head()
         if oldest:
             chunk, index = oldest
             yield chunk.times_ms[index]
@@ -104,10 +106,10 @@ def _times_ms(shard: ShardState) -> Iterator[int]:
 def failed_batch(mapping: EventSourceMapping, discard: Discard, now: Instant) -> FailedBatch:
     """Describe a discarded batch; its id is derived from mapping, shard and records, so that twice is once."""
     batch = discard.batch
-    (first_chunk, first), (last_chunk, last) = batch.first, batch.last
-    times_ms = first_chunk.times_ms[first], last_chunk.times_ms[last]
-    # The times tell records apart from those of a log that was deleted and made again with the same positions.
-    records = ",".join(map(str, (*times_ms, *batch.positions())))
+    positions, times_ms = (batch.first_position, batch.last_position) if batch.count else (-1, -1), _ends_ms(batch)
+    # The times tell records apart from those of a log that was deleted and made again with the same positions. A final
+    # call has no records; its own id is derived from its window.
+    records = ",".join(map(str, (*times_ms, *batch.positions()))) if batch.count or batch.replays else batch.id
     identity = "\n".join((mapping.name, batch.shard, records, batch.replays or ""))
     return FailedBatch(
         id=hashlib.sha256(identity.encode()).hexdigest()[:20],
@@ -115,8 +117,8 @@ def failed_batch(mapping: EventSourceMapping, discard: Discard, now: Instant) ->
         function=mapping.function,
         shard=batch.shard,
         reason=discard.reason,
-        first_position=batch.first_position,
-        last_position=batch.last_position,
+        first_position=positions[0],
+        last_position=positions[1],
         batch_size=batch.count,
         attempts=max(1, batch.attempts),
         request_id=batch.id,
@@ -128,7 +130,16 @@ def failed_batch(mapping: EventSourceMapping, discard: Discard, now: Instant) ->
         failed_at_s=now.wall_s,
         tries=tuple(batch.tries),
         parent=batch.replays,
+        window=replace(batch.window, state=b"") if batch.window else None,
     )
+
+
+def _ends_ms(batch: Batch) -> tuple[int, int]:
+    """Give the arrival of the first and last record, epoch milliseconds; of a final call, the end of its window."""
+    if batch.window and batch.window.final:
+        return batch.window.end_s * 1000, batch.window.end_s * 1000
+    (first_chunk, first), (last_chunk, last) = batch.first, batch.last
+    return first_chunk.times_ms[first], last_chunk.times_ms[last]
 
 
 def tell_try(batch: Batch, verdict: Verdict, plan: Plan) -> Note | None:
@@ -145,7 +156,7 @@ def tell_try(batch: Batch, verdict: Verdict, plan: Plan) -> Note | None:
             return None
     fields = {
         "request_id": batch.id,
-        "first_position": batch.first_position,
+        "first_position": batch.first_position if batch.count else None,
         "records": batch.count,
         "error_type": error.error_type,
         "error_message": error.message,

@@ -25,7 +25,18 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final, assert_never
 
-from router.core.model import UNKNOWN_TIME_MS, Backoff, Batch, EventSourceMapping, FunctionError, Instant, Reason, Try
+from router.core.model import (
+    UNKNOWN_TIME_MS,
+    Backoff,
+    Batch,
+    Chunk,
+    EventSourceMapping,
+    FunctionError,
+    Instant,
+    Reason,
+    Try,
+)
+from router.core.tumbling import TumblingWindow
 from router.core.verdict import FailedWhole, NotAccepted, PartlyFailed, Stopped, Succeeded, Verdict
 from router.core.window import BatchWindow
 
@@ -103,6 +114,10 @@ class Planner:
         if limit_s is None or batch.replays:
             return None
         oldest_ms = (now.wall_s - limit_s) * 1000
+        if batch.window and batch.window.final:
+            # Who gave a window a state sees it at least once, however late: its age is that of the window's end.
+            was_tried = batch.attempts or batch.refusals
+            return self._expired(batch, []) if was_tried and batch.window.end_s * 1000 <= oldest_ms else None
         times_ms = (chunk.times_ms[index] for chunk, index in batch.each())
         is_old = (time_ms <= oldest_ms and time_ms != UNKNOWN_TIME_MS for time_ms in times_ms)
         if self._mapping.rules.sorted_by_time:
@@ -117,9 +132,11 @@ class Planner:
             return None
         head = self._piece(batch, old, durable=batch.durable)
         head.id, head.attempts, head.tries = batch.id, batch.attempts, batch.tries
-        rest = [self._piece(batch, young, durable=batch.durable)] if young else []
+        return self._expired(head, [self._piece(batch, young, durable=batch.durable)] if young else [])
+
+    def _expired(self, batch: Batch, rest: Sequence[Batch]) -> Plan:
         error = batch.tries[-1].error if batch.tries else None
-        return Plan(rest, Discard(head, Reason.AGE, error, responded=False, function_error=None), durable=True)
+        return Plan(rest, Discard(batch, Reason.AGE, error, responded=False, function_error=None), durable=True)
 
     def _settle_failure(self, batch: Batch, failure: FailedWhole, now: Instant) -> Plan:
         self._note_try(batch, failure.error, now)
@@ -157,6 +174,7 @@ class Planner:
             contiguous=batch.contiguous and neighbours,
             tries=list(batch.tries),
             replays=batch.replays,
+            window=batch.window,
         )
 
 
@@ -187,6 +205,8 @@ class Lane:
     shard: str
     number: int
     window: BatchWindow
+    #: The same, where it keeps tumbling windows; None = there are none.
+    tumbling: TumblingWindow | None = None
     #: The batch to run, or what the last try left of it, first piece first.
     pieces: deque[Batch] = field(default_factory=deque)
     #: Pieces of the replay that has the lane's second turn, then replays that wait.
@@ -243,11 +263,14 @@ class Lane:
 
     def unfinished(self) -> tuple[int, int] | None:
         """Give the lowest unfinished position, and the position that precedes it; None when all is finished."""
-        if self.pieces:
-            chunk, index = self.pieces[0].first
-        else:
-            head = self.window.head()
-            if head is None:
-                return None
-            chunk, index = head
+        head = self.head()
+        if head is None:
+            return None
+        chunk, index = head
         return chunk.positions[index], chunk.preceding(index)
+
+    def head(self) -> tuple[Chunk, int] | None:
+        """Give the oldest record that is not finished; None when all are."""
+        # The final call of a window has no records; it may come before a piece.
+        first = next((piece for piece in self.pieces if piece.count), None)
+        return first.first if first else self.window.head()

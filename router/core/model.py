@@ -81,6 +81,8 @@ class Chunk:
     ended: bool = False
     #: Is it known that more waits behind `through`, even if this page has no record?
     more: bool = False
+    #: The call of a tumbling window that these records are of, when they were read from a stored event.
+    window: WindowCall | None = None
 
     def preceding(self, index: int) -> int:
         """Position that is finished when everything before record `index` is."""
@@ -95,6 +97,21 @@ class ShardInfo(NamedTuple):
     parents: tuple[str, ...] = ()
     #: Will no more records be written to it?
     closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WindowCall:
+    """What a call of the function is told of its tumbling window."""
+
+    #: The window: start inclusive, end exclusive, seconds since the epoch.
+    start_s: int
+    end_s: int
+    #: What the calls before it have returned as state, a JSON object; empty in a FailedBatch, whose event has it.
+    state: bytes = b"{}"
+    #: Is it the window's last call, which has no records?
+    final: bool = False
+    #: Does it come before the window's end, because the state has become too large?
+    early: bool = False
 
 
 class Part(NamedTuple):
@@ -112,7 +129,8 @@ def _first_position(part: Part) -> int:
 class Batch:
     """Records of one lane that are handed to the function together, and what has been tried with them.
 
-    A suffix, a half, or the rest after expired records is a *new* batch with its own id and a fresh budget.
+    A suffix, a half, or the rest after expired records is a *new* batch with its own id and a fresh budget. Only the
+    final call of a tumbling window has no records.
     """
 
     #: The request id: equal in all attempts of this batch.
@@ -136,6 +154,13 @@ class Batch:
     tries: list[Try] = field(default_factory=list)
     #: Id of the stored failure that this batch replays; None for live records.
     replays: str | None = None
+    #: Its tumbling window, with the state as of its last start; None = there are no such windows, or not yet started.
+    window: WindowCall | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Is it the final call of a window?"""
+        return self.window is not None and self.window.final
 
     def each(self) -> Iterator[tuple[Chunk, int]]:
         for chunk, indexes in self.parts:
@@ -305,6 +330,7 @@ class FailedBatch:
     function: str
     shard: str
     reason: Reason
+    #: Of its first and last record; -1 when it is the final call of a window, which has none.
     first_position: int
     last_position: int
     batch_size: int
@@ -316,13 +342,15 @@ class FailedBatch:
     responded: bool
     #: `Unhandled`, or None when the failure came from the function's own list of failed items.
     function_error: str | None
-    #: Arrival of the first and last record, epoch milliseconds.
+    #: Arrival of the first and last record, epoch milliseconds; of a final call, the end of its window.
     first_time_ms: int
     last_time_ms: int
     failed_at_s: float
     tries: tuple[Try, ...]
     #: Id of the failure whose replay failed again.
     parent: str | None = None
+    #: The tumbling window that it was called for, without state.
+    window: WindowCall | None = None
 
 
 @dataclass(frozen=True, slots=True)

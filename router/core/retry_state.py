@@ -9,6 +9,9 @@ done. Everything of the lane up to `e` that is in no piece is finished and is no
 positions as ranges; where it holds all the lane's records between first and last, that is one range. Numbers are
 relative to the checkpoint. The time of the next try is wall time, because it must mean something after a restart; the
 wait that remains is capped at the wait it came from, so a stepped clock cannot stall a lane.
+
+Where there are tumbling windows, `w` is the newest one of the lane: its start and end; while it is open also its first
+position and its state, as text; and once its final call has failed, the attempts, next try and wait of that.
 """
 
 from __future__ import annotations
@@ -16,11 +19,32 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from router.core.model import Batch, Chunk, Instant, Part
 
 _VERSION = 1
+
+
+class FailedCall(NamedTuple):
+    """A final call that has failed and is tried again."""
+
+    attempts: int
+    next_try_s: float
+    backoff_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SavedWindow:
+    """The newest tumbling window of a lane."""
+
+    start_s: int
+    end_s: int
+    #: First position in it since it was opened last; -1 when it is closed.
+    since: int
+    #: None = it is closed.
+    state: bytes | None
+    final: FailedCall | None = None
 
 
 @dataclass(slots=True)
@@ -47,6 +71,7 @@ class Pending:
     #: Position up to which the lane's records were taken.
     taken_through: int
     pieces: Sequence[PendingPiece]
+    window: SavedWindow | None = None
 
     def claim(self, chunk: Chunk, indexes: Sequence[int]) -> Sequence[int]:
         """Sort re-read records into the pieces they belong to; give those that are new to the lane."""
@@ -69,7 +94,7 @@ class Pending:
                 piece.parts,
                 sum(len(part.indexes) for part in piece.parts),
                 attempts=piece.attempts,
-                not_before_s=now.mono_s + min(max(piece.next_try_s - now.wall_s, 0.0), piece.backoff_s),
+                not_before_s=again_at_s(piece.next_try_s, piece.backoff_s, now),
                 backoff_s=piece.backoff_s,
                 durable=True,
                 contiguous=piece.contiguous,
@@ -84,7 +109,7 @@ def encode(checkpoint: int, lanes: Mapping[int, Pending], factor: int) -> str:
     telling = {
         str(number): _encode_lane(checkpoint, lane)
         for number, lane in lanes.items()
-        if lane.pieces or lane.taken_through > checkpoint
+        if lane.pieces or lane.window or lane.taken_through > checkpoint
     }
     if not telling:
         return ""
@@ -102,13 +127,27 @@ def decode(text: str, checkpoint: int, factor: int) -> dict[int, Pending] | None
         return None
 
 
+def again_at_s(next_try_s: float, backoff_s: float, now: Instant) -> float:
+    """Give the monotonic time of a next try that was remembered as wall time."""
+    return now.mono_s + min(max(next_try_s - now.wall_s, 0.0), backoff_s)
+
+
+def _next_try_s(batch: Batch, now: Instant) -> float:
+    return now.wall_s + max(batch.not_before_s - now.mono_s, 0.0)
+
+
+def failed_call(batch: Batch, now: Instant) -> FailedCall:
+    """Describe a final call that has failed."""
+    return FailedCall(batch.attempts, _next_try_s(batch, now), batch.backoff_s)
+
+
 def pending(batch: Batch, now: Instant) -> PendingPiece:
     """Describe a batch so that it can be made again."""
     return PendingPiece(
         [(batch.first_position, batch.last_position)] if batch.contiguous else _ranges(batch.positions()),
         batch.contiguous,
         batch.attempts,
-        now.wall_s + max(batch.not_before_s - now.mono_s, 0.0),
+        _next_try_s(batch, now),
         batch.backoff_s,
         batch.id,
     )
@@ -126,7 +165,19 @@ def _ranges(positions: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _encode_lane(checkpoint: int, lane: Pending) -> dict[str, Any]:
-    return {"e": lane.taken_through - checkpoint, "p": [_encode_piece(checkpoint, piece) for piece in lane.pieces]}
+    pieces = [_encode_piece(checkpoint, piece) for piece in lane.pieces]
+    window = {"w": _encode_window(checkpoint, lane.window)} if lane.window else {}
+    return {"e": lane.taken_through - checkpoint, "p": pieces, **window}
+
+
+def _encode_window(checkpoint: int, window: SavedWindow) -> list[Any]:
+    bounds = [window.start_s, window.end_s]
+    if window.state is None:
+        return bounds
+    final = window.final
+    times = (round(final.next_try_s, 3), round(final.backoff_s, 3)) if final else ()
+    tried = (final.attempts, *times) if final else ()
+    return [*bounds, window.since - checkpoint, window.state.decode(), *tried]
 
 
 def _encode_piece(checkpoint: int, piece: PendingPiece) -> list[Any]:
@@ -142,7 +193,23 @@ def _encode_piece(checkpoint: int, piece: PendingPiece) -> list[Any]:
 
 
 def _decode_lane(checkpoint: int, lane: Mapping[str, Any]) -> Pending:
-    return Pending(checkpoint + int(lane["e"]), [_decode_piece(checkpoint, piece) for piece in lane["p"]])
+    window = lane.get("w")
+    return Pending(
+        checkpoint + int(lane["e"]),
+        [_decode_piece(checkpoint, piece) for piece in lane["p"]],
+        None if window is None else _decode_window(checkpoint, window),
+    )
+
+
+def _decode_window(checkpoint: int, window: Sequence[Any]) -> SavedWindow:
+    start_s, end_s, *opened = window
+    if not opened:
+        return SavedWindow(int(start_s), int(end_s), -1, None)
+    since, state, *tried = opened
+    if not isinstance(json.loads(state), dict):
+        raise TypeError
+    final = FailedCall(int(tried[0]), float(tried[1]), float(tried[2])) if tried else None
+    return SavedWindow(int(start_s), int(end_s), checkpoint + int(since), state.encode(), final)
 
 
 def _decode_piece(checkpoint: int, piece: Sequence[Any]) -> PendingPiece:

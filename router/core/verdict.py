@@ -8,8 +8,9 @@ loses nothing, taking a report for a success would.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from router.core.model import (
@@ -37,12 +38,17 @@ Identify = Callable[[object, Batch], int | None]
 class Succeeded:
     """All records are done."""
 
+    #: The state of its tumbling window that the function returned, a JSON object; None = there are no such windows.
+    state: bytes | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class PartlyFailed:
     """Some records are done; those with these ordinals (ascending, never all of the batch) run again at once."""
 
     again: Sequence[int]
+    #: As in `Succeeded`.
+    state: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +88,20 @@ _MALFORMED: Final = FailedWhole(
 _REPORTED: Final = FailedWhole(
     FunctionError("Headrace.BatchItemFailures", "The function reported the whole batch as failed."), None
 )
+_NO_STATE: Final = FailedWhole(
+    FunctionError(
+        "Headrace.BadWindowState",
+        "In a tumbling window a function returns an object whose member `state` is an object; it did not.",
+    ),
+    None,
+)
 
 
 def judge(outcome: Outcome, batch: Batch, mapping: EventSourceMapping, identify: Identify) -> Verdict:
     """Say what an outcome means for the batch."""
     match outcome:
         case Returned(body):
-            if not mapping.report_item_failures or body is NOT_READ:
-                return SUCCEEDED
-            return _judge_report(body, batch, mapping.rules, identify)
+            return _judge_result(body, batch, mapping, identify)
         case Failed(_, error):
             return FailedWhole(error, "Unhandled")
         case Refused(error, initialising):
@@ -104,6 +115,29 @@ def judge(outcome: Outcome, batch: Batch, mapping: EventSourceMapping, identify:
             assert_never(outcome)
 
 
+def _judge_result(body: object, batch: Batch, mapping: EventSourceMapping, identify: Identify) -> Verdict:
+    if batch.window is None:
+        return _judge_report(body, batch, mapping, identify)
+    if batch.window.final:
+        return SUCCEEDED  # whatever it returns: nothing comes after it
+    state = _state_in(body)
+    if state is None:
+        return _NO_STATE
+    verdict = _judge_report(body, batch, mapping, identify)
+    return replace(verdict, state=state) if isinstance(verdict, Succeeded | PartlyFailed) else verdict
+
+
+def _state_in(body: object) -> bytes | None:
+    """Give the state of a tumbling window that a function returned, as compact JSON; None = none that can be kept."""
+    state = body.get("state") if isinstance(body, dict) else None
+    if not isinstance(state, dict):
+        return None
+    try:
+        return json.dumps(state, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except (ValueError, RecursionError):  # no number, half a character, or nested too deeply to be read again
+        return None
+
+
 def _judge_too_large(size_bytes: int, batch: Batch, rules: SourceRules) -> FailedWhole:
     error = FunctionError(
         "RequestTooLargeException", f"The event has {size_bytes} bytes, more than a function may be given."
@@ -113,8 +147,9 @@ def _judge_too_large(size_bytes: int, batch: Batch, rules: SourceRules) -> Faile
     return FailedWhole(error, None, responded=False, final=Reason.SIZE if rules.too_large_is_final else None)
 
 
-def _judge_report(body: object, batch: Batch, rules: SourceRules, identify: Identify) -> Verdict:
-    if body is None or body in rules.empty_responses:
+def _judge_report(body: object, batch: Batch, mapping: EventSourceMapping, identify: Identify) -> Verdict:
+    rules = mapping.rules
+    if not mapping.report_item_failures or body is NOT_READ or body is None or body in rules.empty_responses:
         return SUCCEEDED
     if body is NOT_JSON or not isinstance(body, dict):
         return _MALFORMED

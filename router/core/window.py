@@ -28,6 +28,8 @@ class Trigger(Enum):
     COUNT = "count"
     BYTES = "bytes"
     AGE = "age"
+    #: What waits next is of a later tumbling window.
+    BOUNDARY = "boundary"
 
 
 def part_bytes(chunk: Chunk, indexes: Sequence[int]) -> int:
@@ -45,7 +47,17 @@ class _Waiting(NamedTuple):
 class BatchWindow:
     """Records that wait for a batch, oldest first."""
 
-    __slots__ = ("_completed_s", "_from_first", "_limit_bytes", "_size", "_waiting", "_window_s", "bytes", "count")
+    __slots__ = (
+        "_completed_s",
+        "_from_first",
+        "_limit_bytes",
+        "_size",
+        "_waiting",
+        "_window_s",
+        "bytes",
+        "count",
+        "reserved_bytes",
+    )
 
     def __init__(self, size: int, limit_bytes: int, window_s: float, start: WindowStart) -> None:
         self._size = size
@@ -56,6 +68,8 @@ class BatchWindow:
         self._waiting: deque[_Waiting] = deque()
         self.count = 0
         self.bytes = 0
+        #: Bytes of the next event that are not for its records.
+        self.reserved_bytes = 0
 
     def add(self, part: Part, now_s: float) -> None:
         """Append records (never empty) that arrived now."""
@@ -72,7 +86,7 @@ class BatchWindow:
         """Say what makes a batch due now; None when nothing does."""
         if self.count >= self._size:
             return Trigger.COUNT
-        if self.bytes >= self._limit_bytes:
+        if self.bytes >= self._limit_bytes - self.reserved_bytes:
             return Trigger.BYTES
         return Trigger.AGE if self.count and now_s >= self._ends_s() else None
 
@@ -92,14 +106,18 @@ class BatchWindow:
 
     def cut(self) -> tuple[list[Part], int]:
         """Take the next batch, and how many records it has: at least one of those that wait."""
+        return self._take(self._size)
+
+    def _take(self, most: int) -> tuple[list[Part], int]:
         parts: list[Part] = []
         count = total = 0
-        while self._waiting and count < self._size:
+        limit_bytes = self._limit_bytes - self.reserved_bytes
+        while self._waiting and count < most:
             part, _, size = self._waiting[0]
-            if count + len(part.indexes) <= self._size and total + size <= self._limit_bytes:
+            if count + len(part.indexes) <= most and total + size <= limit_bytes:
                 self._waiting.popleft()
             else:
-                part, size = self._split(self._size - count, self._limit_bytes - total, first=not count)
+                part, size = self._split(most - count, limit_bytes - total, first=not count)
                 if not part.indexes:
                     break
             parts.append(part)

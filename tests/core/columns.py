@@ -55,7 +55,9 @@ def chunk_of(
 
 
 def batch_of(positions: Sequence[int], **columns: Any) -> Batch:
-    """Make a batch of one whole page."""
+    """Make a batch of one whole page, or of nothing."""
+    if not positions:
+        return Batch("id", "s", 0, (), 0)
     chunk = chunk_of(positions, **columns)
     return Batch("id", chunk.shard, 0, [Part(chunk, range(len(positions)))], len(positions))
 

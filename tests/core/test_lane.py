@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.core.lane import Lane, Planner, backoff_s
-from router.core.model import Backoff, FunctionError, Part, Reason, WindowStart
+from router.core.model import Backoff, FunctionError, Part, Reason, WindowCall, WindowStart
 from router.core.verdict import STOPPED, SUCCEEDED, FailedWhole, NotAccepted, PartlyFailed
 from router.core.window import BatchWindow
 from tests.core.columns import BOOM, at, batch_of, chunk_of, mapping_of
@@ -166,6 +166,38 @@ def test_replays_and_mappings_without_a_limit_do_not_expire():
     assert planner_of(maximum_record_age_s=60).expire(old, at(1e6)) is None
 
 
+@pytest.mark.parametrize(
+    ("attempts", "refusals", "now_s", "expired"),
+    [(0, 0, 1e6, False), (1, 0, 69.9, False), (1, 0, 70.0, True), (0, 1, 70.0, True)],
+)
+def test_a_final_call_is_tried_once_and_then_as_old_as_the_end_of_its_window(attempts, refusals, now_s, expired):
+    batch = batch_of([])
+    batch.window = WindowCall(1000, 1010, final=True)
+    batch.attempts, batch.refusals = attempts, refusals
+    plan = planner_of(maximum_record_age_s=60).expire(batch, at(now_s))
+    assert (plan is not None) is expired
+    if plan:
+        assert plan.discard
+        assert (plan.discard.batch, plan.discard.reason, plan.again) == (batch, Reason.AGE, [])
+
+
+def test_a_final_call_is_retried_and_given_up_as_a_batch_is():
+    batch, planner = batch_of([]), planner_of(maximum_retry_attempts=1, bisect=True)
+    batch.window = WindowCall(0, 10, final=True)
+    plan = planner.settle(batch, FAILED, at(0))
+    assert (plan.again, plan.left, plan.durable, batch.not_before_s) == ((batch,), 0, True, 0.2)
+    plan = planner.settle(batch, FAILED, at(1))
+    assert plan.discard
+    assert (plan.discard.reason, plan.discard.batch) == (Reason.RETRIES, batch)
+
+
+def test_pieces_are_of_the_window_of_their_batch():
+    batch = batch_of([1, 2])
+    batch.window = WindowCall(0, 10, b'{"n":1}')
+    plan = planner_of(bisect=True).settle(batch, FAILED, at(0))
+    assert [piece.window for piece in plan.again] == [batch.window] * 2
+
+
 def test_backoff_doubles_up_to_its_cap_and_varies_by_its_jitter():
     plain = Backoff(0.2, 60.0, jitter=0.0)
     assert [backoff_s(plain, retry, Random(1)) for retry in (0, 1, 2, 8, 9, 5000)] == [0.2, 0.4, 0.8, 51.2, 60, 60]
@@ -227,6 +259,14 @@ def test_pieces_run_before_anything_newer():
     assert lane.due_at() == 200.0
     assert lane.take(200.0) is waiting
     assert lane.unfinished() == (1, 0)
+
+
+def test_a_final_call_is_nothing_unfinished():
+    lane = lane_of(2)
+    lane.pieces.append(batch_of([]))
+    assert lane.unfinished() == (10, 7)
+    lane.pieces.append(batch_of([3, 4]))
+    assert lane.unfinished() == (3, 2)
 
 
 def test_unfinished_is_what_waits_first():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from router.core import retry_state
 from router.core.model import Batch, Part
-from router.core.retry_state import Pending, PendingPiece
+from router.core.retry_state import FailedCall, Pending, PendingPiece, SavedWindow
 from tests.core.columns import at, batch_of, chunk_of
 
 
@@ -28,8 +28,22 @@ pieces = st.builds(
     st.uuids().map(str),
 )
 
+windows = st.one_of(
+    st.none(),
+    st.builds(SavedWindow, st.integers(0, 2_000_000_000), st.integers(0, 2_000_000_000), st.just(-1), st.none()),
+    st.builds(
+        SavedWindow,
+        st.integers(0, 2_000_000_000),
+        st.integers(0, 2_000_000_000),
+        st.integers(0, 200),
+        st.dictionaries(st.text(), st.text()).map(lambda state: json.dumps(state, ensure_ascii=False).encode()),
+        st.none() | st.builds(FailedCall, st.integers(1, 50), st.integers(0, 2_000_000_000), st.integers(0, 60)),
+    ),
+)
+lanes_of_work = st.builds(Pending, st.integers(205, 300), st.lists(pieces, max_size=3), windows)
 
-@given(st.dictionaries(st.integers(0, 9), st.builds(Pending, st.integers(205, 300), st.lists(pieces, max_size=3))))
+
+@given(st.dictionaries(st.integers(0, 9), lanes_of_work))
 def test_what_is_written_is_read(lanes):
     text = retry_state.encode(100, lanes, 10)
     assert (retry_state.decode(text, 100, 10) if text else {}) == lanes
@@ -53,6 +67,39 @@ def test_the_form_is_stable():
             }
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("window", "written"),
+    [
+        (SavedWindow(60, 120, -1, None), [60, 120]),
+        (SavedWindow(60, 120, 98, b'{"n":1}'), [60, 120, -2, '{"n":1}']),
+        (SavedWindow(60, 120, 98, b"{}", FailedCall(2, 1000.5, 0.4)), [60, 120, -2, "{}", 2, 1000.5, 0.4]),
+    ],
+)
+def test_the_newest_window_is_written_even_when_nothing_else_is_unfinished(window, written):
+    text = retry_state.encode(100, {0: Pending(100, [], window)}, 1)
+    assert json.loads(text)["l"] == {"0": {"e": 0, "p": [], "w": written}}
+    assert retry_state.decode(text, 100, 1) == {0: Pending(100, [], window)}
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        "[]",
+        "[60]",
+        "7",
+        '[60,120,0,"[]"]',
+        '[60,120,0,"{"]',
+        "[60,120,0,{}]",
+        '[60,120,"x","{}"]',
+        '[60,120,0,"{}",1]',
+        f'[60,120,0,"{"[" * 100_000}"]',
+    ],
+)
+def test_a_window_that_is_not_one_of_ours_is_void_with_all_the_rest(window):
+    text = f'{{"v":1,"c":100,"n":1,"l":{{"0":{{"e":0,"p":[],"w":{window}}}}}}}'
+    assert retry_state.decode(text, 100, 1) is None
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from router.core.model import (
     Refused,
     Returned,
     TooLarge,
+    WindowCall,
 )
-from router.core.verdict import STOPPED, SUCCEEDED, FailedWhole, NotAccepted, PartlyFailed, judge
+from router.core.verdict import STOPPED, SUCCEEDED, FailedWhole, NotAccepted, PartlyFailed, Succeeded, judge
 from tests.core.columns import BOOM, RAISED, batch_of, identify, mapping_of
 
 WHOLE = "whole batch failure"
@@ -186,3 +187,79 @@ def test_an_event_too_large_is_split_and_a_single_record_never_responded():
 
 def test_what_we_stopped_was_not_tried():
     assert judge(Cancelled(), batch_of([1]), mapping_of(), identify) is STOPPED
+
+
+# --- tumbling windows
+
+NESTED: dict[str, object] = {}
+for _ in range(5000):
+    NESTED = {"in": NESTED}
+
+
+def windowed(*positions, final=False):
+    batch = batch_of(positions)
+    batch.window = WindowCall(0, 10, b"{}", final=final)
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("state", "kept"),
+    [
+        ({}, b"{}"),
+        ({"n": 1, "by": {"a": [1.5, None, True]}}, b'{"n":1,"by":{"a":[1.5,null,true]}}'),
+        ({"ü": "→"}, '{"ü":"→"}'.encode()),
+    ],
+)
+def test_in_a_window_the_returned_state_is_taken(state, kept):
+    mapping = mapping_of(tumbling_window_s=10)
+    assert judge(Returned({"state": state, "batchItemFailures": 7}), windowed(1), mapping, identify) == Succeeded(kept)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        "",
+        [],
+        {},
+        "text",
+        NOT_JSON,
+        NOT_READ,
+        {"state": None},
+        {"state": "{}"},
+        {"state": []},
+        {"State": {}},
+        {"batchItemFailures": []},
+        {"state": {"n": float("nan")}},
+        {"state": {"n": float("inf")}},
+        {"state": {"half": "\ud800"}},
+        {"state": NESTED},
+    ],
+)
+@pytest.mark.parametrize("reports", [True, False])
+def test_in_a_window_a_result_without_a_state_is_a_failure(body, reports):
+    mapping = mapping_of(tumbling_window_s=10, report_item_failures=reports)
+    verdict = judge(Returned(body), windowed(1, 2), mapping, identify)
+    assert isinstance(verdict, FailedWhole)
+    assert (verdict.error.error_type, verdict.function_error, verdict.responded) == (
+        "Headrace.BadWindowState",
+        None,
+        True,
+    )
+
+
+def test_in_a_window_the_state_is_taken_with_the_progress():
+    mapping = mapping_of(tumbling_window_s=10, report_item_failures=True)
+    reply = {"state": {"n": 1}, **report(2)}
+    assert judge(Returned(reply), windowed(1, 2, 3), mapping, identify) == PartlyFailed(range(1, 3), b'{"n":1}')
+    assert isinstance(judge(Returned(reply), windowed(2, 3), mapping, identify), FailedWhole)
+
+
+@pytest.mark.parametrize("body", [None, "text", NOT_READ, NOT_JSON, {"state": 7}, report(1)], ids=str)
+def test_a_final_call_may_return_anything(body):
+    mapping = mapping_of(tumbling_window_s=10, report_item_failures=True)
+    assert judge(Returned(body), windowed(final=True), mapping, identify) is SUCCEEDED
+
+
+def test_a_final_call_may_fail():
+    assert isinstance(judge(RAISED, windowed(final=True), mapping_of(tumbling_window_s=10), identify), FailedWhole)
