@@ -2,7 +2,8 @@
 
 A failed batch holds records of other keys too, which stay: its event is made anew without those of the key. What is
 said of the batch's errors may quote any of its records, so messages and traces go with them. A batch that is being
-replayed is left alone, and so is one whose mapping is not there to read its event; both are told.
+replayed is left alone, and so is one whose mapping is not there to read its event; both are told. The state of a
+tumbling window is the function's own, and stays with the event.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from router.core.model import FailedBatch, FunctionError
+from router.events import event_of
 from router.ports import Codec, Erasure, FailureEntry, Selection, Store
 
 #: What stands in place of a message that may quote a record.
@@ -83,7 +85,7 @@ def without_key(codec: Codec | None, entry: FailureEntry, event: bytes | None, k
     if not rows:
         return Erasure(batch.id, batch.failed_at_s, key, None, None)
     rest = replace(_without_messages(batch), batch_size=len(rows))
-    event = codec.event(rows)
+    event = event_of(codec, batch.shard, rows, chunk.window)
     info = codec.batch_info(rest, event)
     return Erasure(batch.id, batch.failed_at_s, key, replace(entry, batch=rest, batch_info=info), event)
 

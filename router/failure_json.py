@@ -78,7 +78,9 @@ def _error(error: FunctionError) -> dict[str, Any]:
     return {"type": error.error_type, "message": error.message, "trace": list(error.trace)}
 
 
-def _positions(entry: FailureEntry) -> tuple[int | str, int | str]:
+def _positions(entry: FailureEntry) -> tuple[int | str | None, int | str | None]:
+    if entry.batch.window and entry.batch.window.final:
+        return None, None  # it has no records
     for info in entry.batch_info.values():
         for first, last in _NAMES:
             if isinstance(info, Mapping) and first in info and last in info:

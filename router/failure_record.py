@@ -17,6 +17,7 @@ from uuid import UUID, uuid5
 import msgspec
 import pybase64
 
+from router.core.model import WindowCall
 from router.ports import FailureEntry
 
 #: What stands for the event: nothing, the event as an escaped JSON text, or the event itself.
@@ -79,7 +80,17 @@ def failure_record(
     # Kafka's records end with the payload; those of streams have it before the timestamp.
     if KAFKA_BATCH_INFO in entry.batch_info:
         return {**record, **stamp, **entry.batch_info, **body}
-    return {**record, **body, **stamp, **entry.batch_info}
+    window = {"timeWindowInfo": time_window(entry.batch.window)} if entry.batch.window else {}
+    return {**record, **body, **stamp, **entry.batch_info, **window}
+
+
+def time_window(call: WindowCall) -> dict[str, Any]:
+    """Say which tumbling window a call is of, and how, as events and failure records do."""
+    return {
+        "window": {"start": iso_s(call.start_s), "end": iso_s(call.end_s)},
+        "isFinalInvokeForWindow": call.final,
+        "isWindowTerminatedEarly": call.early,
+    }
 
 
 def kafka_topic_records(
@@ -147,8 +158,17 @@ def iso_ms(epoch_s: float) -> str:
 
     Producers may write any number as a record's time; beyond the calendar it becomes its first or last second.
     """
+    return _iso(epoch_s, "milliseconds")
+
+
+def iso_s(epoch_s: float) -> str:
+    """Give a time as ISO 8601 in UTC in whole seconds, within the same bounds."""
+    return _iso(epoch_s, "seconds")
+
+
+def _iso(epoch_s: float, unit: str) -> str:
     within_s = min(max(epoch_s, _FIRST_S), _LAST_S)
-    return datetime.fromtimestamp(within_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(within_s, UTC).isoformat(timespec=unit).replace("+00:00", "Z")
 
 
 def _kafka_topic_record(

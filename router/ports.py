@@ -24,6 +24,7 @@ from router.core.model import (
     ShardInfo,
     SourceRules,
     TooLarge,
+    WindowCall,
 )
 
 # --- sources
@@ -160,7 +161,14 @@ class StreamSource(Source, Protocol):
 
 
 class ShardCodec(Codec, Protocol):
-    """The shape of the records of a stream whose checkpoints we keep."""
+    """The shape of the records of a stream whose checkpoints we keep.
+
+    The chunk that `parse` makes of an event of a tumbling window has its call, and no records where that has none.
+    """
+
+    def window_event(self, shard: str, rows: Sequence[Any], call: WindowCall) -> bytes:
+        """Encode the Lambda event that holds these rows, perhaps none, and what the call is told of its window."""
+        ...
 
     def write_position(self, position: int) -> str:
         """Write a position (not negative) as the stream's own tools know it, such as a sequence number."""

@@ -16,6 +16,7 @@ from router.core import facts as f
 from router.core.describe import Repeat, ShardStatus
 from router.core.model import Batch, Chunk, EventSourceMapping, FailedBatch, Instant, Outcome, Returned
 from router.errors import StoreUnavailable
+from router.events import event_of
 from router.failure_json import EXACT_INTEGER
 from router.ports import Codec, Invocation, Invoker, WallClock
 from router.telemetry import Log, MappingMetrics
@@ -255,13 +256,13 @@ class Runner:
             Invocation(
                 batch.id,
                 event=partial(self._event, batch),
-                wants_body=self._mapping.report_item_failures,
+                wants_body=self._mapping.report_item_failures or batch.window is not None,
                 done=partial(self._ended, batch),
             )
         )
 
     def _event(self, batch: Batch) -> bytes:
-        return self._codec.event(batch.rows())
+        return event_of(self._codec, batch.shard, batch.rows(), batch.window)
 
     def _ended(self, batch: Batch, outcome: Outcome) -> None:
         self._metrics.duration.observe(self._loop.time() - self._started_s.pop(batch.id))
@@ -310,7 +311,7 @@ class Runner:
             shard=failure.shard,
             failure=failure.id,
             reason=failure.reason.value,
-            first_position=failure.first_position if failure.first_position <= EXACT_INTEGER else None,
+            first_position=failure.first_position if 0 <= failure.first_position <= EXACT_INTEGER else None,
             records=failure.batch_size,
             attempts=failure.attempts,
         )

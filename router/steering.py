@@ -91,8 +91,8 @@ def unknown(name: str, names: list[str]) -> NotFound:
 def _in_flight(batch: Batch, for_s: float) -> dict[str, Any]:
     return {
         "shard": batch.shard,
-        "first_position": _position(batch.first_position),
-        "last_position": _position(batch.last_position),
+        "first_position": _position(batch.first_position) if batch.count else None,
+        "last_position": _position(batch.last_position) if batch.count else None,
         "records": batch.count,
         "seconds": round(for_s, 1),
         "attempts": batch.attempts,

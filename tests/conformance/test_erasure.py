@@ -19,11 +19,13 @@ from connectors.settings import S3Settings, SqsSettings
 from connectors.sqs_codec import SqsCodec
 from connectors.store.sqlite import SqliteStore
 from router.cli import main
-from router.core.model import FunctionError, Try
+from router.core.model import FunctionError, Try, WindowCall
 from router.erasure import Erased, erase, without_key
 from router.ports import Codec, FailureEntry, KeepFailure, Selection
 from tests.fakes.failures import entry
+from tests.fakes.shard_stream import MemoryShardCodec
 from tests.fakes.store import MemoryStore
+from tests.fakes.stream_source import MemoryRecord
 
 KAFKA = KafkaCodec(["127.0.0.1:9092"], "SelfManagedKafka")
 QUOTED = FunctionError("KeyError", "no price in the order of alice", ("  File a.py, line 3", "alice"))
@@ -62,6 +64,17 @@ def test_only_the_records_of_the_key_go() -> None:
     assert erasure.entry.batch_info["KafkaBatchInfo"]["batchSize"] == 3  # type: ignore[index]
     assert (erasure.entry.batch.id, erasure.entry.batch.first_position) == ("f1", failure.batch.first_position)
     assert without_key(KAFKA, failure, event, b"ALICE").event == event
+
+
+def test_the_window_of_what_is_left_stays() -> None:
+    codec, call = MemoryShardCodec(), WindowCall(60, 120, b'{"n":7}')
+    rows = [MemoryRecord("s-0", offset, 1000, key, b"x") for offset, key in enumerate((b"alice", b"bob"))]
+    event = codec.window_event("s-0", rows, call)
+    failure = stored(event, codec, shard="s-0", window=replace(call, state=b""))
+    erasure = without_key(codec, failure, event, b"alice")
+    assert erasure.event == codec.window_event("s-0", rows[1:], call)
+    assert erasure.entry
+    assert erasure.entry.batch.window == WindowCall(60, 120, b"")
 
 
 def test_what_errors_said_goes_with_them_for_it_may_quote_any_record() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from router.core.model import Reason
+from router.core.model import Reason, WindowCall
 from router.failure_json import to_json, to_json_whole
 from router.failure_record import (
     encode,
@@ -38,7 +39,12 @@ def stored(record: dict[str, Any], event: bytes = b"") -> FailureEntry:
     context = record["requestContext"]
     response = record.get("responseContext")
     info = {name: value for name, value in record.items() if name.endswith("BatchInfo")}
+    window = None
+    if "timeWindowInfo" in record:
+        bounds = [datetime.fromisoformat(each).timestamp() for each in record["timeWindowInfo"]["window"].values()]
+        window = WindowCall(*map(round, bounds), b"", record["timeWindowInfo"]["isFinalInvokeForWindow"])
     return entry(
+        window=window,
         event=event,
         batch_info=info,
         reason=Reason(context["condition"]),
@@ -73,6 +79,17 @@ def test_a_record_with_the_event_as_escaped_text(name: str) -> None:
     assert same_text(
         failure_record(stored(expected, event), function_arn=ARN, event=event, payload="escaped"), expected
     )
+
+
+def test_a_record_of_a_tumbling_window_ends_with_it() -> None:
+    expected = sample("dynamodb_window_final_failure_s3.json")
+    event = expected["payload"].encode()
+    record = failure_record(
+        stored(expected, event), function_arn=expected["requestContext"]["functionArn"], event=event, payload="escaped"
+    )
+    assert list(record) == list(expected)
+    for member in ("requestContext", "payload", "DDBStreamBatchInfo", "timeWindowInfo"):
+        assert same_text(record[member], expected[member])
 
 
 def test_a_record_with_the_event_itself_keeps_every_byte_of_it() -> None:
@@ -185,6 +202,11 @@ def test_records_without_positions_go_by_their_names(kind: str, first: str, last
     info = {f"{kind}BatchInfo": {f"first{first}": f"{last}-1", f"last{first}": f"{last}-2"}}
     shown = to_json(replace(entry(first_position=2**100), batch_info=info))
     assert (shown["first_position"], shown["last_position"]) == (f"{last}-1", f"{last}-2")
+
+
+def test_a_final_call_has_no_positions() -> None:
+    shown = to_json(entry(first_position=-1, last_position=-1, batch_size=0, window=WindowCall(0, 10, b"", final=True)))
+    assert (shown["first_position"], shown["last_position"], shown["batch_size"]) == (None, None, 0)
 
 
 def test_an_object_goes_by_the_key_that_aws_gives_it_and_always_by_the_same() -> None:

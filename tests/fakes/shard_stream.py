@@ -18,8 +18,9 @@ from itertools import count, pairwise
 from typing import Any
 from zlib import crc32
 
+from connectors.window_event import window_of, with_window
 from router.core.facts import Demand
-from router.core.model import STREAM_RULES, TRIM_HORIZON, Batch, Chunk, ShardInfo, time_of
+from router.core.model import STREAM_RULES, TRIM_HORIZON, Batch, Chunk, ShardInfo, WindowCall, time_of
 from router.errors import PositionLost, RouterError, ShardGone
 from router.ports import ShardCodec
 from tests.fakes.stream_source import MemoryCodec, MemoryRecord, memory_chunk
@@ -158,6 +159,16 @@ class MemoryShardCodec(MemoryCodec):
         if not (isinstance(item, str) and item.isascii() and item.isdecimal()):
             return None
         return int(item) if batch.holds(int(item)) else None
+
+    def window_event(self, shard: str, rows: Sequence[Any], call: WindowCall) -> bytes:
+        return with_window(self.event(rows), shard, "memory", call)
+
+    def parse(self, event: bytes) -> Chunk:
+        found = window_of(event)
+        rows = self.rows_of(event)
+        chunk = memory_chunk(found[0] if found else rows[0].shard, rows, rows[-1].position if rows else -1)
+        chunk.window = found[1] if found else None
+        return chunk
 
     def write_position(self, position: int) -> str:
         return str(position)

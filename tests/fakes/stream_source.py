@@ -136,7 +136,11 @@ class MemoryCodec:
         return json.dumps({"eventSource": "memory", "records": records}, separators=(",", ":")).encode()
 
     def parse(self, event: bytes) -> Chunk:
-        rows = [
+        rows = self.rows_of(event)
+        return memory_chunk(rows[0].shard, rows, rows[-1].position)
+
+    def rows_of(self, event: bytes) -> list[MemoryRecord]:
+        return [
             MemoryRecord(
                 record["partition"],
                 record["offset"],
@@ -146,7 +150,6 @@ class MemoryCodec:
             )
             for record in json.loads(event)["records"]
         ]
-        return memory_chunk(rows[0].shard, rows, rows[-1].position)
 
     def identify(self, item: object, batch: Batch) -> int | None:
         match item:
