@@ -11,6 +11,7 @@ from connectors.settings import (
     HttpDestination,
     KafkaDestination,
     KafkaSettings,
+    KinesisSettings,
     LambdaFunction,
     S3Destination,
     S3Settings,
@@ -23,6 +24,7 @@ from connectors.settings import (
 #: Settings of a `source` block -> the class that reads it.
 SOURCES: Final[Mapping[type, str]] = {
     KafkaSettings: "connectors.kafka:KafkaSource",
+    KinesisSettings: "connectors.kinesis:KinesisSource",
     S3Settings: "connectors.s3:S3Source",
     SqsSettings: "connectors.sqs:SqsSource",
 }

@@ -73,13 +73,15 @@ def stall(*parts: bytes) -> Answer:
 
 @dataclass
 class HttpServer:
-    """Answers requests in the order of its script; what is not in the script is answered by operation, or stalls."""
+    """Answers requests in the order of its script; what is not in it, by `handle`, by operation, or it stalls."""
 
     port: int = 0
     scheme: str = "http"
     script: deque[Answer] = field(default_factory=deque)
     #: Answers by operation (X-Amz-Target), used again and again.
     always: dict[str, Answer] = field(default_factory=dict)
+    #: Gives the answer to a request, if it is set.
+    handle: Callable[[Request], Answer] | None = None
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
     #: Is whoever asks for leave to send a body given it?
@@ -97,6 +99,11 @@ class HttpServer:
         while len(self.requests) < count:
             self._changed.clear()
             await self._changed.wait()
+
+    def _answer(self, request: Request) -> Answer:
+        if self.handle:
+            return self.handle(request)
+        return self.always.get(request.headers.get("x-amz-target", "").rpartition(".")[2], stall())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -120,10 +127,10 @@ class HttpServer:
         if headers.get("expect") == "100-continue" and self.continues:
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = await reader.readexactly(int(headers.get("content-length", 0)))
-        self.requests.append(Request(line, headers, body, number))
+        request = Request(line, headers, body, number)
+        self.requests.append(request)
         self._changed.set()
-        operation = headers.get("x-amz-target", "").rpartition(".")[2]
-        answer = self.script.popleft() if self.script else self.always.get(operation, stall())
+        answer = self.script.popleft() if self.script else self._answer(request)
         answering = asyncio.ensure_future(answer(writer))
         leaving = asyncio.ensure_future(reader.read(1))
         await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,0 +1,151 @@
+"""Kinesis as a ShardSource: one stream, polled shard by shard.
+
+The AWS library says where Kinesis is and renews credentials; the calls go through a client of our own
+(`connectors.kinesis_client`). When credentials are refused, the environment and the profile are read anew before the
+next call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from connectors.aws import are_credentials_refused, aws_errors
+from connectors.aws_access import Access, forget, stream_access
+from connectors.kinesis_client import SERVICE, KinesisClient, Stream
+from connectors.kinesis_codec import KinesisCodec
+from connectors.kinesis_reading import Poller
+from connectors.settings import KinesisSettings
+from router.core.facts import Demand
+from router.core.model import Chunk, ShardInfo
+from router.errors import SourceUnavailable
+from router.ports import ShardCodec
+
+#: What our own clock may be ahead of the service's, where that does not tell its time.
+_CLOCK_MARGIN_S: Final = 300.0
+
+
+def describe(settings: KinesisSettings) -> str:
+    """Name the stream in errors."""
+    return f"Kinesis {'consumer' if settings.is_consumer else 'stream'} {settings.stream}"
+
+
+def stream_of(settings: KinesisSettings) -> str:
+    """Give the stream's name or ARN."""
+    return settings.stream.partition("/consumer/")[0] if settings.is_consumer else settings.stream
+
+
+async def reach(settings: KinesisSettings) -> Access:
+    """Say how the stream's service is reached.
+
+    Raises:
+        SourceUnavailable: the environment or the profile does not say it.
+    """
+    stream = settings.stream
+    region = stream.split(":")[3] if stream.startswith("arn:") else settings.region
+    with aws_errors(SourceUnavailable, describe(settings)):
+        return await stream_access(SERVICE, settings.endpoint_url, region)
+
+
+class KinesisSource:
+    """One stream. A closed source stays closed: make another."""
+
+    pinned = False
+
+    def __init__(self, settings: KinesisSettings, *, needs_keys: bool = True, call_s: float = 10.0) -> None:
+        """Prepare without I/O.
+
+        Args:
+            settings: which stream.
+            needs_keys: fill the keys column (a parallelization factor over 1 needs it).
+            call_s: longest time a call may take.
+        """
+        deaggregate = settings.deaggregate or settings.is_consumer
+        self._codec = KinesisCodec(deaggregate=deaggregate, needs_keys=needs_keys)
+        self.codec: ShardCodec = self._codec
+        #: The stream's ARN, or the consumer's, once it is open.
+        self.identity = ""
+        self.handicap: str | None = None
+        self.server_time_s = 0.0
+        self.incarnation = ""
+        self._settings = settings
+        self._what = describe(settings)
+        self._call_s = call_s
+        self._access: Access | None = None
+        self._client: KinesisClient | None = None
+        self._poller: Poller | None = None
+        #: Were our credentials refused, so that they are to be read anew?
+        self._is_refused = False
+
+    async def open(self) -> None:
+        """Find the stream, and the consumer if it is one's."""
+        access = await reach(self._settings)
+        client = KinesisClient(access, self._what, call_s=self._call_s)
+        try:
+            stream = await client.find(stream_of(self._settings))
+            if self._settings.is_consumer:
+                await client.find_consumer(self._settings.stream)
+        except BaseException as error:
+            await client.close()
+            if isinstance(error, SourceUnavailable) and are_credentials_refused(error):
+                forget(access)
+            raise
+        self.server_time_s = client.server_time_s or time.time() - _CLOCK_MARGIN_S
+        self.identity = self._codec.arn = self._settings.stream if self._settings.is_consumer else stream.arn
+        self._learn(stream)
+        self._access, self._client, self._poller = access, client, Poller(client, stream.arn, self._codec)
+
+    async def shards(self) -> Sequence[ShardInfo]:
+        """List all shards; which of the streams of this name it is, is looked at as well."""
+        client, _ = await self._ready()
+        with self._failing():
+            stream = await client.find(stream_of(self._settings))
+            self._learn(stream)
+            return await client.shards(stream.arn)
+
+    async def read(self, unit: Hashable, demand: Mapping[str, Demand]) -> Sequence[Chunk]:  # noqa: ARG002 - the shard
+        ((shard, wish),) = demand.items()
+        _, poller = await self._ready()
+        with self._failing():
+            return [await poller.read(shard, wish)]
+
+    async def page(self, shard: str, first: int) -> Chunk:
+        _, poller = await self._ready()
+        with self._failing():
+            return await poller.page(shard, first)
+
+    def behind_ms(self, shard: str) -> int | None:
+        return self._poller.behind_ms.get(shard) if self._poller else None
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    def _learn(self, stream: Stream) -> None:
+        self.incarnation = f"{stream.created_s:.3f}"
+
+    async def _ready(self) -> tuple[KinesisClient, Poller]:
+        if self._client is None or self._poller is None:
+            raise SourceUnavailable(f"{self._what}: it is not open yet")
+        if self._is_refused:
+            self._is_refused = False
+            self._access = await reach(self._settings)
+            self._client.renew(self._access.credentials)
+        return self._client, self._poller
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Note what a failure says about what we know."""
+        try:
+            yield
+        except SourceUnavailable as error:
+            if self._access and are_credentials_refused(error):
+                self._is_refused = True
+                forget(self._access)
+            raise
+        except ValueError as error:
+            raise SourceUnavailable(
+                f"{self._what}: what answers is not the service ({error}); check endpoint_url"
+            ) from error

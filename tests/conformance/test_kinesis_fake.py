@@ -1,0 +1,32 @@
+"""The Kinesis source against the suite, on an endpoint in this process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from connectors.kinesis import KinesisSource
+from connectors.settings import KinesisSettings
+from router.ports import ShardSource
+from tests.conformance.shard_source import Bench, ShardSourceConformance
+from tests.conformance.test_memory_shards import MemoryBench
+from tests.fakes.kinesis_server import REGION, KinesisServer, kinesis_server
+
+
+class FakeBench(MemoryBench):
+    def __init__(self, server: KinesisServer) -> None:
+        self.server = server
+        self.stream = server.stream
+
+    def source(self) -> ShardSource:
+        return KinesisSource(KinesisSettings("m", self.server.name, self.server.http.url, REGION))
+
+
+class TestKinesisSource(ShardSourceConformance):
+    @pytest.fixture
+    async def bench(self, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        async with kinesis_server() as server:
+            yield FakeBench(server)
