@@ -82,7 +82,8 @@ class KafkaSource:
         """
         self.codec: Codec = KafkaCodec(settings.bootstrap_servers, settings.event_source)
         self._settings = settings
-        self._needs_keys = needs_keys
+        #: May be set at any time.
+        self.needs_keys = needs_keys
         self._metadata_max_age_s = metadata_max_age_s
         self._call_s = call_s
         self._group = Membership(settings.drain_s + grace_s)
@@ -260,7 +261,7 @@ class KafkaSource:
             # Behind the last record may be transaction markers, aborted records, or nothing after a compaction.
             position = int(await consumer.position(partition))
             if rows:
-                chunks.append(chunk_of(shard, rows, needs_keys=self._needs_keys, through=position - 1))
+                chunks.append(chunk_of(shard, rows, needs_keys=self.needs_keys, through=position - 1))
             elif position != self._next[partition]:
                 chunks.append(Chunk(shard, (), (), (), (), (), position - 1))
             self._next[partition] = position

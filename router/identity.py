@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from router.checkpoints import SHARD, STREAM
 from router.errors import DecisionNeeded, InUse, NotFound
 from router.ports import DeleteFailure, PutState, RenameMapping, Selection, Store
 from router.telemetry import Log
@@ -114,7 +115,8 @@ async def accept(store: Store, mapping: str, lives: Mapping[str, Life]) -> Holdi
         raise NotFound(f"nothing is kept of a mapping {mapping!r} that has begun to read: there is nothing to accept")
     if life is not None and not life.is_undecided:
         raise NotFound(f"mapping {mapping} reads {had.source}, as it always has: there is nothing to accept")
-    await store.apply([PutState(mapping, BEGUN, "")])
+    places = [key for key in await store.states(mapping) if key == STREAM or key.startswith(SHARD)]
+    await store.apply([PutState(mapping, key, "") for key in (BEGUN, *places)])
     if life:
         life.decide()
     return had

@@ -122,6 +122,9 @@ class StreamSource(Source, Protocol):
     #: Largest retry state that `commit` takes, bytes; what is larger goes into the store and a pointer here.
     retry_state_limit_bytes: int
 
+    #: Is the keys column of chunks filled? May be set at any time.
+    needs_keys: bool
+
     def changes(self) -> AsyncIterator[ShardChange]:
         """Yield assignments as they come; ends after close."""
         ...

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any, assert_never
 
 from router.core import facts as f
+from router.core.describe import ShardStatus
 from router.core.model import EventSourceMapping
 from router.core.queues import QueueEngine
 from router.errors import SourceUnavailable, StoreUnavailable
@@ -70,7 +71,7 @@ class QueueSide:
             case _:
                 assert_never(command)
 
-    def lag_records(self, shard: str, checkpoint: int) -> int | None:  # noqa: ARG002 - a queue has no positions
+    def lag_records(self, shard: ShardStatus) -> int | None:  # noqa: ARG002 - a queue has no positions
         return self._source.backlog()
 
     async def _receive(self, poll: int, limit: int, wait_s: float) -> None:

@@ -64,8 +64,8 @@ class SourceSide(Protocol):
         """End what waits for the source."""
         ...
 
-    def lag_records(self, shard: str, checkpoint: int) -> int | None:
-        """Count the records behind a checkpoint, without asking anybody; None = not known."""
+    def lag_records(self, shard: ShardStatus) -> int | None:
+        """Count the records behind a shard's checkpoint, without asking anybody; None = not known."""
         ...
 
 
@@ -197,7 +197,7 @@ class Runner:
 
     def lag_records(self, shard: ShardStatus) -> int | None:
         """Count the records behind a shard's checkpoint; None while that is not known."""
-        return None if shard.phase == "locating" else self._side.lag_records(shard.shard, shard.checkpoint)
+        return None if shard.phase == "locating" else self._side.lag_records(shard)
 
     # --- commands
 

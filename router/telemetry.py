@@ -57,6 +57,16 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "shard.released": ("info", "A shard was given back with its progress committed."),
     "shard.abandoned": ("warning", "A shard was left before its progress could be committed; that is delivered again."),
     "shard.lost": ("warning", "A shard was taken away; its unfinished work is delivered again by its new owner."),
+    "shard.finished": ("info", "A shard was read to its end and all of it is settled; its children may be read."),
+    "shard.trimmed": ("warning", "The stream has deleted a shard; what was not read of it is lost."),
+    "stream.remade": (
+        "warning",
+        "The stream was deleted and made again under its name; its checkpoints are void, and all of it is read.",
+    ),
+    "lanes.changed": (
+        "info",
+        "What was unfinished under another parallelization factor is done; keys have their new lanes.",
+    ),
     "position.lost": (
         "warning",
         "The committed position is not in the shard any more; reading goes on at the oldest record.",
@@ -68,6 +78,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "position.expired": ("warning", "The committed positions of this mapping are gone; it started anew."),
     "source.not_closed": ("warning", "The source did not close in time; the mapping goes on without waiting for it."),
     "source.failed": ("warning", "The source did not answer; it is asked again."),
+    "source.throttled": ("warning", "More is read from the source than it allows; it is asked again soon."),
     "source.slowed": ("warning", "The source is read in a way that takes more processor time; else all is as it is."),
     "commit.failed": ("warning", "Progress could not be committed; it is tried again."),
     "queue.opened": ("info", "The queue is polled."),
@@ -120,6 +131,10 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
     "RenameConflict": (
         "State is kept under the mapping's name and under its former one.",
         "Delete one of them: `headrace mapping forget NAME`.",
+    ),
+    "CheckpointUnreadable": (
+        "What the store keeps of the mapping's place in its stream cannot be read.",
+        "Put a checkpoint there with `headrace checkpoints import`, or begin anew: `headrace mapping accept NAME`.",
     ),
     "CommitFailed": (
         "Progress cannot be committed to the source.",

@@ -11,9 +11,32 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from router.core.model import Batch, Chunk, FailedBatch, Outcome
+from router.core.model import Batch, Chunk, FailedBatch, Outcome, ShardInfo
 
 # --- facts
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOpened:
+    """A stream was reached whose shards we find ourselves."""
+
+    #: The shards that have a checkpoint, and those of them that are finished.
+    begun: frozenset[str]
+    finished: frozenset[str]
+    #: Was the stream that we had begun deleted, and made again under its name?
+    remade: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ShardsListed:
+    """All shards that the stream has."""
+
+    shards: Sequence[ShardInfo]
+
+
+@dataclass(frozen=True, slots=True)
+class ListFailed:
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +91,22 @@ class ChunksRead:
 class ReadFailed:
     unit: Hashable
     error: str
+    #: Was it only too much for the source?
+    throttled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PositionGone:
     """The shard cannot be read from where we are: trimmed, or somebody moved the log."""
+
+    unit: Hashable
+    shard: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShardDeleted:
+    """The stream has no such shard any more, whatever was left to read in it."""
 
     unit: Hashable
     shard: str
@@ -212,6 +246,10 @@ class Due:
 SharedFact = InvocationEnded | Kept | KeepFailed | Held | Unheld | ReplayRequested | DrainRequested | Due
 StreamFact = (
     SharedFact
+    | StreamOpened
+    | ShardsListed
+    | ListFailed
+    | ShardDeleted
     | ShardOpened
     | ShardRevoking
     | ShardLost
@@ -256,6 +294,27 @@ class Progress(NamedTuple):
     checkpoint: int
     #: Attempts, halves and next tries of what is unfinished behind it; empty when there is nothing to say.
     retry_state: str
+    #: Is the whole shard finished, to its very end?
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class List:
+    """List the shards of the stream; answered by ShardsListed or ListFailed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Take this shard up where it is; answered by ShardOpened."""
+
+    shard: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Keep nothing more of these shards: they are finished, and the stream has them no more."""
+
+    shards: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,6 +450,6 @@ class Finished:
 
 #: What both engines ask for.
 SharedCommand = Invoke | Cancel | Keep | Replayed | ReplayRefused | WakeAt | Note | Finished
-StreamCommand = Locate | Read | Commit | Release
+StreamCommand = List | Open | Forget | Locate | Read | Commit | Release
 QueueCommand = Receive | StopReceiving | Delete | Extend | Remember
 Command = SharedCommand | StreamCommand | QueueCommand

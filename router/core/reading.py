@@ -2,7 +2,8 @@
 
 A unit is what one read covers (all partitions of a Kafka topic, one shard of a stream). When a further shard of a unit
 gets room while a read is under way, a new read with the whole demand takes its place; what the old one brings all the
-same is recognised by the position it was read behind. After a failure a unit waits, with growing pauses.
+same is recognised by the position it was read behind. Between two reads of a unit lies what its pace asks for; after a
+failure it waits, with growing pauses.
 
 Room is counted by shard in records and bytes, and over all shards in bytes: while the buffers of the mapping are full,
 only shards that hold nothing are read, so that each can always fill a batch.
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from router.core.facts import Demand, Read
 from router.core.lane import backoff_s
-from router.core.model import OUTAGE_BACKOFF, Instant
+from router.core.model import OUTAGE_BACKOFF, THROTTLE_BACKOFF, Instant, Pace
 
 if TYPE_CHECKING:
     from random import Random
@@ -30,8 +31,11 @@ class _Unit:
     starved: set[str] = field(default_factory=set)
     #: Shards of the read that is under way; None = none is.
     reading: frozenset[str] | None = None
+    #: When the read that is under way, or the last one, was asked for.
+    asked_s: float = 0.0
     failures: int = 0
-    retry_at_s: float = 0.0
+    #: Not before this time is it read again.
+    not_before_s: float = 0.0
     #: Why its shards cannot be read, or found out where to read.
     error: str | None = None
 
@@ -39,8 +43,9 @@ class _Unit:
 class Reading:
     """Knows which shards want records, which are being read, and what is in memory."""
 
-    def __init__(self, memory_bytes: int, rng: Random) -> None:
+    def __init__(self, memory_bytes: int, pace: Pace, rng: Random) -> None:
         self._memory_bytes = memory_bytes
+        self._pace = pace
         self._rng = rng
         self._units: dict[Hashable, _Unit] = {}
         #: Units to look at; a dict, because sets have no order to repeat.
@@ -75,6 +80,11 @@ class Reading:
         if unit.reading is not None:
             unit.reading -= {shard.name}
 
+    def retire(self, unit: Hashable) -> None:
+        """Forget a unit that has no shard any more."""
+        del self._units[unit]
+        self.wanted.pop(unit, None)
+
     def room(self, shard: ShardState) -> int:
         """Count the records that may be read now."""
         return 0 if shard.buffered and self.is_memory_full else shard.room()
@@ -104,11 +114,12 @@ class Reading:
         reads = []
         for key in wanting:
             unit = self._units[key]
-            if now.mono_s < unit.retry_at_s or (unit.reading is not None and unit.starved <= unit.reading):
+            if now.mono_s < unit.not_before_s or (unit.reading is not None and unit.starved <= unit.reading):
                 continue
             demand = self._demand(unit, shards)
             if demand:
                 unit.reading = frozenset(demand)
+                unit.asked_s = now.mono_s
                 reads.append(Read(key, demand))
         return reads
 
@@ -127,17 +138,21 @@ class Reading:
         self._units[unit].reading = None
         self.want(unit)
 
-    def succeeded(self, unit: Hashable) -> None:
-        self._units[unit].failures = 0
-        self._units[unit].error = None
+    def succeeded(self, unit: Hashable, now: Instant, *, more: bool) -> float | None:
+        """Note that a unit was read, and whether it had or has something; give when to look at it again, if not now."""
+        state = self._units[unit]
+        state.failures = 0
+        state.error = None
+        state.not_before_s = state.asked_s + (self._pace.busy_s if more else self._pace.idle_s)
+        return state.not_before_s if state.not_before_s > now.mono_s else None
 
-    def failed(self, unit: Hashable, error: str, now: Instant) -> float:
+    def failed(self, unit: Hashable, error: str, now: Instant, *, throttled: bool = False) -> float:
         """Read a unit no more for a while; give how long, seconds."""
         state = self._units[unit]
-        wait_s = backoff_s(OUTAGE_BACKOFF, state.failures, self._rng)
+        wait_s = backoff_s(THROTTLE_BACKOFF if throttled else OUTAGE_BACKOFF, state.failures, self._rng)
         state.failures += 1
         state.error = error
-        state.retry_at_s = now.mono_s + wait_s
+        state.not_before_s = now.mono_s + wait_s
         return wait_s
 
     def note_error(self, unit: Hashable, error: str | None) -> None:

@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 from router.core.model import Batch, Chunk, Instant, Part
 
 _VERSION = 1
+#: More lanes than a mapping can have.
+_MOST_LANES = 1000
 
 
 class FailedCall(NamedTuple):
@@ -139,6 +141,15 @@ def _next_try_s(batch: Batch, now: Instant) -> float:
 def failed_call(batch: Batch, now: Instant) -> FailedCall:
     """Describe a final call that has failed."""
     return FailedCall(batch.attempts, _next_try_s(batch, now), batch.backoff_s)
+
+
+def lanes_of(text: str) -> int | None:
+    """Say how many lanes a state was written with; None when it is not ours."""
+    try:
+        lanes = json.loads(text)["n"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
+    return lanes if isinstance(lanes, int) and 0 < lanes <= _MOST_LANES else None
 
 
 def pending(batch: Batch, now: Instant) -> PendingPiece:

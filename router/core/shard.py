@@ -70,6 +70,7 @@ class ShardState:
         "checkpoint",
         "committed",
         "committed_version",
+        "ended",
         "failures",
         "gated",
         "lanes",
@@ -77,6 +78,7 @@ class ShardState:
         "name",
         "phase",
         "read_through",
+        "rehashing",
         "release",
         "summed",
         "summed_version",
@@ -90,8 +92,9 @@ class ShardState:
         self.name = name
         self.unit = unit
         self.phase = Phase.LOCATING
-        self.lanes = [Lane(name, number, self._new_window(now)) for number in range(mapping.parallelization_factor)]
-        self._lane_table = LaneTable(len(self.lanes))
+        #: Does it go on in the lanes of another parallelization factor, until what was unfinished in them is done?
+        self.rehashing = False
+        self._make_lanes(mapping.parallelization_factor, now)
         #: Position up to which records are read again for work from before a restart.
         self._restored_through = -1
         #: Records that wait in lanes, without those that are with the function, and their bytes.
@@ -109,11 +112,17 @@ class ShardState:
         self.committed: Progress | None = None
         #: Lanes that wait for a commit.
         self.gated: list[Lane] = []
+        #: Is `read_through` the end of the shard?
+        self.ended = False
         #: In CLOSING: does the source wait for a release?
         self.release = False
         #: Locating failed so often in a row; and whether an earlier position was lost.
         self.failures = 0
         self.lost = False
+
+    def _make_lanes(self, factor: int, now: Instant) -> None:
+        self.lanes = [Lane(self.name, number, self._new_window(now)) for number in range(factor)]
+        self._lane_table = LaneTable(factor)
 
     def _new_window(self, now: Instant) -> BatchWindow:
         mapping = self._mapping
@@ -127,11 +136,18 @@ class ShardState:
         """Read behind this checkpoint."""
         self.read_through = self.checkpoint = checkpoint
 
-    def resume(self, checkpoint: int, text: str) -> bool:
+    def resume(self, checkpoint: int, text: str, now: Instant) -> bool:
         """Read behind a committed checkpoint with its retry state; False when the state does not belong to it."""
         self.start(checkpoint)
         self.committed = Progress(checkpoint, text)
-        return self._restore(text)
+        former = retry_state.lanes_of(text)
+        if former and former != len(self.lanes):
+            self.rehashing = True
+            self._make_lanes(former, now)
+        restored = self._restore(text)
+        if self.rehashing and not restored:
+            self.rehash(now)
+        return restored
 
     def _restore(self, text: str) -> bool:
         """Take up the retry state committed with the checkpoint; False when it does not belong to it."""
@@ -143,27 +159,55 @@ class ShardState:
             self._restored_through = max(self._restored_through, work.taken_through)
         return True
 
+    @property
+    def is_clear(self) -> bool:
+        """Say whether the lanes of another factor have nothing left that was begun in them."""
+        return self.rehashing and not any(lane.busy or lane.pieces for lane in self.lanes)
+
+    def rehash(self, now: Instant) -> None:
+        """Give what waits to the lanes that the mapping has; nothing is with the function meanwhile."""
+        waiting = [part for lane in self.lanes for part in lane.window.drain()]
+        chunks = {id(chunk): chunk for chunk, _ in waiting}
+        kept: dict[int, list[int]] = {key: [] for key in chunks}
+        for chunk, indexes in waiting:
+            kept[id(chunk)] += indexes
+        self.rehashing = False
+        self._make_lanes(self._mapping.parallelization_factor, now)
+        for key, chunk in sorted(chunks.items(), key=lambda item: item[1].through):
+            self._route(chunk, sorted(kept[key]), now)
+
     # --- what comes in
 
     def add(self, chunk: Chunk, now: Instant) -> None:
         """Route a page that follows directly on what was read."""
         kept: Sequence[int] = range(len(chunk.positions)) if chunk.kept is None else chunk.kept
         if kept:
-            if len(self.lanes) == 1:
-                self._add_to(self.lanes[0], chunk, kept, now)
-            else:
-                for lane, indexes in zip(self.lanes, self._by_lane(chunk, kept), strict=True):
-                    if indexes:
-                        self._add_to(lane, chunk, indexes, now)
-            self.buffered = sum([lane.window.count for lane in self.lanes])
-            self.buffered_bytes = sum([lane.window.bytes for lane in self.lanes])
+            self._route(chunk, kept, now)
         self.skip_to(chunk.through, now)
+
+    def _route(self, chunk: Chunk, kept: Sequence[int], now: Instant) -> None:
+        if len(self.lanes) == 1:
+            self._add_to(self.lanes[0], chunk, kept, now)
+        else:
+            for lane, indexes in zip(self.lanes, self._by_lane(chunk, kept), strict=True):
+                if indexes:
+                    self._add_to(lane, chunk, indexes, now)
+        self.buffered = sum([lane.window.count for lane in self.lanes])
+        self.buffered_bytes = sum([lane.window.bytes for lane in self.lanes])
 
     def skip_to(self, position: int, now: Instant) -> None:
         """Note that everything up to a position was read, or is gone."""
         self.read_through = position
         for lane in self.lanes:
             if lane.pending and position >= lane.pending.taken_through:
+                lane.pieces.extend(lane.pending.batches(self.name, lane.number, now))
+                lane.pending = None
+
+    def end(self, now: Instant) -> None:
+        """Note that nothing comes behind what was read."""
+        self.ended = True
+        for lane in self.lanes:
+            if lane.pending:  # what is missing of it is gone
                 lane.pieces.extend(lane.pending.batches(self.name, lane.number, now))
                 lane.pending = None
 
@@ -203,7 +247,7 @@ class ShardState:
 
     def room(self) -> int:
         """Count the records that may be read now; 0 when there is no room, or less than is worth a call."""
-        if self.phase is not Phase.OPEN:
+        if self.phase is not Phase.OPEN or self.ended:
             return 0
         if self.buffered <= self._room_count // 2 and self.buffered_bytes <= self._mapping.buffer_bytes // 2:
             return self._room_count - self.buffered
@@ -216,6 +260,13 @@ class ShardState:
     def busy(self) -> bool:
         """Say whether anything is with the function, or on its way into the failure store."""
         return any(lane.running or lane.keeping for lane in self.lanes)
+
+    @property
+    def is_finished(self) -> bool:
+        """Say whether everything that the shard ever had is settled."""
+        return self.ended and not any(
+            lane.running or lane.keeping or lane.pieces or lane.window.count or lane.pending for lane in self.lanes
+        )
 
     @property
     def dirty(self) -> bool:
@@ -231,7 +282,8 @@ class ShardState:
         self.checkpoint = low_watermark([self._unfinished(lane) for lane in self.lanes], self.read_through)
         self.summed_version = self.version
         work = {lane.number: self._work(lane, now) for lane in self.lanes}
-        self.summed = Progress(self.checkpoint, retry_state.encode(self.checkpoint, work, len(self.lanes)))
+        text = retry_state.encode(self.checkpoint, work, len(self.lanes))
+        self.summed = Progress(self.checkpoint, text, ended=self.is_finished)
         return self.summed
 
     def is_news(self, progress: Progress) -> bool:

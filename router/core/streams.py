@@ -26,9 +26,10 @@ from router.core import facts as f
 from router.core.agenda import Agenda
 from router.core.commits import CommitSchedule
 from router.core.describe import Repeat, ShardStatus, describe, failed_batch, repeats, tell_try
+from router.core.discovery import Discovery
 from router.core.keeping import Keeping
 from router.core.lane import Discard, Lane, Plan, Planner, backoff_s
-from router.core.model import OUTAGE_BACKOFF, Batch, EventSourceMapping, Instant, Outcome, Part
+from router.core.model import OUTAGE_BACKOFF, Batch, Chunk, EventSourceMapping, Instant, Outcome, Part
 from router.core.reading import Reading
 from router.core.replays import Replays, stopping
 from router.core.shard import Phase, ShardState
@@ -57,7 +58,7 @@ class StreamEngine:
         self._keeping: Keeping[tuple[ShardState, Lane]] = Keeping(rng)
         #: Invocations that outlived the loss of their shard.
         self._dying: dict[str, set[str]] = {}
-        self._reading = Reading(mapping.memory_bytes, rng)
+        self._reading = Reading(mapping.memory_bytes, mapping.pace, rng)
         self._commits = CommitSchedule()
         self._committing: list[ShardState] = []
         self._replays = Replays()
@@ -68,6 +69,8 @@ class StreamEngine:
         self._finished = False
         self._agenda = Agenda()
         self._commands: list[f.Command] = []
+        #: Unused where the source assigns shards.
+        self._discovery = Discovery(self._agenda, self._emit, rng)
 
     # --- the two ends
 
@@ -103,12 +106,20 @@ class StreamEngine:
                 self._keep_failed(failure_id, error, now)
             case f.CommitFailed(error):
                 self._commit_failed(error, now)
-            case f.ReadFailed(unit, error):
-                self._read_failed(unit, error, now)
+            case f.ReadFailed():
+                self._read_failed(fact, now)
             case f.PositionGone():
                 self._position_gone(fact)
             case f.ShardOpened():
                 self._shard_opened(fact, now)
+            case f.StreamOpened():
+                self._stream_opened(fact, now)
+            case f.ShardsListed():
+                self._discovery.listed(fact, now)
+            case f.ListFailed(error):
+                self._list_failed(error, now)
+            case f.ShardDeleted():
+                self._shard_deleted(fact, now)
             case f.ShardRevoking(shard):
                 self._revoke(shard, now)
             case f.ShardLost(shard):
@@ -133,10 +144,22 @@ class StreamEngine:
         if wake:
             self._commands.append(wake)
 
+    def _emit(self, command: f.Command) -> None:
+        self._commands.append(command)
+
     def _note(self, event: str, shard: str, **fields: object) -> None:
         self._commands.append(f.Note(event, shard, fields))
 
     # --- shards come and go
+
+    def _stream_opened(self, fact: f.StreamOpened, now: Instant) -> None:
+        if fact.remade:
+            self._note("stream.remade", "")
+        self._discovery.open(fact, now)
+
+    def _list_failed(self, error: str, now: Instant) -> None:
+        wait_s = self._discovery.failed(error, now)
+        self._note("source.failed", "", error=error, retry_in_s=round(wait_s, 1))
 
     def _shard_opened(self, fact: f.ShardOpened, now: Instant) -> None:
         if self._draining:
@@ -147,7 +170,7 @@ class StreamEngine:
         if fact.checkpoint is None:
             self._commands.append(f.Locate(shard.name, lost=False))
             return
-        restored = shard.resume(fact.checkpoint, fact.retry_state)
+        restored = shard.resume(fact.checkpoint, fact.retry_state, now)
         if fact.retry_state:
             self._note("retry_state.restored" if restored else "retry_state.voided", shard.name)
         self._open(shard, now)
@@ -156,8 +179,7 @@ class StreamEngine:
         shard.phase = Phase.OPEN
         self._reading.starve(shard)
         self._note("shard.opened", shard.name, position=shard.checkpoint)
-        for request in self._replays.unpark(shard.name):
-            self._replay(request, now)
+        self._take_up_replays(shard.name, now)
         self._advance_shard(shard, now)
 
     def _located(self, name: str, checkpoint: int, now: Instant) -> None:
@@ -202,6 +224,44 @@ class StreamEngine:
         shard.lost = True
         self._reading.stop(shard)
         self._commands.append(f.Locate(fact.shard, lost=True))
+
+    def _shard_deleted(self, fact: f.ShardDeleted, now: Instant) -> None:
+        """Finish what was read of a shard, behind which nothing is to be had any more."""
+        self._reading.ended(fact.unit)
+        shard = self._shards.get(fact.shard)
+        if shard is None or shard.phase is not Phase.OPEN:
+            return
+        self._note("shard.trimmed", fact.shard, error=fact.error, position=shard.read_through)
+        self._end(shard, now)
+
+    def _end(self, shard: ShardState, now: Instant) -> None:
+        """Note that nothing comes behind what was read of a shard."""
+        shard.end(now)
+        self._reading.stop(shard)
+        self._advance_shard(shard, now)
+        self._rehash_if_clear(shard, now)
+        self._finish_if_settled(shard, now)
+
+    def _finish_if_settled(self, shard: ShardState, now: Instant) -> None:
+        """Commit the end of a shard as soon as all of it is settled."""
+        if shard.is_finished and shard.phase is Phase.OPEN:
+            self._commits.changed(shard, now.mono_s)
+
+    def _finished_shard(self, shard: ShardState, now: Instant) -> None:
+        """Let go of a shard whose end is committed, and go on with its children."""
+        self._note("shard.finished", shard.name, position=shard.checkpoint)
+        self._drop(shard.name, now)
+        self._reading.retire(shard.unit)
+        self._discovery.finished(shard.name, now)
+
+    def _rehash_if_clear(self, shard: ShardState, now: Instant) -> None:
+        """Begin with the lanes that the mapping has now, once nothing is left of what ran in those it had before."""
+        if shard.is_clear and shard.phase is Phase.OPEN:
+            self._note("lanes.changed", shard.name, former=len(shard.lanes), lanes=self._mapping.parallelization_factor)
+            shard.rehash(now)
+            self._commits.changed(shard, now.mono_s)
+            self._take_up_replays(shard.name, now)
+            self._advance_shard(shard, now)
 
     def _revoke(self, name: str, now: Instant) -> None:
         shard = self._shards.get(name)
@@ -291,25 +351,37 @@ class StreamEngine:
 
     def _chunks_read(self, fact: f.ChunksRead, now: Instant) -> None:
         self._reading.ended(fact.unit)
-        self._reading.succeeded(fact.unit)
+        more = any(chunk.more or chunk.positions for chunk in fact.chunks)
+        again_s = self._reading.succeeded(fact.unit, now, more=more)
+        if again_s is not None:
+            self._want_at(fact.unit, again_s)
         for chunk in fact.chunks:
             shard = self._shards.get(chunk.shard)
             # A page for an earlier life of the shard, or read behind another position, is not ours to take.
             if shard is None or shard.phase is not Phase.OPEN or chunk.before != shard.read_through:
                 continue
-            if chunk.through == shard.read_through:
-                continue
-            before_bytes = shard.buffered_bytes
-            shard.add(chunk, now)
-            self._reading.changed(shard.buffered_bytes - before_bytes, ())
-            self._commits.changed(shard, now.mono_s + self._mapping.commit_interval_s)
-            self._advance_shard(shard, now)
+            if chunk.through != shard.read_through:
+                self._take_page(shard, chunk, now)
+            if chunk.ended:
+                self._end(shard, now)
 
-    def _read_failed(self, unit: Hashable, error: str, now: Instant) -> None:
-        self._reading.ended(unit)
-        wait_s = self._reading.failed(unit, error, now)
-        self._note("source.failed", "", error=error, retry_in_s=round(wait_s, 1))
-        self._agenda.at(now.mono_s + wait_s, lambda _: self._reading.want(unit))
+    def _take_page(self, shard: ShardState, chunk: Chunk, now: Instant) -> None:
+        before_bytes = shard.buffered_bytes
+        shard.add(chunk, now)
+        self._reading.changed(shard.buffered_bytes - before_bytes, ())
+        self._commits.changed(shard, now.mono_s + self._mapping.commit_interval_s)
+        self._advance_shard(shard, now)
+        self._rehash_if_clear(shard, now)
+
+    def _read_failed(self, fact: f.ReadFailed, now: Instant) -> None:
+        self._reading.ended(fact.unit)
+        wait_s = self._reading.failed(fact.unit, fact.error, now, throttled=fact.throttled)
+        event = "source.throttled" if fact.throttled else "source.failed"
+        self._note(event, "", error=fact.error, retry_in_s=round(wait_s, 1))
+        self._want_at(fact.unit, now.mono_s + wait_s)
+
+    def _want_at(self, unit: Hashable, mono_s: float) -> None:
+        self._agenda.at(mono_s, lambda _: self._reading.want(unit))
 
     # --- running
 
@@ -324,6 +396,8 @@ class StreamEngine:
     def _advance(self, shard: ShardState, lane: Lane, now: Instant) -> None:
         """Start the lane's next batch if one may start."""
         if lane.busy or shard.phase is not Phase.OPEN or shard.name in self._dying:
+            return
+        if shard.rehashing and not lane.pieces:
             return
         # What holds a mapping is too many failures: replaying them is a way out.
         live = self._held is None
@@ -421,6 +495,8 @@ class StreamEngine:
             self._leave_if_done(shard, now)
         else:
             self._advance(shard, lane, now)
+            self._rehash_if_clear(shard, now)
+            self._finish_if_settled(shard, now)
 
     # --- giving up
 
@@ -491,11 +567,15 @@ class StreamEngine:
                 continue
             if shard.phase is Phase.PINNING:
                 self._open(shard, now)
+            if shard.phase is Phase.OPEN and shard.committed is not None and shard.committed.ended:
+                self._finished_shard(shard, now)
+                continue
             passed = [lane for lane in shard.gated if lane.gate <= shard.committed_version]
             shard.gated = [lane for lane in shard.gated if lane.gate > shard.committed_version]
             for lane in passed:
                 lane.gate = 0
                 self._advance(shard, lane, now)
+            self._rehash_if_clear(shard, now)
             self._leave_if_done(shard, now)
 
     def _commit_failed(self, error: str, now: Instant) -> None:
@@ -512,7 +592,7 @@ class StreamEngine:
         if request.failure_id in self._replays:
             return
         shard = self._shards.get(chunk.shard)
-        if shard is None or shard.phase is not Phase.OPEN:
+        if shard is None or shard.phase is not Phase.OPEN or shard.rehashing:
             self._park(request, now)
             return
         lanes = [(lane, mine) for lane, mine in zip(shard.lanes, shard.by_lane(chunk), strict=True) if mine]
@@ -522,6 +602,10 @@ class StreamEngine:
             batch.replays = request.failure_id
             lane.replays.append(batch)
             self._advance(shard, lane, now)
+
+    def _take_up_replays(self, shard: str, now: Instant) -> None:
+        for request in self._replays.unpark(shard):
+            self._replay(request, now)
 
     def _park(self, request: f.ReplayRequested, now: Instant) -> None:
         if self._draining:
@@ -548,6 +632,8 @@ class StreamEngine:
             return "FailureBacklogFull", self._held
         if self._commits.error:
             return "CommitFailed", f"Progress cannot be committed: {self._commits.error}"
+        if self._discovery.error:
+            return "SourceUnavailable", self._discovery.error
         for shard in self._shards.values():
             error = self._reading.error_of(shard.unit)
             if error:

@@ -127,7 +127,7 @@ HALVES = [
 
 def test_restored_work_is_read_again_whatever_room_there_is():
     shard = shard_of(buffer_count=4, parallelization_factor=2)
-    assert shard.resume(10, state_of(10, l1=Pending(19, HALVES)))
+    assert shard.resume(10, state_of(10, l1=Pending(19, HALVES)), at(0))
     shard.add(chunk_of([11, 12, 13, 14], keys=[LANE_0] * 4), at(0))
     assert (shard.buffered, shard.room()) == (4, 4)
     shard.add(chunk_of([15, 16, 17], keys=[LANE_0] * 3), at(0))
@@ -138,7 +138,7 @@ def test_restored_work_is_read_again_whatever_room_there_is():
 
 def test_restored_work_waits_for_all_its_records_and_holds_the_checkpoint():
     shard = shard_of(parallelization_factor=2)
-    assert shard.resume(10, state_of(10, l1=Pending(16, HALVES)))
+    assert shard.resume(10, state_of(10, l1=Pending(16, HALVES)), at(0))
     lane = shard.lanes[1]
     shard.add(chunk_of([11, 12, 13, 14], keys=[LANE_1] * 4), at(0))
     assert lane.busy
@@ -155,7 +155,7 @@ def test_restored_work_waits_for_all_its_records_and_holds_the_checkpoint():
 
 def test_restored_work_goes_on_when_the_rest_of_its_records_is_gone():
     shard = shard_of(parallelization_factor=2)
-    assert shard.resume(10, state_of(10, l1=Pending(16, HALVES)))
+    assert shard.resume(10, state_of(10, l1=Pending(16, HALVES)), at(0))
     shard.add(chunk_of([11, 12], keys=[LANE_1] * 2), at(0))
     shard.skip_to(30, at(0))
     assert [piece.positions() for piece in shard.lanes[1].pieces] == [[12]]
@@ -167,7 +167,7 @@ def test_restored_work_goes_on_when_the_rest_of_its_records_is_gone():
 )
 def test_state_that_does_not_belong_to_the_checkpoint_is_void(text):
     shard = shard_of(parallelization_factor=2)
-    assert not shard.resume(10, text)
+    assert not shard.resume(10, text, at(0))
     assert not any(lane.busy for lane in shard.lanes)
     assert (shard.read_through, shard.progress(at(0))) == (10, Progress(10, ""))
 
@@ -192,7 +192,7 @@ def test_a_first_try_leaves_no_trace_and_a_failed_one_does():
     shard.lanes[0].pieces.append(batch)
     assert shard.progress(at(0)) == Progress(9, "")
     batch.durable, batch.attempts = True, 1
-    checkpoint, text = shard.progress(at(0))
+    checkpoint, text, _ = shard.progress(at(0))
     lanes = retry_state.decode(text, checkpoint, 1)
     assert lanes
     assert [(piece.ranges, piece.request_id) for piece in lanes[0].pieces] == [([(10, 11)], "id")]
@@ -203,7 +203,7 @@ def test_lanes_that_are_ahead_say_so():
     shard.start(9)
     shard.add(chunk_of([10, 11, 12, 13]), at(0))
     waiting(shard, 1)
-    checkpoint, text = shard.progress(at(0))
+    checkpoint, text, _ = shard.progress(at(0))
     assert retry_state.decode(text, checkpoint, 2) == {1: Pending(13, [])}
 
 

@@ -180,6 +180,7 @@ class MemorySource:
     """One connection to a MemoryStream."""
 
     retry_state_limit_bytes = 4096
+    needs_keys = True
     identity = "memory"
     pinned = False
     handicap: str | None = None
@@ -225,7 +226,8 @@ class MemorySource:
         """Assign a shard, with what is committed for it now."""
         self.owned.add(shard)
         progress = self._stream.committed.get(shard)
-        opened = Opened(shard, UNIT, None) if progress is None else Opened(shard, UNIT, *progress)
+        committed = (None,) if progress is None else (progress.checkpoint, progress.retry_state)
+        opened = Opened(shard, UNIT, *committed)
         self._changes.put_nowait(opened)
 
     # --- StreamSource

@@ -586,7 +586,7 @@ class World:
         for shard, log in self.logs.items():
             assert {row.position for row in self.relevant(shard)} <= log.settled
             assert log.committed is not None
-            assert log.committed == (max(log.end, log.start), "")
+            assert log.committed == f.Progress(max(log.end, log.start), "")
 
 
 def plain(command: f.Command) -> object:

@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 
+from router.core.facts import Progress
 from router.core.model import KAFKA_RULES, Backoff, EventSourceMapping
 from router.errors import LeaseLost, SourceUnavailable
 from tests.sim import virtual_time
@@ -131,7 +132,7 @@ async def judge(world: World) -> list[str]:
     wrong += world.overlaps()
     wrong += world.tried_too_often()
     for name, shard in world.stream.shards.items():
-        if world.stream.committed[name] != (shard.end - 1, ""):
+        if world.stream.committed[name] != Progress(shard.end - 1, ""):
             wrong.append(f"{name} ends at {shard.end - 1}, committed is {world.stream.committed[name]}")
     wrong += await world.failures_not_served()
     wrong += world.crashes()
