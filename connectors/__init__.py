@@ -29,6 +29,14 @@ SOURCES: Final[Mapping[type, str]] = {
     SqsSettings: "connectors.sqs:SqsSource",
 }
 
+#: Settings of a `source` block that names a stream -> the class that reads it by pages, beside the mapping.
+PAGES: Final[Mapping[type, str]] = {
+    KafkaSettings: "connectors.kafka_pages:KafkaPages",
+}
+
+#: Reads the objects of a bucket.
+OBJECTS: Final = "connectors.s3_objects:S3Objects"
+
 #: Settings of a `source` block -> `check(settings, function_timeout_s)`, which reaches it and says what it found.
 CHECKS: Final[Mapping[type, str]] = {
     KafkaSettings: "connectors.kafka_check:check_kafka",

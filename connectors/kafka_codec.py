@@ -90,6 +90,15 @@ class KafkaCodec:
             raise ValueError(f"no Kafka event: {error}") from error
         return chunk_of(shard, rows, needs_keys=True)
 
+    def write_position(self, position: int) -> str:
+        return str(position)
+
+    def read_position(self, text: str) -> int:
+        """Read an offset. Raises ValueError."""
+        if not (text.isascii() and text.isdecimal()):
+            raise ValueError(f"{text[:40]!r} is no offset")
+        return int(text)
+
     def identify(self, item: object, batch: Batch) -> int | None:
         """Take `{"partition": "<topic>-<partition>", "offset": <integer>}` of a record in the batch."""
         match item:

@@ -13,13 +13,15 @@ from random import SystemRandom
 from urllib.parse import urlsplit
 
 from config.settings import AnyFunction, Configuration, FunctionSettings, MappingSettings
-from connectors import DESTINATIONS, SOURCES, TARGETS, load
+from connectors import DESTINATIONS, OBJECTS, PAGES, SOURCES, TARGETS, load
 from connectors.settings import (
     AwsSettings,
     DestinationSettings,
     KafkaSettings,
     LambdaFunction,
+    S3Destination,
     S3Settings,
+    SqsDestination,
     SqsSettings,
     TargetSettings,
     UrlFunction,
@@ -40,9 +42,10 @@ from router.errors import NotFound
 from router.failure_record import function_arn
 from router.failures import Failures
 from router.life import MappingLife, MappingParts, Plug
-from router.ports import Codec, Destination, Invoker, QueueSource, Source, Store, Target
+from router.ports import Codec, Destination, Invoker, ObjectSource, PageSource, QueueSource, Source, Store, Target
 from router.queue_side import plug_queue
 from router.runner import ReplayListener
+from router.stream_names import StreamName
 from router.stream_side import plug_stream
 from router.supervisor import Unit
 from router.telemetry import Log, Metrics
@@ -157,6 +160,55 @@ def open_queue(configuration: Configuration, mapping: str, queue: str) -> QueueS
         case _:
             raise NotFound(f"there is no mapping {mapping!r} in {configuration.path}")
     return source
+
+
+def stream_names(configuration: Configuration) -> dict[str, StreamName]:
+    """Say what the mappings of streams read, by mapping."""
+    names = {}
+    for each in configuration.mappings:
+        match each.source:
+            case KafkaSettings(topic=topic, bootstrap_servers=servers):
+                names[each.mapping.name] = StreamName("kafka", topic, servers)
+    return names
+
+
+def make_pages(configuration: Configuration, mapping: str) -> PageSource:
+    """Make what reads the stream of a mapping by pages; nothing is connected to."""
+    settings = next(each.source for each in configuration.mappings if each.mapping.name == mapping)
+    pages: PageSource = load(PAGES[type(settings)])(settings)
+    return pages
+
+
+def make_record_queue(configuration: Configuration, queue: str, mapping: str | None) -> QueueSource:
+    """Make a source over a queue of failure records, where the destination that sends there finds it."""
+    fitting = [
+        each
+        for each in _destinations(configuration, mapping)
+        if isinstance(each, SqsDestination) and queue_name(each.queue) == queue_name(queue)
+    ]
+    where = fitting[0] if fitting else configuration.aws
+    settings = SqsSettings("", queue, where.endpoint_url, where.region, windowed=False)
+    source: QueueSource = load(SOURCES[SqsSettings])(settings)
+    return source
+
+
+def make_record_objects(configuration: Configuration, place: str, mapping: str | None) -> ObjectSource:
+    """Make what reads failure records at `s3://BUCKET/PREFIX`, where the destination that puts them there finds it."""
+    bucket, _, prefix = place.removeprefix("s3://").partition("/")
+    fitting = [
+        each
+        for each in _destinations(configuration, mapping)
+        if isinstance(each, S3Destination) and each.bucket == bucket
+    ]
+    where = fitting[0] if fitting else configuration.aws
+    objects: ObjectSource = load(OBJECTS)(bucket, prefix, endpoint_url=where.endpoint_url, region=where.region)
+    return objects
+
+
+def _destinations(configuration: Configuration, mapping: str | None) -> list[DestinationSettings]:
+    """Give the destinations of the mappings, that of this one first."""
+    mappings = sorted(configuration.mappings, key=lambda each: each.mapping.name != mapping)
+    return [each.destination for each in mappings if each.destination]
 
 
 def _for_function(mapping: EventSourceMapping, configuration: Configuration) -> EventSourceMapping:

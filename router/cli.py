@@ -156,10 +156,12 @@ def _add_failures(commands: Any) -> None:
     replaying.add_argument("--rate", type=rate, metavar="N", help="batches or messages a second, at most")
     replaying.add_argument(
         "--from",
-        dest="queue",
-        metavar="sqs:QUEUE",
-        help="a dead-letter queue (name, URL or ARN), through the queue mapping that --mapping names",
+        dest="place",
+        metavar="PLACE",
+        help="failure records of streams, in FILE, sqs:QUEUE or s3://BUCKET/PREFIX, whose records are read again; or, "
+        "with --mapping of a queue mapping, sqs:QUEUE as its dead-letter queue",
     )
+    replaying.add_argument("--again", action="store_true", help="with --from, also what an earlier replay has settled")
     delivering = add_command(commands, "deliver", deliver_failures, "send what waits for its destination now")
     dropping = add_command(commands, "drop", drop_failures, "give failed batches up for good; deletes their records")
     listing.add_argument("--limit", type=natural, metavar="N", help="failures at most; else 100, or all with --json")
@@ -549,8 +551,10 @@ def replay_failures(given: argparse.Namespace) -> int:
     from router import control_client, failure_commands
     from router.selecting import REPLAYABLE
 
-    if given.queue is not None:
-        return _replay_queue(given)
+    if given.again and (given.place or "sqs:").startswith("sqs:"):
+        raise ConfigError("--again is for --from FILE or s3://BUCKET/PREFIX: a queue keeps nothing that is settled")
+    if given.place is not None:
+        return _replay_from(given)
     options = _chosen(given)
     if given.dry_run:
         _show_list(given, options, REPLAYABLE, None)
@@ -569,12 +573,23 @@ def replay_failures(given: argparse.Namespace) -> int:
     )
 
 
-def _replay_queue(given: argparse.Namespace) -> int:
-    from router import control_client, failure_commands
-    from router.selecting import dead_letters
+def _replay_from(given: argparse.Namespace) -> int:
+    from router import control_client
+    from router.selecting import QUEUE, place_of
 
-    mapping, queue = dead_letters(given.queue, _options(given), every=given.all)
+    place, mapping = place_of(given.place, _options(given), every=given.all)
     directory = _state_dir(given)
+    if mapping and place.startswith(QUEUE):
+        # Messages of a dead-letter queue are records of a queue mapping; those of streams are only named by records.
+        reads = {each["name"]: each["source"] for each in control_client.status(directory)["mappings"]}
+        if reads.get(mapping, "").startswith(("sqs:", "s3:")):
+            return _replay_queue(given, directory, mapping, place.removeprefix(QUEUE))
+    return _replay_records(given, directory, mapping, place)
+
+
+def _replay_queue(given: argparse.Namespace, directory: Path, mapping: str, queue: str) -> int:
+    from router import control_client, failure_commands
+
     found = control_client.look(directory, mapping, queue, failure_commands.SHOWN if given.dry_run else 0)
     if given.dry_run:
         failure_commands.show_queue(found, as_json=given.json)
@@ -585,6 +600,36 @@ def _replay_queue(given: argparse.Namespace) -> int:
         lambda: control_client.replay_queue(directory, mapping, queue, _interval_s(given)),
         _asker(given),
         as_json=given.json,
+    )
+
+
+def _replay_records(given: argparse.Namespace, directory: Path, mapping: str | None, place: str) -> int:
+    from router import control_client, record_frames, records_command
+    from router.record_file import read_file
+    from router.selecting import is_file
+
+    file = Path(place) if is_file(place) else None
+
+    def run() -> Iterator[dict[str, Any]]:
+        return control_client.replay_records(
+            directory,
+            place if file is None else f"file:{file.resolve()}",
+            mapping,
+            _interval_s(given),
+            only_look=given.dry_run,
+            again=given.again,
+            frames=None if file is None else record_frames.write(read_file(file)),
+        )
+
+    if file is not None:
+        count: int | None = sum(1 for _ in read_file(file))
+        control_client.connect(directory, control_client.ANSWER_S).close()
+    else:
+        count = control_client.count_records(directory, place, mapping)
+    if given.dry_run:
+        return records_command.look(run, as_json=given.json)
+    return records_command.replay(
+        place, count, mapping, run, _asker(given), is_file=file is not None, as_json=given.json
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 import msgspec
 from aiohttp import web
 
+from router import record_frames
 from router.board import Board
 from router.control_client import SOCKET_NAME, socket_path
 from router.deliveries import Deliveries, DeliveryEnds, deliver
@@ -23,6 +24,8 @@ from router.errors import CannotListen, ConfigError, InUse, NotFound, RouterErro
 from router.identity import accept, forget
 from router.ports import Codec, Selection, Store, WallClock
 from router.queue_replay import QueueLook
+from router.record_places import Records
+from router.record_replay import RecordsAt
 from router.replay_end import Ends
 from router.steering import Steering
 from router.supervisor import Supervisor
@@ -47,6 +50,17 @@ class Replays(Protocol):
     async def look(self, mapping: str, queue: str, messages: int) -> QueueLook: ...
 
     async def start_queue(self, mapping: str, queue: str, interval_s: float) -> Ends: ...
+
+    @property
+    def records(self) -> RecordReplays: ...
+
+
+class RecordReplays(Protocol):
+    """Runs jobs over failure records."""
+
+    async def count(self, wanted: RecordsAt) -> int | None: ...
+
+    async def start(self, wanted: RecordsAt, records: Records | None = None) -> Ends: ...
 
 
 class Steered(Protocol):
@@ -102,6 +116,26 @@ class QueueReplayRequest(msgspec.Struct):
     interval_s: float
 
 
+class CountRequest(msgspec.Struct):
+    """Count the failure records in a place."""
+
+    place: str
+    mapping: str | None
+
+
+class RecordsRequest(msgspec.Struct):
+    """Replay failure records, or look at them; those that we do not read ourselves follow in frames."""
+
+    place: str
+    mapping: str | None
+    only_look: bool
+    #: Run also what is settled.
+    again: bool
+    #: Between two starts, seconds.
+    interval_s: float
+    are_sent: bool
+
+
 class FileRequest(msgspec.Struct):
     #: Absolute.
     file: str
@@ -152,6 +186,8 @@ class Control:
                 web.post("/state/scrub", self._scrub),
                 web.post("/queue/look", self._look),
                 web.post("/queue/replay", self._replay_queue),
+                web.post("/records/count", self._count_records),
+                web.post("/records/replay", self._replay_records),
                 web.post("/mapping/pause", self._pause),
                 web.post("/mapping/resume", self._resume),
                 web.post("/mapping/drain", self._drain),
@@ -253,6 +289,24 @@ class Control:
         wanted = msgspec.json.decode(await request.read(), type=QueueReplayRequest)
         try:
             ends = await self._daemon.replayer.start_queue(wanted.mapping, wanted.queue, wanted.interval_s)
+        except (NotFound, SourceUnavailable) as error:
+            return refusal(error)
+        return await self._tell(request, ends)
+
+    async def _count_records(self, request: web.Request) -> web.Response:
+        wanted = msgspec.json.decode(await request.read(), type=CountRequest)
+        try:
+            return answer({"count": await self._daemon.replayer.records.count(RecordsAt(wanted.place, wanted.mapping))})
+        except (NotFound, SourceUnavailable) as error:
+            return refusal(error)
+
+    async def _replay_records(self, request: web.Request) -> web.StreamResponse:
+        content = request.content
+        wanted = msgspec.json.decode(await content.readline(), type=RecordsRequest)
+        place = RecordsAt(wanted.place, wanted.mapping, wanted.only_look, wanted.again, wanted.interval_s)
+        records = record_frames.read(content) if wanted.are_sent else None
+        try:
+            ends = await self._daemon.replayer.records.start(place, records)
         except (NotFound, SourceUnavailable) as error:
             return refusal(error)
         return await self._tell(request, ends)

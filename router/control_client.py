@@ -11,8 +11,10 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Generator, Iterator, Sequence
+import threading
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +28,8 @@ SOCKET_NAME: Final = "control.sock"
 PATH_LIMIT_BYTES: Final = 107
 #: A daemon that does not answer within this time is stuck; a replay's answer comes in pieces and has no limit.
 ANSWER_S: Final = 30.0
+#: Counting the objects of a bucket takes the daemon a call for every thousand.
+COUNT_S: Final = 300.0
 #: Each waits half a second for who reads the store.
 SCRUB_TRIES: Final = 10
 #: What a status of an answer means.
@@ -199,16 +203,102 @@ def replay_queue(state_dir: Path, mapping: str, queue: str, interval_s: float) -
         raise SourceUnavailable(f"{over['stopped']}; what is left is in the queue: replay it again")
 
 
+def count_records(state_dir: Path, place: str, mapping: str | None) -> int | None:
+    """Ask how many failure records are in a queue or a bucket, about; None = not known.
+
+    Raises:
+        NotRunning, SourceUnavailable
+        NotFound: there is no such mapping, it reads no stream, or nothing is there.
+    """
+    count: int | None = _ask(
+        state_dir, "POST", "/records/count", {"place": place, "mapping": mapping}, timeout_s=COUNT_S
+    )["count"]
+    return count
+
+
+def replay_records(
+    state_dir: Path,
+    place: str,
+    mapping: str | None,
+    interval_s: float,
+    *,
+    only_look: bool = False,
+    again: bool = False,
+    frames: Iterable[bytes] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Have failure records replayed, or only looked at, and give what comes of each.
+
+    With `frames` they are read to the daemon from here, and the job ends early when nobody reads any more. Otherwise
+    the daemon reads the queue or the bucket itself, and goes on when nobody listens.
+
+    Raises:
+        NotRunning: there is no daemon, or it ended before the job did.
+        NotFound: as `count_records`.
+        SourceUnavailable: the job stopped before the last record; the message says why.
+    """
+    head = {
+        "place": place,
+        "mapping": mapping,
+        "only_look": only_look,
+        "again": again,
+        "interval_s": interval_s,
+        "are_sent": frames is not None,
+    }
+    body = chain([json.dumps(head).encode() + b"\n"], frames or ())
+    with _connected(state_dir, None) as connection, _sending(connection, "/records/replay", body):
+        over = yield from _told(_answer(connection))
+    if over is None:
+        raise NotRunning("the daemon stopped before the last record; start it and replay again: it goes on from there")
+    if over["stopped"]:
+        raise SourceUnavailable(f"{over['stopped']}; replay again: what is settled is not run twice")
+
+
+@contextlib.contextmanager
+def _sending(connection: http.client.HTTPConnection, path: str, parts: Iterable[bytes]) -> Iterator[None]:
+    """Send a request whose body goes while its answer is read; what goes wrong with the body is raised at the end."""
+    errors: list[Exception] = []
+
+    def send() -> None:
+        try:
+            for part in parts:
+                connection.send(b"%x\r\n%b\r\n" % (len(part), part))
+            connection.send(b"0\r\n\r\n")
+        except OSError:
+            pass  # the daemon wants no more, or has ended: its answer says so
+        except Exception as error:  # noqa: BLE001 - raised by whoever waits for the answer
+            errors.append(error)
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_WR)
+
+    try:
+        connection.putrequest("POST", path)
+        connection.putheader("Transfer-Encoding", "chunked")
+        connection.endheaders()
+    except OSError as error:
+        raise NotRunning(f"the daemon ended before it answered ({error})") from error
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    try:
+        yield
+    finally:
+        if errors:
+            raise errors[0]
+
+
 def _ends(state_dir: Path, path: str, body: Any) -> Generator[dict[str, Any], None, dict[str, Any] | None]:
     """Start a job and give its ends; returns what it says when it is over, None if it never said so."""
     with _connected(state_dir, None) as connection:
-        answer = _send(connection, "POST", path, body)
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            for line in answer:
-                end: dict[str, Any] = json.loads(line)
-                if "id" not in end:
-                    return end
-                yield end
+        return (yield from _told(_send(connection, "POST", path, body)))
+
+
+def _told(answer: http.client.HTTPResponse) -> Generator[dict[str, Any], None, dict[str, Any] | None]:
+    """Give what a job tells, line by line, as `_ends` does."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        for line in answer:
+            end: dict[str, Any] = json.loads(line)
+            if "id" not in end:
+                return end
+            yield end
     return None
 
 
@@ -249,6 +339,13 @@ def _ask(state_dir: Path, method: str, path: str, body: Any = None, timeout_s: f
 def _send(connection: http.client.HTTPConnection, method: str, path: str, body: Any) -> http.client.HTTPResponse:
     try:
         connection.request(method, path, None if body is None else json.dumps(body))
+    except OSError as error:
+        raise NotRunning(f"the daemon ended before it answered ({error})") from error
+    return _answer(connection)
+
+
+def _answer(connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
+    try:
         answer = connection.getresponse()
     except TimeoutError as error:
         raise NotRunning(f"the daemon does not answer within {ANSWER_S:.0f} s; look at its log") from error

@@ -58,7 +58,7 @@ def replay(count: int, run: Callable[[], Iterable[dict[str, Any]]], ask: Ask, *,
         return 1
     counts: Counter[str] = Counter()
     try:
-        for end in _shown(run() if count else (), count, as_json=as_json):
+        for end in shown(run() if count else (), count, as_json=as_json):
             counts[end["outcome"]] += 1
     except KeyboardInterrupt:
         print("headrace: the daemon goes on with it; its log tells how each ends", file=sys.stderr)
@@ -92,7 +92,7 @@ def replay_queue(
         return 1
     counts: Counter[str] = Counter()
     try:
-        for end in _shown(run(), found["waiting"], as_json=as_json):
+        for end in shown(run(), found["waiting"], as_json=as_json):
             counts[end["outcome"]] += 1
     except KeyboardInterrupt:
         print("headrace: the daemon goes on with it; its log tells how each ends", file=sys.stderr)
@@ -112,7 +112,8 @@ def _about(found: Mapping[str, Any]) -> str:
     return f"about {waiting} {'message' if waiting == 1 else 'messages'}"
 
 
-def _shown(ends: Iterable[dict[str, Any]], total: int | None, *, as_json: bool) -> Iterable[dict[str, Any]]:
+def shown(ends: Iterable[dict[str, Any]], total: int | None, *, as_json: bool) -> Iterable[dict[str, Any]]:
+    """Show each end as it comes, of about so many (None = not known), and give it on."""
     if as_json:
         for end in ends:
             new = end["new_failures"]

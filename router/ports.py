@@ -163,15 +163,8 @@ class StreamSource(Source, Protocol):
         ...
 
 
-class ShardCodec(Codec, Protocol):
-    """The shape of the records of a stream whose checkpoints we keep.
-
-    The chunk that `parse` makes of an event of a tumbling window has its call, and no records where that has none.
-    """
-
-    def window_event(self, shard: str, rows: Sequence[Any], call: WindowCall) -> bytes:
-        """Encode the Lambda event that holds these rows, perhaps none, and what the call is told of its window."""
-        ...
+class PositionCodec(Codec, Protocol):
+    """The shape of the records of a stream whose positions can be named."""
 
     def write_position(self, position: int) -> str:
         """Write a position (not negative) as the stream's own tools know it, such as a sequence number."""
@@ -183,6 +176,43 @@ class ShardCodec(Codec, Protocol):
         Raises:
             ValueError: it is none.
         """
+        ...
+
+
+class ShardCodec(PositionCodec, Protocol):
+    """The shape of the records of a stream whose checkpoints we keep.
+
+    The chunk that `parse` makes of an event of a tumbling window has its call, and no records where that has none.
+    """
+
+    def window_event(self, shard: str, rows: Sequence[Any], call: WindowCall) -> bytes:
+        """Encode the Lambda event that holds these rows, perhaps none, and what the call is told of its window."""
+        ...
+
+
+class PageSource(Protocol):
+    """A stream that is read from a position on, a page a call, beside whatever else reads it: for replays.
+
+    Sources of shards are such; nothing is remembered of what is read.
+    """
+
+    @property
+    def codec(self) -> PositionCodec: ...
+
+    async def open(self) -> None:
+        """Reach the stream. Raises SourceUnavailable."""
+        ...
+
+    async def page(self, shard: str, first: int) -> Chunk:
+        """Give records from this position on, itself included; 0 = from the oldest that is there.
+
+        Raises:
+            SourceUnavailable, PositionLost, ShardGone
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of it. May come twice."""
         ...
 
 
@@ -222,11 +252,7 @@ class ShardSource(Source, Protocol):
         ...
 
     async def page(self, shard: str, first: int) -> Chunk:
-        """Give records from this position on, itself included: for a replay, beside whatever else is read.
-
-        Raises:
-            SourceUnavailable, PositionLost, ShardGone
-        """
+        """Give records from this position on, as a PageSource does. Raises as that does."""
         ...
 
     def behind_ms(self, shard: str) -> int | None:
@@ -273,6 +299,38 @@ class QueueSource(Source, Protocol):
 
     def backlog(self) -> int | None:
         """Messages that wait in the queue, about: as last looked up, less those received since; None = not known."""
+        ...
+
+
+class ObjectSource(Protocol):
+    """The objects of one place, by their keys."""
+
+    #: For people: `s3://bucket/prefix`.
+    name: str
+
+    async def open(self) -> None:
+        """Reach the service. Raises SourceUnavailable."""
+        ...
+
+    async def page(self, after: str) -> Sequence[tuple[str, int]]:
+        """Give keys behind this one, ascending, and the sizes of their objects, bytes; none = there are no more.
+
+        Raises:
+            SourceUnavailable
+        """
+        ...
+
+    async def read(self, key: str) -> bytes:
+        """Give an object.
+
+        Raises:
+            SourceUnavailable
+            NotFound: it is not there any more.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of it. May come twice."""
         ...
 
 

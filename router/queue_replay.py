@@ -1,9 +1,10 @@
 """Replaying an ordinary dead-letter queue: its messages run through a mapping that reads another queue.
 
-The queue itself is the state of the job. A message that succeeds is deleted; one that fails, or cannot run, stays and
-is told, so a job that ended early is simply begun again. Every message runs alone and at most once in one job: what
-comes again because its lease has ended is only held anew. Leases of what waits or runs are extended all the time, and
-what stays is given back at the end, as far as that is cheap, so that nobody has to wait for its visibility timeout.
+The queue itself is the state of the job. A message that succeeds is deleted, and so is one whose failure has been
+stored; one that fails, or cannot run, stays and is told, so a job that ended early is simply begun again. Every
+message runs alone and at most once in one job: what comes again because its lease has ended is only held anew. Leases
+of what waits or runs are extended all the time, and what stays is given back at the end, as far as that is cheap, so
+that nobody has to wait for its visibility timeout.
 
 Messages with ordering keys (FIFO groups) run one after the other, and once one of a group stays, so do those behind it.
 """
@@ -35,6 +36,8 @@ CALL_LIMIT: Final = 10
 WAIT_S: Final = 2.0
 #: Receives in a row that brought only what the job has left in the queue before it takes that for all there is.
 BARREN_RECEIVES: Final = 10
+#: Messages in a row that are not for this job before it takes that for all there is.
+LATER_LIMIT: Final = 100
 #: A shorter lease of the queue's own is extended to this as soon as a message comes.
 SHORTEST_LEASE_S: Final = 15
 #: The queue may refuse to answer for so long before the job stops.
@@ -145,6 +148,7 @@ class QueueReplay:
         *,
         interval_s: float,
         at_once: int,
+        refusal_stops: bool = True,
     ) -> None:
         """Make it.
 
@@ -155,6 +159,7 @@ class QueueReplay:
             tell: Hears each end.
             interval_s: Time between two starts, at least.
             at_once: Messages in hand, at most.
+            refusal_stops: Is a message that was refused a sign that the next would be, too?
         """
         self._source = source
         self._passes = passes
@@ -162,6 +167,7 @@ class QueueReplay:
         self._tell = tell
         self._interval_s = interval_s
         self._at_once = at_once
+        self._refusal_stops = refusal_stops
         self._lease_s = max(ceil(source.lease_s), SHORTEST_LEASE_S)
         self._tasks: asyncio.TaskGroup
         #: Messages that wait or run, by position.
@@ -176,6 +182,8 @@ class QueueReplay:
         self._change = asyncio.Event()
         #: Why nothing more is begun: the mapping takes nothing.
         self._refusal: str | None = None
+        #: Messages in a row that are for a later job.
+        self._later = 0
         self._deletions: list[tuple[_Message, asyncio.Future[str | None]]] = []
         self._is_deleting = False
 
@@ -196,7 +204,7 @@ class QueueReplay:
 
     async def _take_all(self) -> str | None:
         barren = 0
-        while self._refusal is None:
+        while self._refusal is None and self._later < LATER_LIMIT:
             if len(self._hand) >= self._at_once:
                 await self._next_change()
                 continue
@@ -278,16 +286,17 @@ class QueueReplay:
             end = ReplayEnd(message.id, "refused", reason=message.why_not)
         else:
             end = await self._run(message)
-        if end.outcome != "replayed":
+        if not end.is_settled:
             self._stay(message)
         self._forget(message)
         await self._tell(end)
 
     async def _run(self, message: _Message) -> ReplayEnd:
         end = await self._run_one(message.id, self._source.codec.event([message.row]))
-        if end.outcome == "refused":
+        self._later = self._later + 1 if end.outcome == "later" else 0
+        if end.outcome == "refused" and self._refusal_stops:
             self._refusal = end.reason
-        if end.outcome != "replayed":
+        if not end.is_settled:
             return end
         why = await self._delete(message)
         if why is None:

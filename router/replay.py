@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from router.failure_replay import Claim, FailureReplay, RunOne
 from router.life import MappingLife
 from router.ports import FailureEntry, QueueSource, Selection, SetStatus, Store, Unclaim
 from router.queue_replay import QueueLook, QueueReplay, look
+from router.record_replay import RecordReplays
 from router.replay_end import Ends, JobOver, ReplayEnd
 from router.runner import Runner
 from router.stored import pages
@@ -48,6 +49,8 @@ class Replayer:
         self.lives: Mapping[str, MappingLife] = {}
         #: Set before `run`.
         self.make_queue: MakeQueue
+        #: Set before `run`: jobs over failure records.
+        self.records: RecordReplays
         self._tasks: asyncio.TaskGroup | None = None
         self._ends: dict[str, asyncio.Future[ReplayEnd]] = {}
         #: Failures that a job has claimed, or is about to, until their end is written.
@@ -121,6 +124,35 @@ class Replayer:
                 while self._unsettled:
                     self._noted.clear()
                     await self._noted.wait()
+
+    # --- what jobs over failure records need
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let work go on until the daemon ends."""
+        assert self._tasks is not None, "jobs come only while the replayer runs"
+        self._tasks.create_task(work)
+
+    async def carry(self, replay_id: str, event: bytes, mapping: str, shard: str) -> ReplayEnd:
+        """Run an event through a mapping, its records in the lanes of this shard ("" = the event says of which)."""
+        if replay_id in self._ends:
+            return ReplayEnd(replay_id, "refused", reason="it is being replayed already")
+        return await self._carry(replay_id, event, mapping, PATIENCE_S, shard=shard)
+
+    def written(self, end: ReplayEnd) -> None:
+        """Learn that an end is noted wherever it has to be, with those of its pieces."""
+        self._unsettled -= {each for each in self._unsettled if each.startswith(f"{end.id}.")}
+        self._note(end)
+
+    async def insist(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do something with the store until it works: what is begun is not left half-way."""
+        refusals = 0
+        while True:
+            try:
+                return await work()
+            except StoreUnavailable as error:
+                self._log.write("store.failed", error=str(error))
+                await asyncio.sleep(min(2.0**refusals, STORE_RETRY_CAP_S))
+                refusals = min(refusals + 1, 16)
 
     # --- what runners say
 
@@ -205,7 +237,7 @@ class Replayer:
         )
 
     async def _found(self, selection: Selection) -> Sequence[FailureEntry]:
-        return await self._insist(partial(self._store.failures, selection))
+        return await self.insist(partial(self._store.failures, selection))
 
     async def _claim(self, failure_ids: Sequence[str]) -> Mapping[str, str]:
         """Make failures ours to replay; say of the others why they are not."""
@@ -223,28 +255,17 @@ class Replayer:
         self._claimed -= lost
         return why_not | dict.fromkeys(lost, reason)
 
-    async def _insist(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do something with the store until it works: what is claimed is not left half-way."""
-        refusals = 0
-        while True:
-            try:
-                return await work()
-            except StoreUnavailable as error:
-                self._log.write("store.failed", error=str(error))
-                await asyncio.sleep(min(2.0**refusals, STORE_RETRY_CAP_S))
-                refusals = min(refusals + 1, 16)
-
     async def _replay_stored(self, entry: FailureEntry, patience_s: float | None) -> ReplayEnd:
         """Run a claimed failure and write its end; it waits so long for its mapping to run."""
         failure_id, name = entry.batch.id, entry.batch.mapping
-        event = await self._insist(partial(self._store.event, failure_id))
+        event = await self.insist(partial(self._store.event, failure_id))
         life = self.lives.get(name)
         if event is None:
             return await self._give_back(failure_id, "its records are gone")
         if life is None or life.is_down:
             absent = f"its mapping {name!r} is not configured, disabled, or has failed; see `headrace status`"
             return await self._give_back(failure_id, absent)
-        end = await self._settle(await self._carry(failure_id, event, name, patience_s))
+        end = await self._settle(await self._carry(failure_id, event, name, patience_s, shard=entry.batch.shard))
         life = self.lives.get(name)
         if life and life.parts.deliveries and end.outcome != "refused":
             life.parts.deliveries.settled({failure_id})
@@ -254,20 +275,27 @@ class Replayer:
         return await self._settle(ReplayEnd(failure_id, "refused", reason=reason))
 
     async def _carry(
-        self, failure_id: str, event: bytes, mapping: str, patience_s: float | None, *, elsewhere: bool = False
+        self,
+        failure_id: str,
+        event: bytes,
+        mapping: str,
+        patience_s: float | None,
+        *,
+        elsewhere: bool = False,
+        shard: str = "",
     ) -> ReplayEnd:
         """Have a mapping run a failure or message, again by its next runner when one ends early."""
         end: asyncio.Future[ReplayEnd] = asyncio.get_running_loop().create_future()
         self._ends[failure_id] = end
         try:
             while not end.done():
-                await self._hand_over(failure_id, event, mapping, patience_s, elsewhere=elsewhere)
+                await self._hand_over(failure_id, event, mapping, patience_s, elsewhere=elsewhere, shard=shard)
         finally:
             del self._ends[failure_id]
         return end.result()
 
     async def _hand_over(
-        self, failure_id: str, event: bytes, mapping: str, patience_s: float | None, *, elsewhere: bool
+        self, failure_id: str, event: bytes, mapping: str, patience_s: float | None, *, elsewhere: bool, shard: str
     ) -> None:
         """Give a replay to the mapping's runner, and wait for the end of either.
 
@@ -279,7 +307,7 @@ class Replayer:
             return
         try:
             runner = await self._running(mapping, patience_s)
-            runner.replay(failure_id, event, elsewhere=elsewhere)
+            runner.replay(failure_id, event, elsewhere=elsewhere, shard=shard)
         except TimeoutError:
             self.refused(failure_id, f"its mapping {mapping} does not run; see `headrace status`")
         except ValueError as error:
@@ -309,7 +337,7 @@ class Replayer:
     async def _settle(self, end: ReplayEnd) -> ReplayEnd:
         """Write down how a replay ended."""
         change = Unclaim(end.id) if end.outcome == "refused" else SetStatus(end.id, end.outcome)
-        await self._insist(partial(self._store.apply, [change]))
+        await self.insist(partial(self._store.apply, [change]))
         self._claimed.discard(end.id)
         self._note(end)
         return end

@@ -167,12 +167,20 @@ class Runner:
         finally:
             self._feeding = False
 
-    def replay(self, failure_id: str, event: bytes, *, elsewhere: bool = False) -> None:
+    def replay(self, failure_id: str, event: bytes, *, elsewhere: bool = False, shard: str = "") -> None:
         """Run a stored event again; the listener hears the end.
 
-        With `elsewhere` its records have a place of their own: it is tried once, and refused if that fails.
+        With `elsewhere` its records have a place of their own: it is tried once, and refused if that fails. A `shard`
+        is the one that its records are of, for not every event says it.
+
+        Raises:
+            ValueError: it is no event of this source, or has no records.
         """
-        self.post(f.ReplayRequested(failure_id, self._codec.parse(event), elsewhere))
+        chunk = self._codec.parse(event)
+        if not chunk.positions and chunk.window is None:
+            raise ValueError("it holds no records")
+        chunk.shard = shard or chunk.shard
+        self.post(f.ReplayRequested(failure_id, chunk, elsewhere))
 
     def shards(self) -> list[ShardStatus]:
         """Describe every shard the mapping has."""

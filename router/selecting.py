@@ -21,12 +21,17 @@ DELIVERABLE: Final = ("stored", "replaying")
 DROPPABLE: Final = ("stored", "delivered", "failed_again")
 STATUSES: Final = ("stored", "delivered", "replaying", "replayed", "failed_again", "dropped")
 
+#: What the places of `replay --from` begin with that are no files.
+QUEUE: Final = "sqs:"
+OBJECTS: Final = "s3://"
 #: A queue by its name, its ARN or its URL.
 _QUEUE: Final = re.compile(
     r"[A-Za-z0-9_-]{1,75}(?:[A-Za-z0-9_-]{0,5}|\.fifo)"
     r"|arn:[^:\s]+:sqs:[^:\s]+:[^:\s]+:[^:\s]+"
     r"|https?://[^/\s]+/[^\s]*[^/\s]"
 )
+#: A bucket, and what the keys of the records begin with (Amazon S3 user guide, 'General purpose bucket naming rules').
+_OBJECTS: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[^\x00-\x1f]{0,1024})?")
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _AGO: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd])")
 
@@ -68,20 +73,29 @@ def selection(options: Options, statuses: Sequence[str], wall_s: float) -> Selec
     )
 
 
-def dead_letters(place: str, options: Options, *, every: bool) -> tuple[str, str]:
-    """Give the mapping and the queue of `replay --from`.
+def place_of(place: str, options: Options, *, every: bool) -> tuple[str, str | None]:
+    """Give the place of `replay --from`, and the mapping that is to run what is there, if one is named.
 
     Raises:
-        ConfigError: it is no queue, there is no mapping, or something else is selected that a queue cannot tell apart.
+        ConfigError: it is no place, or something is selected that is not told apart there.
     """
-    carrier, _, queue = place.partition(":")
-    if carrier != "sqs" or not _QUEUE.fullmatch(queue):
-        raise ConfigError(f"--from: found {place!r}, allowed sqs:QUEUE with the queue's name, URL or ARN")
-    if options.mapping is None:
-        raise ConfigError("--from needs --mapping NAME: the mapping that is to run the messages")
+    if place.startswith(QUEUE):
+        is_one = _QUEUE.fullmatch(place.removeprefix(QUEUE))
+    else:
+        is_one = _OBJECTS.fullmatch(place) if place.startswith(OBJECTS) else re.fullmatch(r"(?![a-z0-9]+:).+", place)
+    if not is_one:
+        raise ConfigError(
+            f"--from: found {place!r}, allowed sqs:QUEUE with the queue's name, URL or ARN, s3://BUCKET/PREFIX, "
+            "or a file (./NAME where it has a colon)"
+        )
     if every or not replace(options, mapping=None).select_nothing:
-        raise ConfigError("--from takes all messages of the queue: give no ID and no selector but --mapping")
-    return options.mapping, queue
+        raise ConfigError("--from takes all that is there: give no ID and no selector but --mapping")
+    return place, options.mapping
+
+
+def is_file(place: str) -> bool:
+    """Say whether a place is a file."""
+    return not place.startswith((QUEUE, OBJECTS))
 
 
 def moment(text: str, option: str, wall_s: float) -> float:

@@ -24,10 +24,14 @@ from router.assembly import (
     Shared,
     describe_function,
     make_invoker,
+    make_pages,
+    make_record_objects,
+    make_record_queue,
     make_retention,
     make_spec,
     make_unit,
     open_queue,
+    stream_names,
 )
 from router.board import Board
 from router.control import Control
@@ -35,6 +39,7 @@ from router.daemon import Daemon, FunctionInfo
 from router.errors import ConfigError
 from router.log_lines import set_level
 from router.ports import QueueSource, Store
+from router.record_replay import RecordReplays
 from router.reload import Adopted, Reloader, gently
 from router.replay import Replayer
 from router.service_manager import ServiceManager
@@ -137,6 +142,16 @@ class Service:
         self.replayer = Replayer(store, log)
         self.replayer.lives = self.supervisor.lives
         self.replayer.make_queue = self._open_queue
+        self.replayer.records = RecordReplays(
+            store,
+            log,
+            self.replayer,
+            streams=lambda: stream_names(self._configuration),
+            make_pages=lambda mapping: make_pages(self._configuration, mapping),
+            make_queue=lambda queue, mapping: make_record_queue(self._configuration, queue, mapping),
+            make_objects=lambda place, mapping: make_record_objects(self._configuration, place, mapping),
+            wall=time.time,
+        )
         self._shared = Shared(store, self.replayer, metrics, log)
         self._log = log
         for settings in configuration.mappings:

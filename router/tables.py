@@ -288,7 +288,7 @@ def replay_progress(total: int | None) -> Iterator[Callable[[Mapping[str, Any]],
 
         def advance(end: Mapping[str, Any]) -> None:
             counts[end["outcome"]] += 1
-            if end["outcome"] != "replayed":
+            if end["outcome"] not in ("replayed", "settled", "later"):
                 progress.console.print(_end(end), markup=False, highlight=False)
             expected = None if total is None else max(total, counts.total())
             progress.update(
@@ -299,12 +299,35 @@ def replay_progress(total: int | None) -> Iterator[Callable[[Mapping[str, Any]],
 
 
 def show_end(end: Mapping[str, Any]) -> None:
-    print(_end(end), flush=True)
+    """Print how a replay ended, unless it was none of this job."""
+    if end["outcome"] not in ("settled", "later"):
+        print(_end(end), flush=True)
 
 
 def _end(end: Mapping[str, Any]) -> str:
-    detail = end["reason"] or ", ".join(end["new_failures"])
-    return f"{end['id']}  {end['outcome']}" + (f": {detail}" if detail else "")
+    detail = "; ".join(filter(None, (", ".join(end["new_failures"]), end["reason"])))
+    return f"{end.get('where') or end['id']}  {end['outcome']}" + (f": {detail}" if detail else "")
+
+
+def show_prospects(prospects: Sequence[Mapping[str, Any]]) -> None:
+    """Print what replaying failure records would do, a line for each shard of a record."""
+    if not prospects:
+        return
+    columns = ("RECORD", "MAPPING", "SHARD", "FROM", "TO", "FAILED", "WOULD RUN", "NOTE")
+    rows = []
+    for each in prospects:
+        for shard, first, last in each["ranges"] or [(None, None, None)]:
+            note = each["why_not"] or each["note"]
+            rows.append((each["where"], each["mapping"], shard, first, last, each["records"], _would_run(each), note))
+    show_table(columns, rows)
+
+
+def _would_run(prospect: Mapping[str, Any]) -> str:
+    if prospect["is_settled"]:
+        return "no: settled"
+    if prospect["why_not"]:
+        return "no"
+    return "its event" if prospect["has_event"] else f"{prospect['held']} read again"
 
 
 # --- copies

@@ -102,6 +102,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "failure.not_delivered": ("warning", "A destination did not accept a failure record; it is sent again."),
     "failure.replayed": ("info", "A failed batch was replayed."),
     "failure.replay_refused": ("warning", "A replay could not run."),
+    "records.replayed": ("info", "A job over failure records is over; what was refused can be replayed again."),
     "queue.replayed": ("info", "A job over a dead-letter queue is over; what it could not replay is still there."),
     "failure.expired": ("info", "Settled failures older than the retention were removed."),
     "store.upgraded": ("info", "The store was of an older version; as it was, it is kept beside the new one."),

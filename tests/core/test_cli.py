@@ -389,7 +389,10 @@ def test_replaying_a_queue_needs_a_daemon(headrace, project, queue, more):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--from", "sqs:orders-dlq"], "--mapping NAME"),
+        (["--from", "s3://", "--mapping", "orders"], "allowed sqs:QUEUE"),
+        (["--from", "s3://Bucket/failed"], "s3://BUCKET/PREFIX"),
+        (["--from", "sqs:orders-failed", "--again"], "--again is for"),
+        (["--all", "--again"], "--again is for"),
         (["--from", "orders-dlq", "--mapping", "orders"], "allowed sqs:QUEUE"),
         (["--from", "sqs:", "--mapping", "orders"], "allowed sqs:QUEUE"),
         (["--from", "", "--mapping", "orders"], "allowed sqs:QUEUE"),
