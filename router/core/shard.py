@@ -19,7 +19,7 @@ from router.core.window import BatchWindow
 
 
 class Phase(Enum):
-    """What a shard waits for; lanes run only in OPEN."""
+    """What a shard waits for; lanes run only in OPEN, and replays in OVER."""
 
     #: Where does reading start?
     LOCATING = "locating"
@@ -28,6 +28,8 @@ class Phase(Enum):
     OPEN = "open"
     #: Finishing what is in flight, to commit and give the shard back or to stop.
     CLOSING = "closing"
+    #: Finished, or gone from the stream: only replays run in it.
+    OVER = "over"
 
 
 #: Keys whose lane is remembered, at most; then the table begins anew.

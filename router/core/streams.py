@@ -30,6 +30,7 @@ from router.core.discovery import Discovery
 from router.core.keeping import Keeping
 from router.core.lane import Discard, Lane, Plan, Planner, backoff_s
 from router.core.model import OUTAGE_BACKOFF, Batch, Chunk, EventSourceMapping, Instant, Outcome, Part
+from router.core.overlap import Overlap
 from router.core.reading import Reading
 from router.core.replays import Replays, stopping
 from router.core.shard import Phase, ShardState
@@ -62,6 +63,9 @@ class StreamEngine:
         self._commits = CommitSchedule()
         self._committing: list[ShardState] = []
         self._replays = Replays()
+        self._overlap = Overlap()
+        #: Lanes that wait for keys that are with the function.
+        self._blocked: dict[tuple[str, int], None] = {}
         #: Records that the function has succeeded with.
         self.records_done = 0
         self._held: str | None = None
@@ -250,9 +254,14 @@ class StreamEngine:
     def _finished_shard(self, shard: ShardState, now: Instant) -> None:
         """Let go of a shard whose end is committed, and go on with its children."""
         self._note("shard.finished", shard.name, position=shard.checkpoint)
+        self._let_go(shard, now)
+        self._discovery.finished(shard.name, now)
+        self._take_up_replays(shard.name, now)
+
+    def _let_go(self, shard: ShardState, now: Instant) -> None:
+        """Forget a shard that is over, with the unit that it was."""
         self._drop(shard.name, now)
         self._reading.retire(shard.unit)
-        self._discovery.finished(shard.name, now)
 
     def _rehash_if_clear(self, shard: ShardState, now: Instant) -> None:
         """Begin with the lanes that the mapping has now, once nothing is left of what ran in those it had before."""
@@ -395,7 +404,7 @@ class StreamEngine:
 
     def _advance(self, shard: ShardState, lane: Lane, now: Instant) -> None:
         """Start the lane's next batch if one may start."""
-        if lane.busy or shard.phase is not Phase.OPEN or shard.name in self._dying:
+        if lane.busy or shard.phase not in (Phase.OPEN, Phase.OVER) or shard.name in self._dying:
             return
         if shard.rehashing and not lane.pieces:
             return
@@ -411,9 +420,27 @@ class StreamEngine:
         if expired:
             self._follow(shard, lane, batch, expired, now)
             return
+        if self._must_wait(shard, batch):
+            self._blocked[shard.name, lane.number] = None
+            return
         lane.running = batch
         self._running[batch.id] = (shard, lane)
         self._commands.append(f.Invoke(batch))
+
+    def _must_wait(self, shard: ShardState, batch: Batch) -> bool:
+        """Say whether a key of the batch is with the function in a shard where it may not be known to be the same."""
+        if shard.phase is not Phase.OVER:
+            return self._overlap.blocks_live(batch)
+        running = [other.running for _, other in self._running.values() if other.running]
+        return not self._overlap.begin(batch, running)
+
+    def _unblock(self, now: Instant) -> None:
+        """Look again at lanes that wait for keys; first at those, so that a busy key cannot keep a replay waiting."""
+        blocked, self._blocked = self._blocked, {}
+        for name, number in blocked:
+            shard = self._shards.get(name)
+            if shard and number < len(shard.lanes):
+                self._advance(shard, shard.lanes[number], now)
 
     def _is_due(self, shard: ShardState, lane: Lane, now: Instant) -> bool:
         """Say whether the window is to be cut; where nothing more can be read, waiting would fill no batch."""
@@ -444,6 +471,8 @@ class StreamEngine:
     def _invocation_ended(self, batch_id: str, outcome: Outcome, now: Instant) -> None:
         shard, lane = self._running.pop(batch_id)
         batch, lane.running = lane.running, None
+        self._overlap.end(batch_id)
+        self._unblock(now)
         if batch is None or not self._is_current(shard):
             self._died(shard.name, batch_id, now)
             return
@@ -493,6 +522,8 @@ class StreamEngine:
     def _go_on(self, shard: ShardState, lane: Lane, now: Instant) -> None:
         if shard.phase is Phase.CLOSING:
             self._leave_if_done(shard, now)
+        elif shard.phase is Phase.OVER and not any(lane.busy or lane.replays for lane in shard.lanes):
+            self._let_go(shard, now)
         else:
             self._advance(shard, lane, now)
             self._rehash_if_clear(shard, now)
@@ -591,8 +622,8 @@ class StreamEngine:
         chunk = request.chunk
         if request.failure_id in self._replays:
             return
-        shard = self._shards.get(chunk.shard)
-        if shard is None or shard.phase is not Phase.OPEN or shard.rehashing:
+        shard = self._shards.get(chunk.shard) or self._open_again(chunk.shard, now)
+        if shard is None or shard.phase not in (Phase.OPEN, Phase.OVER) or shard.rehashing:
             self._park(request, now)
             return
         lanes = [(lane, mine) for lane, mine in zip(shard.lanes, shard.by_lane(chunk), strict=True) if mine]
@@ -602,6 +633,15 @@ class StreamEngine:
             batch.replays = request.failure_id
             lane.replays.append(batch)
             self._advance(shard, lane, now)
+
+    def _open_again(self, name: str, now: Instant) -> ShardState | None:
+        """Take up a shard that is over, for replays; None when it is not."""
+        if self._draining or not self._discovery.is_over(name):
+            return None
+        shard = self._shards[name] = ShardState(name, name, self._mapping, now)
+        shard.phase = Phase.OVER
+        self._reading.open(name)
+        return shard
 
     def _take_up_replays(self, shard: str, now: Instant) -> None:
         for request in self._replays.unpark(shard):
@@ -650,4 +690,4 @@ class StreamEngine:
 
     def status(self, now: Instant) -> Iterable[ShardStatus]:
         """Describe every shard."""
-        return [describe(shard, now) for shard in self._shards.values()]
+        return [describe(shard, now) for shard in self._shards.values() if shard.phase is not Phase.OVER]
