@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from connectors.settings import (
+    DynamoDbSettings,
     FileDestination,
     HttpDestination,
     KafkaDestination,
@@ -23,6 +24,7 @@ from connectors.settings import (
 
 #: Settings of a `source` block -> the class that reads it.
 SOURCES: Final[Mapping[type, str]] = {
+    DynamoDbSettings: "connectors.dynamodb:DynamoDbSource",
     KafkaSettings: "connectors.kafka:KafkaSource",
     KinesisSettings: "connectors.kinesis:KinesisSource",
     S3Settings: "connectors.s3:S3Source",
@@ -39,6 +41,7 @@ OBJECTS: Final = "connectors.s3_objects:S3Objects"
 
 #: Settings of a `source` block -> `check(settings, function_timeout_s)`, which reaches it and says what it found.
 CHECKS: Final[Mapping[type, str]] = {
+    DynamoDbSettings: "connectors.dynamodb_check:check_dynamodb",
     KafkaSettings: "connectors.kafka_check:check_kafka",
     S3Settings: "connectors.s3_check:check_s3",
     SqsSettings: "connectors.sqs_check:check_sqs",

@@ -21,6 +21,9 @@ class MemoryBench:
     async def append(self, shard: str, *values: bytes) -> list[int]:
         return [self.stream.append(shard, value, key=b"k-%d" % number).position for number, value in enumerate(values)]
 
+    def value(self, data: bytes | None) -> bytes | None:
+        return data
+
     async def split(self, shard: str) -> tuple[str, str]:
         return self.stream.split(shard)
 

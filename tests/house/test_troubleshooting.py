@@ -14,6 +14,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
 #: Not errors: what checks find in order, SQL, and what is only said inside of another message.
 SAID_OTHERWISE = re.compile(
     r"^(may be invoked|takes connections|topic …: … partitions|queue …: messages waiting|…; bucket …: …|…; … makes it"
+    r"|table …: …; open shards|; streams: …, each read"
     r"|; if its topic sends on|not an error object|… is no JSON value|state in …: … \(…\)"
     r"|PRAGMA|BEGIN|…: needs an object of fields|… \(see `)"
 )

@@ -1,0 +1,253 @@
+"""The stream of a DynamoDB table as a ShardSource.
+
+By the name of a table, its streams are read one after the other, the oldest that is kept first: whoever disables the
+stream and enables it again gets another one, and what stands in the former can be read for 24 hours. So that the
+changes of an item stay in order, the first shards of a stream come behind all last shards of the stream before it. By
+the ARN of a stream, that one is read and no other.
+
+A table that was deleted and made again is no other case: its former streams stay for as long, and the new one comes
+behind them. No checkpoint is void then, since the id of a shard, made of a time and chance, never comes again: so it
+cannot be taken for that of another stream, and `incarnation` stays as it is. What is gone before it was read is told
+as its shards are asked for. (Weak spot: stand-ins that give a table made anew the shard ids of the former one.)
+
+The API knows no time to read from. `at_time` reads from the oldest record on and leaves out what is older, up to the
+first record that may be young enough; where such a read is interrupted by a restart it begins again. Times of records
+are rounded down, by the service to a second, by DynamoDB Local to a minute: so a page whose times are all whole
+minutes is taken to be rounded to these. A record may come that is older by as much, none is left out that is not.
+
+An iterator is kept for each shard, for the place behind what was read; one that has expired, or whose place was
+trimmed meanwhile, is got anew once. Sources: Amazon DynamoDB developer guide, "Change data capture for DynamoDB
+Streams"; DynamoDB Streams API reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from connectors.aws_json import Refused
+from connectors.dynamodb_client import DynamoDbClient, Page, Refusals, Stream, is_not_found
+from connectors.dynamodb_codec import DynamoDbCodec, StreamRecord, chunk_of, complete, created_ms, position_of
+from connectors.dynamodb_shards import shards_of
+from connectors.settings import DynamoDbSettings
+from router.core.facts import Demand
+from router.core.model import TRIM_HORIZON, Chunk, ShardInfo, time_of
+from router.errors import PositionLost, ShardGone, SourceUnavailable
+from router.ports import ShardCodec
+
+#: Most records of one read (API reference, GetRecords).
+_PAGE: Final = 1000
+_SECOND_MS: Final = 1000
+_MINUTE_MS: Final = 60_000
+#: What an iterator that was kept may be refused for though its place is there.
+_STALE: Final = (Refusals.EXPIRED, Refusals.TRIMMED, Refusals.INVALID)
+
+
+class Place(NamedTuple):
+    """What the settings name."""
+
+    table: str
+    #: Of the stream; None = all of the table.
+    stream_arn: str | None
+    #: Where it is, as far as is said.
+    region: str | None
+
+
+def place_of(settings: DynamoDbSettings) -> Place:
+    """Read the name of a table, its ARN, or the ARN of one of its streams."""
+    if not settings.table.startswith("arn:"):
+        return Place(settings.table, None, settings.region)
+    _, _, _, region, _, resource = settings.table.split(":", 5)
+    _, table, *stream = resource.split("/")
+    return Place(table, settings.table if stream else None, region)
+
+
+def describe(settings: DynamoDbSettings) -> str:
+    """Name the table in errors."""
+    return f"DynamoDB table {settings.table}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Cursor:
+    """Where the last read of a shard ended."""
+
+    #: What was read behind next.
+    checkpoint: int
+    iterator: str
+    behind_ms: int | None
+
+
+class DynamoDbSource:
+    """The streams of one table, or one of them. A closed source stays closed: make another."""
+
+    pinned = False
+    handicap = None
+
+    def __init__(self, settings: DynamoDbSettings, *, call_s: float = 10.0) -> None:
+        """Prepare without I/O; `call_s` is the longest time a call may take."""
+        self._codec = DynamoDbCodec()
+        self.codec: ShardCodec = self._codec
+        #: ARN of the table or of the stream, once it is open.
+        self.identity = ""
+        self.incarnation = ""
+        self.server_time_s = 0.0
+        self._what = describe(settings)
+        self._place = place_of(settings)
+        self._client = DynamoDbClient(settings.endpoint_url, self._place.region, self._what, call_s=call_s)
+        self._cursors: dict[str, _Cursor] = {}
+
+    async def open(self) -> None:
+        """Find the table and its streams."""
+        self.identity = self._place.stream_arn or (await find_table(self._client, self._place.table, self._what))
+        self.incarnation = self._place.stream_arn or "all streams"
+        await self.shards()
+        server_time_s = self._client.server_time_s
+        if server_time_s is None:
+            raise SourceUnavailable(f"{self._what}: what answers does not say its time; check endpoint_url")
+        self.server_time_s = server_time_s
+
+    async def shards(self) -> Sequence[ShardInfo]:
+        streams = await find_streams(self._client, self._place, self._what)
+        listed = {shard.shard_id: stream.stream_arn for stream in streams for shard in stream.shards}
+        # A listing may be late; what is being read is there until the service says otherwise.
+        read = {shard: arn for shard, arn in self._codec.streams.items() if shard in self._cursors}
+        self._codec.streams = read | listed
+        return shards_of(streams)
+
+    async def read(self, unit: Hashable, demand: Mapping[str, Demand]) -> Sequence[Chunk]:
+        shard = str(unit)
+        after, limit = demand[shard]
+        limit = min(limit, _PAGE)
+        page = await self._page(shard, after, limit)
+        since_ms = time_of(after)
+        records = page.records if since_ms is None else _young(page.records, since_ms)
+        chunk = self._chunk(shard, records, after)
+        chunk.ended = page.next_shard_iterator is None
+        was_cut = len(page.records) == limit or len(records) < len(page.records)
+        chunk.more = was_cut and not chunk.ended
+        if page.next_shard_iterator is None:
+            self._cursors.pop(shard, None)
+        else:
+            self._cursors[shard] = _Cursor(chunk.through, page.next_shard_iterator, self._behind_ms(page.records))
+        return [chunk]
+
+    async def page(self, shard: str, first: int) -> Chunk:
+        arn = await self._stream_of(shard)
+        at = {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "SequenceNumber": self.codec.write_position(first)}
+        page = await self._from(arn, shard, at, first, _PAGE)
+        return self._chunk(shard, page.records, first - 1)
+
+    def behind_ms(self, shard: str) -> int | None:
+        cursor = self._cursors.get(shard)
+        return cursor.behind_ms if cursor else None
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    # --- reading
+
+    async def _page(self, shard: str, after: int, limit: int) -> Page:
+        arn = await self._stream_of(shard)
+        cursor = self._cursors.get(shard)
+        if cursor and cursor.checkpoint == after:
+            try:
+                return await self._client.records(cursor.iterator, limit)
+            except Refused as error:
+                if error.code not in _STALE:
+                    raise self._meaning(error, shard, after) from error
+        if after <= TRIM_HORIZON:
+            behind = {"ShardIteratorType": "TRIM_HORIZON"}
+        else:
+            behind = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": self.codec.write_position(after)}
+        return await self._from(arn, shard, behind, after, limit)
+
+    async def _from(self, arn: str, shard: str, place: Mapping[str, str], position: int, limit: int) -> Page:
+        try:
+            iterator = await self._client.iterator(arn, shard, place)
+            return await self._client.records(iterator, limit)
+        except Refused as error:
+            raise self._meaning(error, shard, position) from error
+
+    def _meaning(self, error: Refused, shard: str, position: int) -> Exception:
+        if is_not_found(error):
+            return ShardGone(shard, f"{self._what}: shard {shard} does not exist any more")
+        if error.code in (Refusals.TRIMMED, Refusals.INVALID) and position > TRIM_HORIZON:
+            number = self.codec.write_position(position)
+            return PositionLost(shard, f"{self._what}: shard {shard} cannot be read from {number} ({error.code})")
+        return error
+
+    async def _stream_of(self, shard: str) -> str:
+        if shard not in self._codec.streams:
+            await self.shards()
+        if shard not in self._codec.streams:
+            raise ShardGone(shard, f"{self._what}: shard {shard} does not exist any more")
+        return self._codec.streams[shard]
+
+    def _chunk(self, shard: str, records: Sequence[StreamRecord], before: int) -> Chunk:
+        arn = self._codec.streams[shard]
+        through = position_of(records[-1]) if records else before
+        return chunk_of(shard, [complete(record, arn) for record in records], through=through)
+
+    def _behind_ms(self, records: Sequence[StreamRecord]) -> int | None:
+        """Say how far the newest record can be away at most: what comes behind the last of these is not older."""
+        now_s = self._client.server_time_s
+        if not records:
+            return 0
+        return None if now_s is None else max(0, round(now_s * 1000) - created_ms(records[-1]))
+
+
+def _young(records: Sequence[StreamRecord], since_ms: int) -> Sequence[StreamRecord]:
+    """Leave out what is older than a time, up to the first record that may not be."""
+    times_ms = [created_ms(record) for record in records]
+    resolution_ms = _SECOND_MS if any(time_ms % _MINUTE_MS for time_ms in times_ms) else _MINUTE_MS
+    first = next((index for index, time_ms in enumerate(times_ms) if time_ms + resolution_ms > since_ms), len(records))
+    return records[first:]
+
+
+async def find_table(client: DynamoDbClient, name: str, what: str) -> str:
+    """Give the ARN of a table that has a stream, or had one that is kept.
+
+    Raises:
+        SourceUnavailable: it has none, is missing, or cannot be asked about; the message says what to do.
+    """
+    try:
+        table = await client.table(name)
+    except SourceUnavailable as error:
+        if is_not_found(error):
+            raise SourceUnavailable(
+                f"{what}: the table does not exist there; create it, or correct table, region or account"
+            ) from error
+        raise
+    if not table.latest_stream_arn:
+        raise SourceUnavailable(
+            f"{what}: the table has no stream; enable one: aws dynamodb update-table --table-name {name} "
+            "--stream-specification StreamEnabled=true,StreamViewType=NEW_AND_OLD_IMAGES"
+        )
+    return table.table_arn
+
+
+async def find_streams(client: DynamoDbClient, place: Place, what: str) -> Sequence[Stream]:
+    """Look at the stream, or at all streams of the table, the oldest first.
+
+    Raises:
+        SourceUnavailable: the stream is missing, or what there is cannot be asked about.
+    """
+    if place.stream_arn:
+        try:
+            return [await client.stream(place.stream_arn)]
+        except SourceUnavailable as error:
+            if is_not_found(error):
+                raise SourceUnavailable(
+                    f"{what}: the stream does not exist there (any more); name the table, or correct its ARN"
+                ) from error
+            raise
+    found = []
+    for arn in await client.streams(place.table):
+        try:
+            found.append(await client.stream(arn))
+        except SourceUnavailable as error:
+            if not is_not_found(error):
+                raise
+            # Its 24 hours ended since it was listed.
+    return found
