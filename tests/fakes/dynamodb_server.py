@@ -180,7 +180,8 @@ class FakeDynamoDb:
         }
         date = formatdate(self.now_s(), usegmt=True)
         try:
-            return say(answers[operation](request.json), Date=date)
+            answer = json.dumps(answers[operation](request.json), separators=(",", ":"))
+            return say(answer.encode(), Date=date)
         except Refusal as refusal:
             return say({"__type": f"com.amazonaws.dynamodb.v20120810#{refusal}", "message": "no"}, 400, Date=date)
 
