@@ -24,12 +24,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from connectors.aws_json import Refused
-from connectors.dynamodb_client import DynamoDbClient, Page, Refusals, Stream, is_not_found
+from connectors.dynamodb_client import DynamoDbClient, Page, Refusals, is_not_found
 from connectors.dynamodb_codec import DynamoDbCodec, StreamRecord, chunk_of, complete, created_ms, position_of
 from connectors.dynamodb_shards import shards_of
+from connectors.dynamodb_table import describe, find_streams, find_table, place_of
 from connectors.settings import DynamoDbSettings
 from router.core.facts import Demand
 from router.core.model import TRIM_HORIZON, Chunk, ShardInfo, time_of
@@ -38,42 +39,19 @@ from router.ports import ShardCodec
 
 #: Most records of one read (API reference, GetRecords).
 _PAGE: Final = 1000
+_HORIZON: Final = {"ShardIteratorType": "TRIM_HORIZON"}
 _SECOND_MS: Final = 1000
 _MINUTE_MS: Final = 60_000
 #: What an iterator that was kept may be refused for though its place is there.
 _STALE: Final = (Refusals.EXPIRED, Refusals.TRIMMED, Refusals.INVALID)
 
 
-class Place(NamedTuple):
-    """What the settings name."""
-
-    table: str
-    #: Of the stream; None = all of the table.
-    stream_arn: str | None
-    #: Where it is, as far as is said.
-    region: str | None
-
-
-def place_of(settings: DynamoDbSettings) -> Place:
-    """Read the name of a table, its ARN, or the ARN of one of its streams."""
-    if not settings.table.startswith("arn:"):
-        return Place(settings.table, None, settings.region)
-    _, _, _, region, _, resource = settings.table.split(":", 5)
-    _, table, *stream = resource.split("/")
-    return Place(table, settings.table if stream else None, region)
-
-
-def describe(settings: DynamoDbSettings) -> str:
-    """Name the table in errors."""
-    return f"DynamoDB table {settings.table}"
-
-
 @dataclass(frozen=True, slots=True)
 class _Cursor:
     """Where the last read of a shard ended."""
 
-    #: What was read behind next.
-    checkpoint: int
+    #: What follows is behind this.
+    after: int
     iterator: str
     behind_ms: int | None
 
@@ -95,7 +73,8 @@ class DynamoDbSource:
         self._what = describe(settings)
         self._place = place_of(settings)
         self._client = DynamoDbClient(settings.endpoint_url, self._place.region, self._what, call_s=call_s)
-        self._cursors: dict[str, _Cursor] = {}
+        self._reads: dict[str, _Cursor] = {}
+        self._pages: dict[str, _Cursor] = {}
 
     async def open(self) -> None:
         """Find the table and its streams."""
@@ -111,35 +90,26 @@ class DynamoDbSource:
         streams = await find_streams(self._client, self._place, self._what)
         listed = {shard.shard_id: stream.stream_arn for stream in streams for shard in stream.shards}
         # A listing may be late; what is being read is there until the service says otherwise.
-        read = {shard: arn for shard, arn in self._codec.streams.items() if shard in self._cursors}
+        read = {shard: arn for shard, arn in self._codec.streams.items() if shard in self._reads}
         self._codec.streams = read | listed
         return shards_of(streams)
 
     async def read(self, unit: Hashable, demand: Mapping[str, Demand]) -> Sequence[Chunk]:
         shard = str(unit)
         after, limit = demand[shard]
-        limit = min(limit, _PAGE)
-        page = await self._page(shard, after, limit)
-        since_ms = time_of(after)
-        records = page.records if since_ms is None else _young(page.records, since_ms)
-        chunk = self._chunk(shard, records, after)
-        chunk.ended = page.next_shard_iterator is None
-        was_cut = len(page.records) == limit or len(records) < len(page.records)
-        chunk.more = was_cut and not chunk.ended
-        if page.next_shard_iterator is None:
-            self._cursors.pop(shard, None)
-        else:
-            self._cursors[shard] = _Cursor(chunk.through, page.next_shard_iterator, self._behind_ms(page.records))
-        return [chunk]
+        start = _HORIZON if after <= TRIM_HORIZON else self._at("AFTER_SEQUENCE_NUMBER", after)
+        return [await self._next(self._reads, shard, Demand(after, min(limit, _PAGE)), start)]
 
     async def page(self, shard: str, first: int) -> Chunk:
-        arn = await self._stream_of(shard)
-        at = {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "SequenceNumber": self.codec.write_position(first)}
-        page = await self._from(arn, shard, at, first, _PAGE)
-        return self._chunk(shard, page.records, first - 1)
+        wish = Demand(first - 1, _PAGE)
+        try:
+            return await self._next(self._pages, shard, wish, self._at("AT_SEQUENCE_NUMBER", first))
+        except PositionLost:
+            # It may be what follows a record, and none itself.
+            return await self._next(self._pages, shard, wish, self._at("AFTER_SEQUENCE_NUMBER", first - 1))
 
     def behind_ms(self, shard: str) -> int | None:
-        cursor = self._cursors.get(shard)
+        cursor = self._reads.get(shard)
         return cursor.behind_ms if cursor else None
 
     async def close(self) -> None:
@@ -147,34 +117,47 @@ class DynamoDbSource:
 
     # --- reading
 
-    async def _page(self, shard: str, after: int, limit: int) -> Page:
+    async def _next(self, cursors: dict[str, _Cursor], shard: str, wish: Demand, start: Mapping[str, str]) -> Chunk:
+        """Read behind a checkpoint, where a cursor stands or from the start that is given."""
         arn = await self._stream_of(shard)
-        cursor = self._cursors.get(shard)
-        if cursor and cursor.checkpoint == after:
-            try:
-                return await self._client.records(cursor.iterator, limit)
-            except Refused as error:
-                if error.code not in _STALE:
-                    raise self._meaning(error, shard, after) from error
-        if after <= TRIM_HORIZON:
-            behind = {"ShardIteratorType": "TRIM_HORIZON"}
-        else:
-            behind = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": self.codec.write_position(after)}
-        return await self._from(arn, shard, behind, after, limit)
+        page = await self._go_on(cursors.get(shard), shard, wish) or await self._begin(arn, shard, wish, start)
+        since_ms = time_of(wish.after)
+        records = page.records if since_ms is None else _young(page.records, since_ms)
+        through = position_of(records[-1]) if records else wish.after
+        chunk = chunk_of(shard, [complete(record, arn) for record in records], through=through)
+        chunk.ended = page.next_shard_iterator is None
+        was_cut = len(page.records) == wish.limit or len(records) < len(page.records)
+        chunk.more = was_cut and not chunk.ended
+        cursors.pop(shard, None)
+        if page.next_shard_iterator is not None:
+            cursors[shard] = _Cursor(through, page.next_shard_iterator, self._behind_ms(page.records))
+        return chunk
 
-    async def _from(self, arn: str, shard: str, place: Mapping[str, str], position: int, limit: int) -> Page:
+    async def _go_on(self, cursor: _Cursor | None, shard: str, wish: Demand) -> Page | None:
+        if cursor is None or cursor.after != wish.after:
+            return None
         try:
-            iterator = await self._client.iterator(arn, shard, place)
-            return await self._client.records(iterator, limit)
+            return await self._client.records(cursor.iterator, wish.limit)
         except Refused as error:
-            raise self._meaning(error, shard, position) from error
+            if error.code in _STALE:
+                return None
+            raise self._meaning(error, shard, wish.after) from error
 
-    def _meaning(self, error: Refused, shard: str, position: int) -> Exception:
+    async def _begin(self, arn: str, shard: str, wish: Demand, start: Mapping[str, str]) -> Page:
+        try:
+            return await self._client.records(await self._client.iterator(arn, shard, start), wish.limit)
+        except Refused as error:
+            raise self._meaning(error, shard, wish.after) from error
+
+    def _at(self, kind: str, position: int) -> Mapping[str, str]:
+        return {"ShardIteratorType": kind, "SequenceNumber": self.codec.write_position(position)}
+
+    def _meaning(self, error: Refused, shard: str, after: int) -> Exception:
         if is_not_found(error):
             return ShardGone(shard, f"{self._what}: shard {shard} does not exist any more")
-        if error.code in (Refusals.TRIMMED, Refusals.INVALID) and position > TRIM_HORIZON:
-            number = self.codec.write_position(position)
-            return PositionLost(shard, f"{self._what}: shard {shard} cannot be read from {number} ({error.code})")
+        if error.code in (Refusals.TRIMMED, Refusals.INVALID) and after > TRIM_HORIZON:
+            number = self.codec.write_position(after)
+            return PositionLost(shard, f"{self._what}: shard {shard} cannot be read behind {number} ({error.code})")
         return error
 
     async def _stream_of(self, shard: str) -> str:
@@ -183,11 +166,6 @@ class DynamoDbSource:
         if shard not in self._codec.streams:
             raise ShardGone(shard, f"{self._what}: shard {shard} does not exist any more")
         return self._codec.streams[shard]
-
-    def _chunk(self, shard: str, records: Sequence[StreamRecord], before: int) -> Chunk:
-        arn = self._codec.streams[shard]
-        through = position_of(records[-1]) if records else before
-        return chunk_of(shard, [complete(record, arn) for record in records], through=through)
 
     def _behind_ms(self, records: Sequence[StreamRecord]) -> int | None:
         """Say how far the newest record can be away at most: what comes behind the last of these is not older."""
@@ -203,51 +181,3 @@ def _young(records: Sequence[StreamRecord], since_ms: int) -> Sequence[StreamRec
     resolution_ms = _SECOND_MS if any(time_ms % _MINUTE_MS for time_ms in times_ms) else _MINUTE_MS
     first = next((index for index, time_ms in enumerate(times_ms) if time_ms + resolution_ms > since_ms), len(records))
     return records[first:]
-
-
-async def find_table(client: DynamoDbClient, name: str, what: str) -> str:
-    """Give the ARN of a table that has a stream, or had one that is kept.
-
-    Raises:
-        SourceUnavailable: it has none, is missing, or cannot be asked about; the message says what to do.
-    """
-    try:
-        table = await client.table(name)
-    except SourceUnavailable as error:
-        if is_not_found(error):
-            raise SourceUnavailable(
-                f"{what}: the table does not exist there; create it, or correct table, region or account"
-            ) from error
-        raise
-    if not table.latest_stream_arn:
-        raise SourceUnavailable(
-            f"{what}: the table has no stream; enable one: aws dynamodb update-table --table-name {name} "
-            "--stream-specification StreamEnabled=true,StreamViewType=NEW_AND_OLD_IMAGES"
-        )
-    return table.table_arn
-
-
-async def find_streams(client: DynamoDbClient, place: Place, what: str) -> Sequence[Stream]:
-    """Look at the stream, or at all streams of the table, the oldest first.
-
-    Raises:
-        SourceUnavailable: the stream is missing, or what there is cannot be asked about.
-    """
-    if place.stream_arn:
-        try:
-            return [await client.stream(place.stream_arn)]
-        except SourceUnavailable as error:
-            if is_not_found(error):
-                raise SourceUnavailable(
-                    f"{what}: the stream does not exist there (any more); name the table, or correct its ARN"
-                ) from error
-            raise
-    found = []
-    for arn in await client.streams(place.table):
-        try:
-            found.append(await client.stream(arn))
-        except SourceUnavailable as error:
-            if not is_not_found(error):
-                raise
-            # Its 24 hours ended since it was listed.
-    return found

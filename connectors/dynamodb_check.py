@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from connectors.dynamodb import describe, find_streams, find_table, place_of
 from connectors.dynamodb_client import DynamoDbClient
 from connectors.dynamodb_shards import shards_of
+from connectors.dynamodb_table import describe, find_streams, find_table, place_of
 from connectors.settings import DynamoDbSettings
 from router.errors import SourceUnavailable
 

@@ -20,7 +20,6 @@ from connectors.window_event import window_of, with_window
 from router.core.model import (
     STREAM_RULES,
     TRIM_HORIZON,
-    UNKNOWN_TIME_MS,
     Batch,
     Chunk,
     FailedBatch,
@@ -37,7 +36,7 @@ class Change(msgspec.Struct, gc=False, kw_only=True, rename="pascal"):
     """The change of one item, with the members of the event in their order."""
 
     #: Seconds since the epoch; the service rounds down, to whole ones.
-    approximate_creation_date_time: int | float | msgspec.UnsetType = msgspec.UNSET
+    approximate_creation_date_time: int | float
     keys: dict[str, msgspec.Raw]
     new_image: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     old_image: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -184,8 +183,7 @@ def complete(record: StreamRecord, arn: str) -> StreamRecord:
 
 def created_ms(record: StreamRecord) -> int:
     """Give the time at which a record was made, epoch milliseconds."""
-    time_s = record.change.approximate_creation_date_time
-    return round(time_s * 1000) if isinstance(time_s, int | float) else UNKNOWN_TIME_MS
+    return round(record.change.approximate_creation_date_time * 1000)
 
 
 def position_of(record: StreamRecord) -> int:

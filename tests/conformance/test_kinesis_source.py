@@ -46,6 +46,9 @@ class KinesisBench:
             positions.append(int(put["SequenceNumber"]))
         return positions
 
+    def value(self, data: bytes | None) -> bytes | None:
+        return data
+
     async def split(self, shard: str) -> tuple[str, str]:
         low, high = await self._hashes(shard)
         await self.client.split_shard(

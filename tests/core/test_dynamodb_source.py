@@ -252,7 +252,7 @@ async def test_a_listing_without_end_is_given_up(rig: Rig, operation: str) -> No
         "ListStreams": say({"Streams": [], "LastEvaluatedStreamArn": "x"}),
         "DescribeStream": say({"StreamDescription": {"StreamArn": stream.arn, "LastEvaluatedShardId": "x"}}),
     }
-    rig.server.always[operation] = endless[operation]
+    rig.service.always[operation] = endless[operation]
     with pytest.raises(SourceUnavailable, match=f"{operation}: its answers have no end; check endpoint_url"):
         await rig.open()
 
@@ -388,11 +388,32 @@ async def test_the_horizon_moves_on_under_a_kept_iterator(rig: Rig) -> None:
 async def test_a_position_that_the_shard_does_not_have_is_lost(rig: Rig, code: str) -> None:
     _, (one,) = rig.stream()
     source = await rig.open()
-    for reading in (read(source, one, 7), source.page(one, 7)):
-        rig.fail("GetShardIterator", refuse(400, code))
-        with pytest.raises(PositionLost, match=rf"cannot be read from 000000000000000000007 \({code}\)") as lost:
+    for reading in (read(source, one, 7), source.page(one, 8)):
+        rig.fail("GetShardIterator", *[refuse(400, code)] * 2)
+        with pytest.raises(PositionLost, match=rf"cannot be read behind 000000000000000000007 \({code}\)") as lost:
             await reading
         assert lost.value.shard == one
+        rig.service.faults.clear()
+
+
+async def test_pages_of_a_replay_follow_each_other_beside_what_is_read(rig: Rig) -> None:
+    _, (one,) = rig.stream()
+    source = await rig.open()
+    positions = [rig.service.append(one, NO_ONE) for _ in range(1500)]
+    rig.service.roll(one)
+    page = await source.page(one, positions[0])
+    assert list((await read(source, one)).positions) == positions[:1000]
+    assert (list(page.positions), page.ended) == (positions[:1000], False)
+    page = await source.page(one, page.through + 1)
+    assert (list(page.positions), page.ended) == (positions[1000:], True)
+    rig.fail("GetShardIterator", refuse(400, "ValidationException"))
+    assert (await source.page(one, page.through + 1)).ended
+    assert [request["ShardIteratorType"] for request in rig.asked("GetShardIterator")] == [
+        "AT_SEQUENCE_NUMBER",
+        "TRIM_HORIZON",
+        "AT_SEQUENCE_NUMBER",
+        "AFTER_SEQUENCE_NUMBER",
+    ]
 
 
 # --- faults
@@ -499,7 +520,7 @@ async def test_a_table_or_stream_that_is_not_there_is_told(rig: Rig) -> None:
 
 async def test_an_endpoint_that_does_not_tell_its_time_is_refused(rig: Rig) -> None:
     stream, _ = rig.stream()
-    rig.server.always["DescribeStream"] = say({"StreamDescription": {"StreamArn": stream.arn}})
+    rig.service.always["DescribeStream"] = say({"StreamDescription": {"StreamArn": stream.arn}})
     with pytest.raises(SourceUnavailable, match="does not say its time"):
         await rig.open()
 

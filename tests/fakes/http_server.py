@@ -27,6 +27,11 @@ class Request:
     def json(self) -> Any:
         return json.loads(self.body)
 
+    @property
+    def operation(self) -> str:
+        """What X-Amz-Target asks for."""
+        return self.headers.get("x-amz-target", "").rpartition(".")[2]
+
 
 def say(content: object, status: int = 200, **headers: str) -> Answer:
     """Answer with JSON, or with bytes as they are."""
@@ -103,7 +108,7 @@ class HttpServer:
     def _answer(self, request: Request) -> Answer:
         if self.handle:
             return self.handle(request)
-        return self.always.get(request.headers.get("x-amz-target", "").rpartition(".")[2], stall())
+        return self.always.get(request.operation, stall())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
