@@ -61,6 +61,10 @@ class GroupOffsets:
             raise SourceUnavailable(f"The coordinator of group {group} does not know its offsets yet.")
         return {partition: offsets[partition] for partition in partitions if offsets[partition].offset >= 0}
 
+    async def cluster(self) -> str:
+        """Give the id that the cluster has for as long as it is there."""
+        return str((await self._admin.describe_cluster())["cluster_id"])
+
     async def pin(self, partitions: Sequence[TopicPartition]) -> bool:
         """Commit starting offsets of a group that has none, unless it has members; say whether it was done."""
         if await self.committed(partitions):

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from random import SystemRandom
 from urllib.parse import urlsplit
 
 from config.settings import AnyFunction, Configuration, FunctionSettings, MappingSettings
-from connectors import DESTINATIONS, OBJECTS, PAGES, SOURCES, TARGETS, load
+from connectors import DESTINATIONS, OBJECTS, PAGES, PLACES, SOURCES, TARGETS, load
 from connectors.settings import (
     AwsSettings,
     DestinationSettings,
@@ -42,7 +43,18 @@ from router.errors import NotFound
 from router.failure_record import function_arn
 from router.failures import Failures
 from router.life import MappingLife, MappingParts, Plug
-from router.ports import Codec, Destination, Invoker, ObjectSource, PageSource, QueueSource, Source, Store, Target
+from router.ports import (
+    Codec,
+    Destination,
+    Invoker,
+    ObjectSource,
+    PageSource,
+    Places,
+    QueueSource,
+    Source,
+    Store,
+    Target,
+)
 from router.queue_side import plug_queue
 from router.runner import ReplayListener
 from router.stream_names import StreamName
@@ -94,6 +106,7 @@ def make_unit(settings: MappingSettings, configuration: Configuration, invoker: 
         keep=failures.keep,
         deliveries=failures if destination else None,
         renamed_from=settings.renamed_from,
+        make_places=make_places(settings),
     )
     life = MappingLife(
         parts,
@@ -135,6 +148,13 @@ def _source(settings: MappingSettings) -> Source:
         make = partial(make, needs_keys=settings.mapping.parallelization_factor > 1)
     source: Source = make(settings.source)
     return source
+
+
+def make_places(settings: MappingSettings) -> Callable[[], Places] | None:
+    """Give what makes the places of a mapping; None = it reads a queue."""
+    if isinstance(settings.source, KafkaSettings):
+        return partial(load(PLACES[KafkaSettings]), settings.source)
+    return None
 
 
 def codec_of(configuration: Configuration, mapping: str) -> Codec | None:

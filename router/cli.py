@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from config.watching import Seen
     from connectors.store.reader import SqliteReader
     from connectors.store.sqlite import SqliteStore
+    from router.checkpoint_file import Saved
     from router.identity import Holding
     from router.log_pipe import LogPipe
-    from router.ports import FailureEntry, Invoker, Selection
+    from router.ports import FailureEntry, Invoker, Places, Selection
     from router.selecting import Options
 
 T = TypeVar("T")
@@ -131,6 +132,7 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("--interval", type=seconds, metavar="TIME", help="between two looks, with --watch; else 2s")
     one.add_argument("--shards", action="store_true", help="every shard too, with --watch")
     _add_mapping(add_group(commands, "mapping", "steer one mapping, and decide what becomes of its state"))
+    _add_checkpoints(add_group(commands, "checkpoints", "keep where mappings are in their streams as a file"))
     _add_failures(add_group(commands, "failures", "look at failed batches, replay, deliver or drop them"))
     _add_state(add_group(commands, "state", "the state directory"))
     return parser
@@ -141,11 +143,33 @@ def _add_mapping(commands: Any) -> None:
     resuming = add_command(commands, "resume", resume, "let a paused mapping go on where it was")
     draining = add_command(commands, "drain", drain, "pause a mapping, and wait until nothing of it is in flight")
     draining.add_argument("--timeout", type=seconds, metavar="TIME", help="wait so long at most, such as 30s or 5m")
+    seeking = add_command(commands, "seek", seek, "look what going on elsewhere in a stream means; --apply does it")
+    seeking.add_argument(
+        "--to",
+        required=True,
+        metavar="PLACE",
+        help="TRIM_HORIZON, LATEST, a time (2026-05-01T06:00:00Z), how long ago (2h), or the record that comes next",
+    )
+    seeking.add_argument("--shard", metavar="SHARD", help="this shard only: orders-0; a position needs it")
+    seeking.add_argument("--apply", action="store_true", help="do it, once it was shown")
     accepting = add_command(commands, "accept", accept, "let a mapping go on with another source under its name")
     forgetting = add_command(commands, "forget", forget, "delete state and failures of a mapping that is not run")
-    for one in (pausing, resuming, draining, accepting, forgetting):
+    for one in (pausing, resuming, draining, seeking, accepting, forgetting):
         one.add_argument("mapping", metavar="NAME", help="the mapping")
-    forgetting.add_argument("--yes", action="store_true", help="do not ask")
+    for one in (seeking, forgetting):
+        one.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _add_checkpoints(commands: Any) -> None:
+    exporting = add_command(commands, "export", export_checkpoints, "write where mappings are, as a readable file")
+    exporting.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="a file that does not exist yet; else print"
+    )
+    importing = add_command(commands, "import", import_checkpoints, "let mappings go on where a file says")
+    importing.add_argument("saved", type=Path, metavar="FILE", help="what `checkpoints export` wrote")
+    importing.add_argument("--yes", action="store_true", help="do not ask")
+    for one in (exporting, importing):
+        one.add_argument("--mapping", metavar="NAME", help="this mapping only")
 
 
 def _add_failures(commands: Any) -> None:
@@ -462,6 +486,28 @@ def drain(given: argparse.Namespace) -> int:
     return steering_commands.show_drained(given.mapping, done, as_json=given.json)
 
 
+def seek(given: argparse.Namespace) -> int:
+    from router import control_client, seek_commands
+    from router.selecting import wanted
+
+    place = wanted(given.to, time.time())
+    _need_yes(given, "seeking skips records or repeats them", needed=given.apply)
+    directory = _state_dir(given)
+
+    def carry_out(*, apply: bool) -> dict[str, Any]:
+        return control_client.seek(directory, given.mapping, place, given.shard, apply=apply)
+
+    if not given.apply:
+        return seek_commands.preview(carry_out(apply=False), as_json=given.json)
+    return seek_commands.move([carry_out], _asker(given), as_json=given.json)
+
+
+def _need_yes(given: argparse.Namespace, why: str, *, needed: bool = True) -> None:
+    """Refuse what cannot be asked about and was not agreed to. Raises ConfigError."""
+    if needed and not (given.yes or _at_terminal()):
+        raise ConfigError(f"{why}: without a terminal to ask at, --yes is needed")
+
+
 def _steer(
     given: argparse.Namespace,
     ask: Callable[[Path, str], dict[str, Any]],
@@ -495,8 +541,7 @@ def accept(given: argparse.Namespace) -> int:
 def forget(given: argparse.Namespace) -> int:
     from router import control_client, identity, mapping_commands
 
-    if not (given.yes or _at_terminal()):
-        raise ConfigError("forgetting deletes state and failures: without a terminal to ask at, --yes is needed")
+    _need_yes(given, "forgetting deletes state and failures")
     directory = _state_dir(given)
 
     def carry_out(*, only_look: bool) -> dict[str, Any]:
@@ -515,6 +560,95 @@ def _as_dict(held: Holding) -> dict[str, Any]:
     from dataclasses import asdict
 
     return asdict(held)
+
+
+# --- checkpoints
+
+
+def export_checkpoints(given: argparse.Namespace) -> int:
+    from router import seek_commands
+
+    names = [given.mapping] if given.mapping else _streams(given)
+    found = [_exported(given, name) for name in names]
+    return seek_commands.export(found, given.output, time.time(), as_json=given.json)
+
+
+def _streams(given: argparse.Namespace) -> list[str]:
+    """Name the mappings that have places. Raises NotFound where there is none."""
+    from router.assembly import make_places
+
+    configuration = _configuration(given)
+    names = [each.mapping.name for each in configuration.mappings if make_places(each)]
+    if not names:
+        raise NotFound(f"{configuration.path} has no mapping that reads a stream: queues have no checkpoints")
+    return names
+
+
+def _exported(given: argparse.Namespace, name: str) -> Saved:
+    import msgspec
+
+    from router import control_client
+    from router.checkpoint_file import Saved
+    from router.seeking import save
+
+    directory = _state_dir(given)
+    try:
+        return msgspec.convert(control_client.export(directory, name), Saved)
+    except NotRunning:
+        make = _places(given, name)
+        return _await(save(_texts(directory, name), name, make))
+
+
+def _texts(directory: Path, name: str) -> Mapping[str, str]:
+    from connectors.store.reader import FILE_NAME
+
+    return _read(directory, lambda store: store.states(name)) if (directory / FILE_NAME).exists() else {}
+
+
+def import_checkpoints(given: argparse.Namespace) -> int:
+    from router import seek_commands
+    from router.checkpoint_file import chosen, from_text
+
+    _need_yes(given, "importing changes where mappings go on")
+    try:
+        content = given.saved.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {given.saved}: {error.strerror}") from error
+    found = chosen(str(given.saved), from_text(str(given.saved), content), given.mapping)
+    return seek_commands.move([partial(_import, given, saved) for saved in found], _asker(given), as_json=given.json)
+
+
+def _import(given: argparse.Namespace, saved: Saved, *, apply: bool) -> dict[str, Any]:
+    from contextlib import nullcontext
+    from dataclasses import asdict
+
+    from router import control_client
+    from router.seeking import Mover
+
+    directory = _state_dir(given)
+    try:
+        return control_client.restore(directory, saved.mapping, asdict(saved), apply=apply)
+    except NotRunning:
+        # One that is there and does not answer holds the lock of the store.
+        make = _places(given, saved.mapping)
+        still = nullcontext if apply else None
+        done = _write(directory, lambda store: Mover(store, saved.mapping, make).restore(saved, still))
+        return {**done, "state": "stopped"}
+
+
+def _places(given: argparse.Namespace, name: str) -> Callable[[], Places]:
+    """Give what makes the places of a mapping that no daemon runs. Raises NotFound."""
+    from router.assembly import make_places
+    from router.seeking import no_places
+    from router.steering import unknown
+
+    settings = {each.mapping.name: each for each in _configuration(given).mappings}
+    if name not in settings:
+        raise unknown(name, list(settings))
+    make = make_places(settings[name])
+    if make is None:
+        raise no_places(name)
+    return make
 
 
 # --- failures
@@ -662,8 +796,7 @@ def drop_failures(given: argparse.Namespace) -> int:
     if given.dry_run:
         _show_list(given, options, DROPPABLE, None)
         return 0
-    if not (given.yes or _at_terminal()):
-        raise ConfigError("dropping deletes records: without a terminal to ask at, --yes is needed")
+    _need_yes(given, "dropping deletes records")
     directory = _state_dir(given)
     wanted, count = _selected(directory, options, DROPPABLE)
     return failure_commands.drop(count, lambda: _drop(directory, wanted), _asker(given), as_json=given.json)
@@ -822,8 +955,7 @@ def erase(given: argparse.Namespace) -> int:
     if given.dry_run:
         _show_list(given, options, (), None)
         return 0
-    if not (given.yes or _at_terminal()):
-        raise ConfigError("erasing deletes records: without a terminal to ask at, --yes is needed")
+    _need_yes(given, "erasing deletes records")
     directory = _state_dir(given)
     wanted, count = _selected(directory, options, ())
     erasing = _erase_there if _is_served(directory) else _erase_here

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from router import record_frames
 from router.board import Board
+from router.checkpoint_file import Saved
 from router.control_client import SOCKET_NAME, socket_path
 from router.deliveries import Deliveries, DeliveryEnds, deliver
 from router.erasure import erase
@@ -27,6 +28,8 @@ from router.queue_replay import QueueLook
 from router.record_places import Records
 from router.record_replay import RecordsAt
 from router.replay_end import Ends
+from router.seeking import Seeking
+from router.selecting import Wanted
 from router.steering import Steering
 from router.supervisor import Supervisor
 from router.upkeep import compact
@@ -37,9 +40,7 @@ BODY_LIMIT_BYTES: Final = 64 * 1024 * 1024
 
 
 #: Errors that an answer may tell, by its status.
-ERROR_STATUSES: Final = {NotFound: 404, InUse: 409, SourceUnavailable: 502, StoreUnavailable: 503}
-#: The file cannot be used.
-UNFIT_STATUS: Final = 422
+ERROR_STATUSES: Final = {NotFound: 404, InUse: 409, ConfigError: 422, SourceUnavailable: 502, StoreUnavailable: 503}
 
 
 class Replays(Protocol):
@@ -153,6 +154,21 @@ class DrainRequest(msgspec.Struct):
     within_s: float | None
 
 
+class SeekRequest(msgspec.Struct):
+    mapping: str
+    to: Wanted
+    #: The only one that is moved; None = all.
+    shard: str | None
+    #: Do it; else only say what it would do.
+    apply: bool
+
+
+class ImportRequest(msgspec.Struct):
+    mapping: str
+    saved: Saved
+    apply: bool
+
+
 class Control:
     """The server on the control socket."""
 
@@ -160,6 +176,7 @@ class Control:
         self._daemon = daemon
         self._board = board
         self._steering = Steering(daemon.store, daemon.supervisor.lives, daemon.wall)
+        self._seeking = Seeking(daemon.store, daemon.supervisor.lives)
         self._runner: web.AppRunner | None = None
         self._server: asyncio.AbstractServer | None = None
         #: Jobs that somebody is told about.
@@ -191,6 +208,9 @@ class Control:
                 web.post("/mapping/pause", self._pause),
                 web.post("/mapping/resume", self._resume),
                 web.post("/mapping/drain", self._drain),
+                web.post("/mapping/seek", self._seek),
+                web.post("/checkpoints/export", self._export),
+                web.post("/checkpoints/import", self._import),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_S)
@@ -236,10 +256,7 @@ class Control:
 
     async def _diff(self, request: web.Request) -> web.Response:
         wanted = msgspec.json.decode(await request.read(), type=FileRequest)
-        try:
-            return answer(await self._daemon.preview(Path(wanted.file)))
-        except ConfigError as error:
-            return answer({"error": str(error)}, UNFIT_STATUS)
+        return await _answered(self._daemon.preview(Path(wanted.file)))
 
     async def _accept(self, request: web.Request) -> web.Response:
         wanted = msgspec.json.decode(await request.read(), type=MappingRequest)
@@ -323,6 +340,18 @@ class Control:
         wanted = msgspec.json.decode(await request.read(), type=DrainRequest)
         return await _answered(self._steering.drain(wanted.mapping, wanted.within_s))
 
+    async def _seek(self, request: web.Request) -> web.Response:
+        wanted = msgspec.json.decode(await request.read(), type=SeekRequest)
+        return await _answered(self._seeking.seek(wanted.mapping, wanted.to, wanted.shard, apply=wanted.apply))
+
+    async def _export(self, request: web.Request) -> web.Response:
+        wanted = msgspec.json.decode(await request.read(), type=MappingRequest)
+        return await _answered(self._seeking.save(wanted.mapping))
+
+    async def _import(self, request: web.Request) -> web.Response:
+        wanted = msgspec.json.decode(await request.read(), type=ImportRequest)
+        return await _answered(self._seeking.restore(wanted.mapping, wanted.saved, apply=wanted.apply))
+
     async def _tell(self, request: web.Request, ends: Ends | DeliveryEnds) -> web.StreamResponse:
         """Answer with the ends of a job, a line each, as they come."""
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
@@ -343,7 +372,7 @@ async def _answered(work: Awaitable[Any]) -> web.Response:
     """Answer with what some work gives."""
     try:
         return answer(await work)
-    except (NotFound, InUse, StoreUnavailable) as error:
+    except tuple(ERROR_STATUSES) as error:
         return refusal(error)
 
 

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -22,6 +22,7 @@ from router.errors import ConfigError, InUse, NotFound, NotRunning, RouterError,
 
 if TYPE_CHECKING:
     from router.ports import Selection
+    from router.selecting import Wanted
 
 SOCKET_NAME: Final = "control.sock"
 #: Longest path of a Unix socket on Linux, bytes (unix(7): 108 with the closing NUL).
@@ -328,6 +329,36 @@ def drain(state_dir: Path, mapping: str, within_s: float | None) -> dict[str, An
     found: dict[str, Any] = _ask(
         state_dir, "POST", "/mapping/drain", body, None if within_s is None else within_s + ANSWER_S
     )
+    return found
+
+
+def seek(state_dir: Path, mapping: str, to: Wanted, shard: str | None, *, apply: bool) -> dict[str, Any]:
+    """Have a mapping moved to another place in its stream, or with `apply` False be told what that would do.
+
+    Raises:
+        NotRunning, SourceUnavailable, StoreUnavailable
+        NotFound: there is no such mapping, shard or place, or it reads a queue.
+        InUse: it cannot be moved now.
+    """
+    body = {"mapping": mapping, "to": asdict(to), "shard": shard, "apply": apply}
+    found: dict[str, Any] = _ask(state_dir, "POST", "/mapping/seek", body, None)
+    return found
+
+
+def export(state_dir: Path, mapping: str) -> dict[str, Any]:
+    """Ask where a mapping is in its stream: a `checkpoint_file.Saved`. Raises as `seek`."""
+    found: dict[str, Any] = _ask(state_dir, "POST", "/checkpoints/export", {"mapping": mapping}, None)
+    return found
+
+
+def restore(state_dir: Path, mapping: str, saved: Mapping[str, Any], *, apply: bool) -> dict[str, Any]:
+    """Have a mapping put where a file says, or with `apply` False be told what that would do.
+
+    Raises as `seek`, and:
+        ConfigError: the file is of another stream, or of what it was before.
+    """
+    body = {"mapping": mapping, "saved": saved, "apply": apply}
+    found: dict[str, Any] = _ask(state_dir, "POST", "/checkpoints/import", body, None)
     return found
 
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
@@ -20,10 +20,10 @@ from router.core.describe import Repeat, ShardStatus
 from router.core.lane import backoff_s
 from router.core.model import OUTAGE_BACKOFF, Batch, EventSourceMapping
 from router.deliveries import Deliveries
-from router.errors import DecisionNeeded, RouterError, StoreUnavailable
+from router.errors import DecisionNeeded, InUse, RouterError, StoreUnavailable
 from router.failure_record import iso_ms
 from router.identity import confirm, take_over
-from router.ports import Invoker, Source, Store, WallClock
+from router.ports import Invoker, Places, Source, Store, WallClock
 from router.runner import Engine, KeepFailed, Passes, ReplayListener, Runner, SourceSide
 from router.telemetry import Log, MappingMetrics
 
@@ -74,6 +74,8 @@ class MappingParts:
     deliveries: Deliveries | None = None
     #: The name that the mapping had before.
     renamed_from: str | None = None
+    #: Makes what knows where it is in its stream; None = it reads a queue.
+    make_places: Callable[[], Places] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class MappingLife:
         self.metrics = metrics
         self._store = store
         self._replays = replays
-        self._log = log.bind(mapping=self.name)
+        self.log = log.bind(mapping=self.name)
         self._wall = wall
         self._rng = rng
         #: Set when it is told to leave.
@@ -121,7 +123,10 @@ class MappingLife:
         self._paused_s: float | None = None
         self._is_pause_known = False
         self._resumed = asyncio.Event()
-        #: Set while nothing of it runs, and nothing will before it is resumed.
+        #: Set while nobody changes where it goes on.
+        self.untouched = asyncio.Event()
+        self.untouched.set()
+        #: Set while nothing of it runs, and nothing will before it is resumed, or left alone again.
         self.resting = asyncio.Event()
         #: What the last run has left uncommitted, or not deleted.
         self._left: Sequence[Repeat] = ()
@@ -146,7 +151,7 @@ class MappingLife:
         while self.parts.enabled and not self.leaving.is_set() and not self._failed:
             began_s = _mono_s()
             try:
-                if await self._is_paused():
+                if await self._is_paused() or not self.untouched.is_set():
                     await self._rest()
                     attempt = 0
                 else:
@@ -182,7 +187,7 @@ class MappingLife:
         return self._paused_s is not None
 
     async def _rest(self) -> None:
-        """Wait until it is resumed, or leaves."""
+        """Wait until it may go on, or leaves."""
         self.resting.set()
         await self._resumed.wait()
         self.resting.clear()
@@ -192,7 +197,7 @@ class MappingLife:
         attempt = 0
         while self.parts.renamed_from and not self.leaving.is_set():
             try:
-                await take_over(self._store, self.name, self.parts.renamed_from, self._log)
+                await take_over(self._store, self.name, self.parts.renamed_from, self.log)
             except StoreUnavailable as error:
                 attempt = self._wait_for_better("StateUnavailable", str(error), attempt)
             except DecisionNeeded as decision:
@@ -208,14 +213,14 @@ class MappingLife:
             await self._note_beginning(source)
             self.runner = await self._new_runner(source)
             self._trouble = None
-            self._log.write("mapping.started", source=self.parts.source_name, function=self.parts.mapping.function)
+            self.log.write("mapping.started", source=self.parts.source_name, function=self.parts.mapping.function)
             async with asyncio.TaskGroup() as tasks:
                 run = tasks.create_task(self.runner.run())
                 self.running.set()
                 stop = tasks.create_task(self._drain_when_asked(self.runner, run))
                 await asyncio.wait([run])
                 stop.cancel()
-            self._log.write("mapping.drained")
+            self.log.write("mapping.drained")
         finally:
             self.running.clear()
             self._left = () if self.runner is None else self.runner.repeats()
@@ -227,15 +232,15 @@ class MappingLife:
         try:
             await asyncio.wait_for(source.close(), CLOSE_S)
         except TimeoutError:
-            self._log.write("source.not_closed", source=self.parts.source_name, within_s=CLOSE_S)
+            self.log.write("source.not_closed", source=self.parts.source_name, within_s=CLOSE_S)
 
     async def _note_beginning(self, source: Source) -> None:
         """Tell when a source that we have read before has forgotten where we were, and when it is read slowly."""
         if await confirm(self._store, self.name, source.identity) and source.pinned:
-            self._log.write("position.expired", source=source.identity)
+            self.log.write("position.expired", source=source.identity)
         self.metrics.slowed.set(source.handicap is not None)
         if source.handicap is not None:
-            self._log.write("source.slowed", source=self.parts.source_name, reason=source.handicap)
+            self.log.write("source.slowed", source=self.parts.source_name, reason=source.handicap)
 
     async def _new_runner(self, source: Source) -> Runner:
         parts = self.parts
@@ -251,7 +256,7 @@ class MappingLife:
             keep=parts.keep,
             replays=self._replays,
             metrics=self.metrics,
-            log=self._log,
+            log=self.log,
             wall=self._wall,
         )
 
@@ -270,7 +275,7 @@ class MappingLife:
     async def _await(self, decision: DecisionNeeded, until: asyncio.Event) -> None:
         """Wait until somebody has decided, or for the event."""
         self._trouble = (decision.code, str(decision))
-        self._log.write("mapping.refused", reason=decision.code, error=str(decision))
+        self.log.write("mapping.refused", reason=decision.code, error=str(decision))
         self._decided.clear()
         self.is_undecided = True
         waits = [asyncio.ensure_future(each.wait()) for each in (self._decided, until)]
@@ -284,16 +289,16 @@ class MappingLife:
     def _wait_for_better(self, code: str, message: str, attempt: int) -> int:
         self._trouble = (code, message)
         if not self._failed:
-            self._log.write("mapping.waiting", reason=code, error=message)
+            self.log.write("mapping.waiting", reason=code, error=message)
         return attempt + 1
 
     def _crashed(self, bug: BaseException) -> None:
-        self._log.write("mapping.crashed", error=str(bug), trace="".join(traceback.format_exception(bug)))
+        self.log.write("mapping.crashed", error=str(bug), trace="".join(traceback.format_exception(bug)))
         now_s = _mono_s()
         self._failed = len(self._crashes) == CRASH_BUDGET and now_s - self._crashes[0] < CRASH_SPAN_S
         self._crashes.append(now_s)
         if self._failed:
-            self._log.write("mapping.failed", error=str(bug))
+            self.log.write("mapping.failed", error=str(bug))
 
     async def _back_off(self, attempt: int, until: asyncio.Event) -> None:
         """Wait longer the more attempts there were, but no longer than for the event."""
@@ -334,17 +339,49 @@ class MappingLife:
         self._is_pause_known = True
         if self._paused_s is None:
             self._paused_s = since_s
-            self._log.write("mapping.paused", since=iso_ms(since_s))
-            if not self.leaving.is_set():
-                self._resumed.clear()
-            self._stop_by(_mono_s() + self.parts.mapping.drain_s)
+            self.log.write("mapping.paused", since=iso_ms(since_s))
+            self._come_to_rest()
 
     def resume(self) -> None:
         """Go on after a pause; what is still ending from before ends first."""
         self._is_pause_known = True
         if self._paused_s is not None:
             self._paused_s = None
-            self._log.write("mapping.resumed")
+            self.log.write("mapping.resumed")
+            self._go_on()
+
+    @contextlib.asynccontextmanager
+    async def still(self) -> AsyncIterator[None]:
+        """Keep it at rest, as a pause would, while where it goes on is changed; nothing of that is written.
+
+        Raises:
+            InUse: somebody else changes it, or what runs does not come to an end.
+        """
+        if not self.untouched.is_set():
+            raise InUse(f"where mapping {self.name} goes on is being changed already: look at it, then do it again")
+        self.untouched.clear()
+        self._come_to_rest()
+        try:
+            within_s = self.parts.mapping.drain_s + DRAIN_GRACE_S + CLOSE_S
+            try:
+                await asyncio.wait_for(self.resting.wait(), within_s)
+            except TimeoutError:
+                raise InUse(
+                    f"mapping {self.name} did not come to rest within {within_s:.0f} s and is where it was; "
+                    f"`headrace mapping drain {self.name}` says what runs"
+                ) from None
+            yield
+        finally:
+            self.untouched.set()
+            self._go_on()
+
+    def _come_to_rest(self) -> None:
+        if not self.leaving.is_set():
+            self._resumed.clear()
+        self._stop_by(_mono_s() + self.parts.mapping.drain_s)
+
+    def _go_on(self) -> None:
+        if self._paused_s is None and self.untouched.is_set():
             self._resumed.set()
             if not self.leaving.is_set():
                 self._stopping.clear()
@@ -354,7 +391,7 @@ class MappingLife:
         if reason == self._held:
             return
         self._held = reason
-        self._log.write("mapping.held" if reason else "mapping.resumed", reason=reason)
+        self.log.write("mapping.held" if reason else "mapping.resumed", reason=reason)
         if self.runner:
             self.runner.post(f.Held(reason) if reason else f.Unheld())
 
@@ -394,13 +431,18 @@ class MappingLife:
         if self.leaving.is_set():
             ended = MappingHealth("stopped", None)
             return ended if self._ended else MappingHealth("draining", ("Draining", self._why_leaving))
-        if self._paused_s is not None:
-            ending = " What is in flight ends." if self.runner else ""
-            sentence = f"Paused since {iso_ms(self._paused_s)}; `headrace mapping resume {self.name}` goes on.{ending}"
-            return MappingHealth("paused", ("Paused", sentence))
+        if self._paused_s is not None or not self.untouched.is_set():
+            return self._resting_health()
         if self.runner is None:
             return MappingHealth("starting", self._trouble)
         return self._running_health(self.runner)
+
+    def _resting_health(self) -> MappingHealth:
+        if self._paused_s is None or not self.untouched.is_set():
+            return MappingHealth("draining", ("Moving", "Where it goes on is being changed; what is in flight ends."))
+        ending = " What is in flight ends." if self.runner else ""
+        sentence = f"Paused since {iso_ms(self._paused_s)}; `headrace mapping resume {self.name}` goes on.{ending}"
+        return MappingHealth("paused", ("Paused", sentence))
 
     def _running_health(self, runner: Runner) -> MappingHealth:
         stuck = runner.why_stuck()

@@ -64,7 +64,12 @@ class Overflow:
             return retry_state
         texts = await self._store.states(self._mapping)
         self._keys[shard] = {key for key in texts if key.startswith(f"{_KEY}{shard}:")}
-        return texts.get(f"{_KEY}{shard}:{retry_state.removeprefix(_POINTER)}", retry_state)
+        return pointed_to(texts, shard, retry_state)
+
+
+def pointed_to(texts: Mapping[str, str], shard: str, retry_state: str) -> str:
+    """Give the state a pointer points to, among the texts of a mapping; what is none, or leads nowhere, as it is."""
+    return texts.get(f"{_KEY}{shard}:{retry_state.removeprefix(_POINTER)}", retry_state)
 
 
 def _key(shard: str, text: str) -> str:

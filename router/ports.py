@@ -26,6 +26,7 @@ from router.core.model import (
     TooLarge,
     WindowCall,
 )
+from router.core.seek import Direction, Extent, Move, Place
 
 # --- sources
 
@@ -257,6 +258,87 @@ class ShardSource(Source, Protocol):
 
     def behind_ms(self, shard: str) -> int | None:
         """Say how far behind the newest record the last read of a shard was, without asking anybody; None = unknown."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What lies between the two places of a move, by reading it."""
+
+    direction: Direction
+    #: Records; at least so many where it is not exact. Of Kafka offsets, also those that hold none.
+    records: int = 0
+    is_exact: bool = True
+    #: From the arrival of the first of them to that of the last, seconds; None = not known.
+    seconds: float | None = None
+
+
+class Places(Protocol):
+    """Where the shards of a stream are, seen from beside whatever reads it, and also while nothing does."""
+
+    #: The stream: positions mean nothing in another.
+    stream: str
+
+    #: Once it is open: which of the streams that ever had this name it is.
+    incarnation: str
+
+    #: The source's own time once it was opened, epoch milliseconds.
+    now_ms: int
+
+    #: Largest retry state that `write` takes, bytes; None = any.
+    retry_state_limit_bytes: int | None
+
+    async def open(self) -> None:
+        """Reach the stream. Raises SourceUnavailable."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of it. May come twice."""
+        ...
+
+    async def extents(self, since_ms: int | None = None) -> Sequence[Extent]:
+        """Give all shards that the stream has, with the place of each and, if asked, where a time is.
+
+        Raises:
+            SourceUnavailable, StoreUnavailable
+        """
+        ...
+
+    async def measure(self, moves: Sequence[Move]) -> Sequence[Span]:
+        """Say what each move skips or repeats, within bounded time.
+
+        Raises:
+            SourceUnavailable
+        """
+        ...
+
+    async def write(self, places: Mapping[str, Place]) -> None:
+        """Put shards where they are to go on; all of them or none, durably.
+
+        Raises:
+            SourceUnavailable, StoreUnavailable: not known whether it is written.
+            InUse: somebody reads them.
+        """
+        ...
+
+    def show(self, place: Place) -> str:
+        """Write where a shard goes on, as people and the stream's own tools know it."""
+        ...
+
+    def checkpoint(self, text: str) -> int:
+        """Read back the checkpoint of what `show` wrote.
+
+        Raises:
+            ValueError: it is none.
+        """
+        ...
+
+    def position(self, text: str) -> int:
+        """Read a position that a person wrote: that of the record to come next.
+
+        Raises:
+            ValueError: it is none.
+        """
         ...
 
 

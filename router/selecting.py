@@ -36,6 +36,24 @@ _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _AGO: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd])")
 
 
+#: A position as streams' tools write it; a de-aggregated record also has a number within what held it.
+_POSITION: Final = re.compile(r"[0-9]{1,128}(\.[0-9]{1,8})?")
+#: The ends of a stream.
+_EDGES: Final = ("TRIM_HORIZON", "LATEST")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Where in its stream a mapping is to go on: exactly one of these."""
+
+    #: TRIM_HORIZON or LATEST.
+    edge: str | None = None
+    #: Epoch milliseconds.
+    time_ms: int | None = None
+    #: Of the record that is to come next, as the stream's tools know it.
+    position: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """Selecting options as they were typed."""
@@ -98,6 +116,24 @@ def is_file(place: str) -> bool:
     return not place.startswith((QUEUE, OBJECTS))
 
 
+def wanted(text: str, wall_s: float) -> Wanted:
+    """Read where to go on. Raises ConfigError."""
+    if text in _EDGES:
+        return Wanted(edge=text)
+    if _POSITION.fullmatch(text):
+        return Wanted(position=text)
+    try:
+        time_s = moment(text, "--to", wall_s)
+    except ConfigError:
+        raise ConfigError(
+            f"--to: found {text!r}, allowed TRIM_HORIZON, LATEST, a time (2026-05-01T06:00:00Z), "
+            "how long ago (2h), or the position of a record"
+        ) from None
+    if not 0 <= time_s <= wall_s:
+        raise ConfigError(f"--to: {text} is before 1970 or still to come; LATEST is where the stream is now")
+    return Wanted(time_ms=int(time_s * 1000))
+
+
 def moment(text: str, option: str, wall_s: float) -> float:
     """Read a time: ISO 8601 (UTC unless it has a zone), or so long ago. Raises ConfigError."""
     if match := _AGO.fullmatch(text):
@@ -114,10 +150,10 @@ def moment(text: str, option: str, wall_s: float) -> float:
 def _statuses(options: Options, default: Sequence[str]) -> tuple[str, ...]:
     if options.status is None:
         return () if options.ids else tuple(default)
-    wanted = tuple(options.status.split(","))
-    if wanted == ("all",):
+    named = tuple(options.status.split(","))
+    if named == ("all",):
         return ()
-    unknown = [each for each in wanted if each not in STATUSES]
+    unknown = [each for each in named if each not in STATUSES]
     if unknown:
         raise ConfigError(f"--status: found {unknown[0]!r}, allowed all, {', '.join(STATUSES)}; several with commas")
-    return wanted
+    return named

@@ -132,6 +132,8 @@ class Supervisor:
             beside = tasks.create_task(carry_on(unit.beside, self._log))
             await unit.life.run()
             await unit.life.leaving.wait()
+            # What follows it must not begin to read between two places.
+            await unit.life.untouched.wait()
             beside.cancel()
 
     async def _close(self, unit: Unit) -> None:

@@ -53,6 +53,8 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "mapping.held": ("error", "The mapping starts nothing new until its failures can be delivered or stored."),
     "mapping.paused": ("info", "An operator paused the mapping; it stays so, over restarts, until it is resumed."),
     "mapping.resumed": ("info", "The mapping goes on after being held or paused."),
+    "seek.planned": ("info", "A shard is to go on from another place; `mapping.sought` says that all of them do."),
+    "mapping.sought": ("info", "An operator has moved the mapping in its stream; records are skipped or come again."),
     "shard.opened": ("info", "A shard is read behind the given position."),
     "shard.released": ("info", "A shard was given back with its progress committed."),
     "shard.abandoned": ("warning", "A shard was left before its progress could be committed; that is delivered again."),
@@ -161,6 +163,10 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
     "Paused": (
         "An operator paused the mapping.",
         "`headrace mapping resume NAME` goes on where it was.",
+    ),
+    "Moving": (
+        "An operator moves the mapping to another place in its stream.",
+        "Wait: it goes on from there, or stays paused if it was.",
     ),
     "Disabled": ("The mapping is disabled in the file.", "Set `enabled: true`."),
     "Crashed": (

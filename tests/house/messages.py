@@ -12,7 +12,9 @@ from router import errors as errors_of_ours
 ROOT = Path(__file__).parents[2]
 HOLE = "…"
 #: Not told to operators as it stands: the demo, filter patterns (mistakes in the file wrap them), what runs in workers.
-NOT_OURS = re.compile(r"^(router/demo|router/core/(?!filter)|handlers/examples/|handlers/bootstrap|handlers/tasks)")
+NOT_OURS = re.compile(
+    r"^(router/demo|router/core/(?!filter|seek)|handlers/examples/|handlers/bootstrap|handlers/tasks)"
+)
 #: How sentences that begin errors are recognised where they are kept: what happened; what to do.
 ADVICE = re.compile(r"; [a-z]")
 MISTAKE = re.compile(
@@ -27,7 +29,7 @@ ERRORS = {
     name
     for name, kind in vars(errors_of_ours).items()
     if isinstance(kind, type) and issubclass(kind, errors_of_ours.RouterError) and kind not in FOR_PROGRAMS
-} | {"ArgumentTypeError", "InvalidConfiguration", "InvalidPattern", "Unfit", "ValueError", "becomes"}
+} | {"ArgumentTypeError", "InvalidConfiguration", "NotThere", "InvalidPattern", "Unfit", "ValueError", "becomes"}
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:

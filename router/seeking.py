@@ -1,0 +1,277 @@
+"""Moves mappings to other places in their streams, as `headrace mapping seek` and `headrace checkpoints import` ask.
+
+What would be changed is looked up first, while the mapping runs, so that a mistake or a source that is away stops
+nothing. Then the mapping comes to rest as at a pause (what is in flight ends and is committed), the places are looked
+up once more, all are written in one step, and it goes on. Nothing but that step is durable: whenever the daemon is
+killed, every shard is either where it was or where it was put.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from typing import Any, Final, Protocol, TypeAlias
+
+from router.checkpoint_file import Saved, SavedShard
+from router.core.facts import Progress
+from router.core.seek import AtPosition, AtTime, Direction, Edge, Extent, Move, NotThere, Place, Target, plan
+from router.errors import ConfigError, InUse, NotFound
+from router.failure_record import iso_ms
+from router.life import MappingLife
+from router.overflow import Overflow, pointed_to
+from router.ports import Places, Span, Store
+from router.selecting import Wanted
+from router.steering import unknown
+
+
+class Moves(Protocol):
+    """Says what becomes of the shards of a stream that is open. Raises NotFound and ConfigError."""
+
+    async def __call__(self, places: Places) -> tuple[Sequence[Extent], Sequence[Move]]: ...
+
+
+class Seeking:
+    """Moves the mappings of a daemon, and says where they are.
+
+    Its methods raise NotFound, ConfigError, InUse, SourceUnavailable and StoreUnavailable.
+    """
+
+    def __init__(self, store: Store, lives: Mapping[str, MappingLife]) -> None:
+        self._store = store
+        self._lives = lives
+
+    async def seek(self, name: str, wanted: Wanted, shard: str | None, *, apply: bool) -> dict[str, Any]:
+        """Say what seeking would do, or do it and say what it did."""
+        life = self._free(name)
+        still = life.still if apply else None
+        mover = Mover(self._store, name, _maker(life), life.log.write)
+        return {
+            **await mover.move(partial(_sought, wanted=wanted, shard=shard), still),
+            "to": _written(wanted),
+            "state": life.health().state,
+        }
+
+    async def restore(self, name: str, saved: Saved, *, apply: bool) -> dict[str, Any]:
+        """Say what importing would do to a mapping, or do it and say what it did."""
+        life = self._free(name)
+        still = life.still if apply else None
+        mover = Mover(self._store, name, _maker(life), life.log.write)
+        return {**await mover.restore(saved, still), "state": life.health().state}
+
+    async def save(self, name: str) -> Saved:
+        """Say where a mapping is, as far as it is committed."""
+        return await save(await self._store.states(name), name, _maker(self._life(name)))
+
+    def _free(self, name: str) -> MappingLife:
+        life = self._life(name)
+        if life.is_undecided:
+            raise InUse(f"mapping {name} waits for a decision before it can be moved; `headrace status` says which")
+        return life
+
+    def _life(self, name: str) -> MappingLife:
+        if name not in self._lives:
+            raise unknown(name, list(self._lives))
+        return self._lives[name]
+
+
+class Mover:
+    """Moves one mapping. Its methods raise as those of Seeking."""
+
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        make_places: Callable[[], Places],
+        tell: Callable[..., None] = lambda *_, **__: None,
+    ) -> None:
+        """Make it; `tell` logs what is about to be written, and that it was."""
+        self._store = store
+        self._name = name
+        self._make_places = make_places
+        self._tell = tell
+
+    async def move(self, moves: Moves, still: Still | None) -> dict[str, Any]:
+        """Say what moves would do, or with `still`, within which nothing of the mapping runs, do them."""
+        async with opened(self._make_places()) as places:
+            _, found = await moves(places)
+            if still:
+                async with still():
+                    extents, found = await moves(places)
+                    await self._put(places, extents, found)
+            spans = await places.measure(found)
+        if still:
+            self._tell("mapping.sought", skipped=_count(spans, SKIPS), again=_count(spans, REPEATS))
+        return {
+            "mapping": self._name,
+            "stream": places.stream,
+            "applied": still is not None,
+            "skipped": _count(spans, SKIPS),
+            "seen_again": _count(spans, REPEATS),
+            "is_exact": all(span.is_exact for span in spans),
+            "shards": [_told(places, *both) for both in zip(found, spans, strict=True)],
+        }
+
+    async def restore(self, saved: Saved, still: Still | None) -> dict[str, Any]:
+        """As `move`, to the places of a file; also names its shards that the stream does not have."""
+        unknown_shards: list[str] = []
+
+        async def moves(places: Places) -> tuple[Sequence[Extent], Sequence[Move]]:
+            extents = await places.extents()
+            found = _restored(places, extents, saved)
+            unknown_shards[:] = sorted({each.shard for each in saved.shards} - {each.shard for each in extents})
+            return extents, found
+
+        return {**await self.move(moves, still), "unknown_shards": unknown_shards}
+
+    async def _put(self, places: Places, extents: Sequence[Extent], moves: Sequence[Move]) -> None:
+        """Put shards where they are to go on; all of them or none."""
+        for shard, before, after in moves:
+            was = None if before is None else places.show(before)
+            self._tell("seek.planned", shard=shard, before=was, after=places.show(after))
+        if places.retry_state_limit_bytes is None:
+            await places.write({shard: after for shard, _, after in moves})
+            return
+        overflow = Overflow(self._store, self._name, places.retry_state_limit_bytes)
+        for extent in extents:
+            if extent.place is not None:
+                await overflow.resolve(extent.shard, extent.place.retry_state)
+        whole = {shard: Progress(after.checkpoint, after.retry_state) for shard, _, after in moves}
+        fitted = await overflow.fit(whole)
+        await places.write({shard: Place(each.checkpoint, each.retry_state) for shard, each in fitted.items()})
+        await overflow.committed(whole)
+
+
+#: What the records of a move are to the function: never seen by it, or seen again.
+SKIPS: Final = Direction.FORWARD
+REPEATS: Final = Direction.BACK
+#: A context within which nothing of a mapping runs.
+Still: TypeAlias = Callable[[], AbstractAsyncContextManager[None]]
+
+
+@asynccontextmanager
+async def opened(places: Places) -> AsyncIterator[Places]:
+    """Reach a stream for a while. Raises SourceUnavailable."""
+    try:
+        await places.open()
+        yield places
+    finally:
+        await places.close()
+
+
+def _maker(life: MappingLife) -> Callable[[], Places]:
+    if life.parts.make_places is None:
+        raise no_places(life.name)
+    return life.parts.make_places
+
+
+def no_places(mapping: str) -> NotFound:
+    """Say that a mapping has no place that could be moved or exported."""
+    return NotFound(
+        f"mapping {mapping} reads a queue: what is done is deleted there, so it has no place in it to move or export"
+    )
+
+
+async def _sought(places: Places, wanted: Wanted, shard: str | None) -> tuple[Sequence[Extent], Sequence[Move]]:
+    target = _target(places, wanted)
+    extents = await places.extents(target.time_ms if isinstance(target, AtTime) else None)
+    try:
+        return extents, plan(extents, target, shard, places.now_ms)
+    except NotThere as error:
+        raise NotFound(f"{places.stream}: {error}") from error
+
+
+def _written(wanted: Wanted) -> str:
+    return wanted.edge or wanted.position or iso_ms((wanted.time_ms or 0) / 1000)
+
+
+def _target(places: Places, wanted: Wanted) -> Target:
+    if wanted.edge is not None:
+        return Edge(wanted.edge)
+    if wanted.time_ms is not None:
+        return AtTime(wanted.time_ms)
+    text = wanted.position or ""
+    try:
+        return AtPosition(places.position(text))
+    except ValueError:
+        raise NotFound(f"{text} is no position in {places.stream}") from None
+
+
+def _restored(places: Places, extents: Sequence[Extent], saved: Saved) -> Sequence[Move]:
+    _check_stream(places, saved)
+    shards = {each.shard: each for each in saved.shards}
+    return [
+        Move(extent.shard, extent.place, _place(places, shards[extent.shard], extent))
+        for extent in extents
+        if extent.shard in shards
+    ]
+
+
+def _check_stream(places: Places, saved: Saved) -> None:
+    """Refuse checkpoints of another stream. Raises ConfigError."""
+    if (saved.stream, saved.incarnation) != (places.stream, places.incarnation):
+        raise ConfigError(
+            f"the checkpoints of {saved.mapping} are of {saved.stream} ({saved.incarnation}), and it reads "
+            f"{places.stream} ({places.incarnation}): positions of one mean nothing in the other"
+        )
+
+
+def _place(places: Places, shard: SavedShard, extent: Extent) -> Place:
+    """Give a place that was saved; what is gone from the log meanwhile is not read any more.
+
+    Raises:
+        ConfigError: there is no such place.
+    """
+    try:
+        checkpoint = places.checkpoint(shard.position)
+    except ValueError:
+        raise ConfigError(f"{shard.position} is no position of {shard.shard}: the file is not of this stream") from None
+    if extent.end is not None and checkpoint >= extent.end:
+        raise ConfigError(
+            f"position {shard.position} of {shard.shard} is beyond its end, which is at {extent.end}: "
+            "the topic was made again, or lost records, since the checkpoints were exported"
+        )
+    if extent.first is not None and checkpoint + 1 < extent.first:
+        return Place(extent.first - 1)
+    return Place(checkpoint, shard.retry_state, shard.ended)
+
+
+async def save(texts: Mapping[str, str], mapping: str, make_places: Callable[[], Places]) -> Saved:
+    """Say where a mapping is, as far as it is committed.
+
+    Args:
+        texts: all that the store has under the mapping, where large retry states are.
+        mapping: its name.
+        make_places: makes what knows where it is.
+
+    Raises:
+        SourceUnavailable, StoreUnavailable
+    """
+    async with opened(make_places()) as places:
+        shards = [
+            SavedShard(shard, places.show(place), place.ended, pointed_to(texts, shard, place.retry_state))
+            for shard, place, *_ in await places.extents()
+            if place is not None
+        ]
+    return Saved(mapping, places.stream, places.incarnation, shards)
+
+
+def _count(spans: Sequence[Span], way: Direction) -> int:
+    """Sum up the records that are skipped, or seen again."""
+    return sum(span.records for span in spans if span.direction is way)
+
+
+def _told(places: Places, move: Move, span: Span) -> dict[str, Any]:
+    before = move.before
+    return {
+        "shard": move.shard,
+        "from": None if before is None else places.show(before),
+        "to": places.show(move.after),
+        "direction": span.direction.value,
+        "records": span.records,
+        "is_exact": span.is_exact,
+        "seconds": span.seconds,
+        # A checkpoint passes what is finished, so all that is read again up to it is.
+        "duplicates": span.records if span.direction is REPEATS else 0,
+        "retries_void": bool(before and before.retry_state and before.retry_state != move.after.retry_state),
+    }
