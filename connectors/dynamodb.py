@@ -23,6 +23,7 @@ Streams"; DynamoDB Streams API reference.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -97,16 +98,15 @@ class DynamoDbSource:
     async def read(self, unit: Hashable, demand: Mapping[str, Demand]) -> Sequence[Chunk]:
         shard = str(unit)
         after, limit = demand[shard]
-        start = _HORIZON if after <= TRIM_HORIZON else self._at("AFTER_SEQUENCE_NUMBER", after)
-        return [await self._next(self._reads, shard, Demand(after, min(limit, _PAGE)), start)]
+        return [await self._next(self._reads, shard, Demand(after, min(limit, _PAGE)), self._behind(after))]
 
     async def page(self, shard: str, first: int) -> Chunk:
         wish = Demand(first - 1, _PAGE)
-        try:
-            return await self._next(self._pages, shard, wish, self._at("AT_SEQUENCE_NUMBER", first))
-        except PositionLost:
+        if wish.after > TRIM_HORIZON:
+            with suppress(PositionLost):
+                return await self._next(self._pages, shard, wish, self._at("AT_SEQUENCE_NUMBER", first))
             # It may be what follows a record, and none itself.
-            return await self._next(self._pages, shard, wish, self._at("AFTER_SEQUENCE_NUMBER", first - 1))
+        return await self._next(self._pages, shard, wish, self._behind(wish.after))
 
     def behind_ms(self, shard: str) -> int | None:
         cursor = self._reads.get(shard)
@@ -148,6 +148,9 @@ class DynamoDbSource:
             return await self._client.records(await self._client.iterator(arn, shard, start), wish.limit)
         except Refused as error:
             raise self._meaning(error, shard, wish.after) from error
+
+    def _behind(self, after: int) -> Mapping[str, str]:
+        return _HORIZON if after <= TRIM_HORIZON else self._at("AFTER_SEQUENCE_NUMBER", after)
 
     def _at(self, kind: str, position: int) -> Mapping[str, str]:
         return {"ShardIteratorType": kind, "SequenceNumber": self.codec.write_position(position)}

@@ -21,12 +21,11 @@ class Place(NamedTuple):
 
 
 def place_of(settings: DynamoDbSettings) -> Place:
-    """Read the name of a table, its ARN, or the ARN of one of its streams."""
+    """Read the name of a table, or the ARN of one of its streams."""
     if not settings.table.startswith("arn:"):
         return Place(settings.table, None, settings.region)
     _, _, _, region, _, resource = settings.table.split(":", 5)
-    _, table, *stream = resource.split("/")
-    return Place(table, settings.table if stream else None, region)
+    return Place(resource.split("/")[1], settings.table, region)
 
 
 def describe(settings: DynamoDbSettings) -> str:
