@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from config import destinations, schema, sources
-from config.names import parse_function, parse_queue
+from config.names import parse_function, parse_queue, parse_stream
 from config.settings import AnyFunction, Configuration, FunctionSettings, MappingSettings, Retention
 from connectors.settings import (
     AwsSettings,
     DestinationSettings,
+    DynamoDbSettings,
     FileDestination,
     HttpDestination,
     KafkaDestination,
     KafkaSettings,
+    KinesisSettings,
     LambdaFunction,
     S3Destination,
     S3Settings,
@@ -25,7 +28,16 @@ from connectors.settings import (
     SqsSettings,
     UrlFunction,
 )
-from router.core.model import KAFKA_RULES, QUEUE_RULES, Backoff, EventSourceMapping, Polling
+from router.core.model import (
+    KAFKA_RULES,
+    QUEUE_RULES,
+    STREAM_RULES,
+    Backoff,
+    EventSourceMapping,
+    Pace,
+    Polling,
+    SourceRules,
+)
 
 #: An invocation that is in flight when its partition is revoked may end by its own timeout, plus this.
 _DRAIN_MARGIN_S: Final = 5.0
@@ -103,6 +115,8 @@ def _on_lambda(name: str, function: schema.Function, text: str, aws: AwsSettings
 
 def _mapping(name: str, mapping: schema.EventSource, function: AnyFunction, aws: AwsSettings) -> MappingSettings:
     behaviour = _behaviour(name, mapping, function)
+    if mapping.source.kind in sources.SHARDED:
+        behaviour = _by_shard(behaviour, mapping)
     source = _source(mapping, behaviour, aws)
     return MappingSettings(
         mapping=behaviour,
@@ -121,7 +135,7 @@ def _behaviour(name: str, mapping: schema.EventSource, function: AnyFunction) ->
     return EventSourceMapping(
         name=name,
         function=mapping.function,
-        rules=QUEUE_RULES if carrier else KAFKA_RULES,
+        rules=_rules(mapping.source),
         batch_size=mapping.limit,
         window_s=mapping.window_s,
         parallelization_factor=mapping.parallelization_factor,
@@ -135,6 +149,35 @@ def _behaviour(name: str, mapping: schema.EventSource, function: AnyFunction) ->
         backoff=Backoff(base_s=mapping.retry_backoff.base, cap_s=mapping.retry_backoff.cap),
         polling=_polling(mapping, carrier, function) if carrier else Polling(),
     )
+
+
+def _rules(source: sources.Source) -> SourceRules:
+    if source.kafka is not None:
+        return KAFKA_RULES
+    return QUEUE_RULES if source.carrier else STREAM_RULES
+
+
+def _by_shard(behaviour: EventSourceMapping, mapping: schema.EventSource) -> EventSourceMapping:
+    """Add what only streams of shards have whose checkpoints we keep."""
+    time_s, dynamodb = mapping.starting_position_timestamp, mapping.source.dynamodb
+    if time_s is not None and dynamodb is not None:
+        time_s = float(int(time_s))  # the times of its records are cut to seconds
+    return replace(
+        behaviour,
+        pace=_pace(mapping.source),
+        starting_position=mapping.starting_position,
+        starting_time_ms=None if time_s is None else int(time_s * 1000),
+        tumbling_window_s=mapping.tumbling_window_in_seconds,
+    )
+
+
+def _pace(source: sources.Source) -> Pace:
+    if source.dynamodb is not None:
+        return Pace(source.dynamodb.poll_interval, min(source.dynamodb.poll_interval, sources.DYNAMODB_PACE_S))
+    assert source.kinesis is not None
+    if source.kinesis.is_consumer:
+        return Pace()
+    return Pace(source.kinesis.poll_interval, sources.KINESIS_PACE_S)
 
 
 def _polling(mapping: schema.EventSource, carrier: sources.Sqs | sources.S3, function: AnyFunction) -> Polling:
@@ -166,8 +209,21 @@ def _source(mapping: schema.EventSource, behaviour: EventSourceMapping, aws: Aws
         return _kafka(source.kafka, mapping, behaviour)
     if source.s3 is not None:
         return _bucket(source.s3, behaviour, aws)
-    assert source.sqs is not None
-    return _polled(source.sqs, behaviour, aws)
+    if source.sqs is not None:
+        return _polled(source.sqs, behaviour, aws)
+    return _sharded(source, behaviour.name, aws)
+
+
+def _sharded(source: sources.Source, mapping: str, aws: AwsSettings) -> KinesisSettings | DynamoDbSettings:
+    if source.dynamodb is not None:
+        table = source.dynamodb
+        region = table.region or parse_stream(table.table).region or aws.region
+        return DynamoDbSettings(mapping, table.table, table.endpoint_url or aws.endpoint_url, region)
+    kinesis = source.kinesis
+    assert kinesis is not None
+    region = kinesis.region or parse_stream(kinesis.stream).region or aws.region
+    endpoint_url = kinesis.endpoint_url or aws.endpoint_url
+    return KinesisSettings(mapping, kinesis.stream, endpoint_url, region, kinesis.deaggregate)
 
 
 def _kafka(kafka: sources.Kafka, mapping: schema.EventSource, behaviour: EventSourceMapping) -> KafkaSettings:

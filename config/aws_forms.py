@@ -16,8 +16,9 @@ from config.blocks import Block, BlockOf, ListOf, takes
 from config.document import Node
 from config.kinds import Choice, Text
 from config.mistakes import LATER, Unfit
-from config.names import GROUP, SERVERS, TOPIC, VARIABLES
+from config.names import GROUP, SERVERS, STREAM_ARN, TABLE_STREAM_ARN, TOPIC, VARIABLES
 from config.reading import Found, Kind, Schema, schema_of_text
+from config.sources import UNSUPPORTED
 from config.spelling import Form, Piece, unfit
 
 
@@ -231,16 +232,21 @@ MAPPING_FORMS: Final[Mapping[str, Form]] = {
     ),
     "EventSourceArn": Form(
         Reference(
-            "ARN of an SQS queue",
-            {_QUEUE_ARN: "source.sqs.queue"},
+            "ARN of a Kinesis stream or consumer, of a DynamoDB stream, or of an SQS queue",
             {
-                f"{_ARN}(?:kinesis|dynamodb):": f"{LATER}, only sqs, kafka and s3 sources are",
+                f"({STREAM_ARN})": "source.kinesis.stream",
+                f"({TABLE_STREAM_ARN})": "source.dynamodb.table",
+                _QUEUE_ARN: "source.sqs.queue",
+            },
+            {
+                f"{_ARN}dynamodb:[^/]*:table/[^/]*$": "allowed the ARN of the table's stream, its LatestStreamArn; or "
+                "write the table's name as source.dynamodb.table",
                 f"{_ARN}kafka:": "write bootstrap_servers and topic of that cluster under source.kafka",
-                f"{_ARN}(?:mq|rds):": "not supported, only sqs, kafka and s3 sources are",
+                f"{_ARN}(?:mq|rds):": UNSUPPORTED,
             },
         ),
-        "ARN of the queue to read.",
-        ("source.sqs.queue",),
+        "ARN of the stream, consumer or queue to read.",
+        ("source.kinesis.stream", "source.dynamodb.table", "source.sqs.queue"),
         "source",
     ),
     "SelfManagedEventSource": Form(

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 from typing import Final
 
+from config.aws_forms import Reference
 from config.blocks import REQUIRED, Block, BlockOf
 from config.destinations import ToSns, ToSqs
-from config.reading import REFERRING, Schema
-from config.schema import KINDS, RECEIVED_COUNT, EventSource, Function
-from config.sources import QUEUES, S3, Security
-from config.spelling import Form, named, names_of
+from config.names import CONSUMER
+from config.reading import REFERRING, Schema, schema_of_text
+from config.schema import KINDS, RECEIVED_COUNT, EventSource, FilterCriteria, Function
+from config.sources import QUEUES, S3, Kinesis, Security
+from config.spelling import named, names_of
 
 
 def conditions(block: type[Block], *, lifted: bool) -> Iterator[Schema]:
@@ -30,8 +32,8 @@ def conditions(block: type[Block], *, lifted: bool) -> Iterator[Schema]:
         for pair in combinations(_spellings(block, name), 2):
             yield _not({"type": "object", "required": list(pair)})
     for name in forms:
-        for path in _sure_path(block.FORMS[name]):
-            yield _not(_all_of([_given(block, name), _in_place(block, path)]))
+        for path in block.FORMS[name].paths:
+            yield _not(_all_of([_brings(block, name, path, sure=True), _in_place(block, path)]))
     if not lifted:
         yield from _demands(block, "", block)
     for path, inner in reached(block).items():
@@ -78,7 +80,7 @@ def _belonging(block: type[Block]) -> Iterator[Schema]:
     for path, source in sorted(places.items()):
         foreign = [name for name, only in limited.items() if source not in only.sources]
         spellings = [each for name in foreign for each in _spellings(block, name)]
-        yield {"if": _brought(block, path), "then": {"properties": dict.fromkeys(spellings, False)}}
+        yield {"if": _brought(block, path, sure=True), "then": {"properties": dict.fromkeys(spellings, False)}}
 
 
 # --- what is there
@@ -109,19 +111,28 @@ def _in_place(block: type[Block], path: str) -> Schema:
     return _is(block, name, {"type": "object", **_in_place(_inner(block, name), rest)})
 
 
-def _sure_path(form: Form) -> tuple[str, ...]:
-    """Give the path to which a form brings its value, if there is but one."""
-    return form.paths if len(form.paths) == 1 else ()
-
-
 def _brought(block: type[Block], path: str, *, sure: bool = False) -> Schema:
-    """What a path leads to is there, written in its place or brought by a form; `sure`: which brings nothing else."""
+    """What a path leads to is there, written in its place or brought by a form; `sure`: for certain."""
     forms = [
-        name
-        for name, form in block.FORMS.items()
-        if form.always and any(f"{each}.".startswith(f"{path}.") for each in (_sure_path(form) if sure else form.paths))
+        name for name, form in block.FORMS.items() if form.always and any(_is_within(each, path) for each in form.paths)
     ]
-    return _any_of([_in_place(block, path), *(_given(block, name) for name in forms)])
+    return _any_of([_in_place(block, path), *(_brings(block, name, path, sure=sure) for name in forms)])
+
+
+def _brings(block: type[Block], name: str, path: str, *, sure: bool) -> Schema:
+    """A form is there that brings what a path leads to; where its text says what it brings, such a text.
+
+    `sure`: not one that refers to another text, which may say anything.
+    """
+    form = block.FORMS[name]
+    if not isinstance(form.kind, Reference):
+        return _given(block, name)
+    texts = "|".join(text for text, way in form.kind.ways.items() if _is_within(way, path))
+    return _is(block, name, {"type": "string", "pattern": f"^(?:{texts})$"} if sure else schema_of_text(texts))
+
+
+def _is_within(path: str, outer: str) -> bool:
+    return f"{path}.".startswith(f"{outer}.")
 
 
 def _inner(block: type[Block], name: str) -> type[Block]:
@@ -152,12 +163,8 @@ def _queue_is(schema: Schema) -> Schema:
     """The queue that a mapping reads is like that."""
     queue = {"required": ["queue"], "properties": {"queue": schema}}
     at_source = _any_of({"required": [kind], "properties": {kind: queue}} for kind in QUEUES)
-    return _any_of(
-        [
-            {"required": ["source"], "properties": {"source": at_source}},
-            *({"required": [each], "properties": {each: schema}} for each in _spellings(EventSource, "EventSourceArn")),
-        ]
-    )
+    arn = {"allOf": [{"type": "string", "pattern": "^arn:[a-z-]+:sqs:"}, schema]}
+    return _any_of([_is(EventSource, "source", at_source), _is(EventSource, "EventSourceArn", arn)])
 
 
 def _protocol(*protocols: str) -> Schema:
@@ -172,8 +179,12 @@ _REFERENCE: Final[Schema] = {"type": "string", "pattern": REFERRING}
 _ABOVE_RECEIVED: Final[Schema] = {"type": "number", "exclusiveMinimum": RECEIVED_COUNT}
 _ABOVE_ZERO: Final[Schema] = {"type": "number", "exclusiveMinimum": 0}
 
+_CONSUMER: Final[Schema] = {"type": "string", "pattern": f"^arn:.*{CONSUMER}"}
 _WINDOW: Final = _is(EventSource, "maximum_batching_window_in_seconds", _ABOVE_ZERO)
 _LARGE_BATCH: Final = _is(EventSource, "batch_size", _ABOVE_RECEIVED)
+_TUMBLING: Final = _is(EventSource, "tumbling_window_in_seconds", _ABOVE_ZERO)
+_LANES: Final = _is(EventSource, "parallelization_factor", {"type": "number", "exclusiveMinimum": 1})
+_FILTERS: Final = _is(FilterCriteria, "filters", {"type": "array", "minItems": 1})
 _AT_TIME: Final[Schema] = {"const": "AT_TIMESTAMP"}
 
 _CONTRADICTIONS: Final[Mapping[type[Block], tuple[Schema, ...]]] = {
@@ -186,6 +197,10 @@ _CONTRADICTIONS: Final[Mapping[type[Block], tuple[Schema, ...]]] = {
             "if": _given(EventSource, "starting_position_timestamp"),
             "then": _is(EventSource, "starting_position", {"anyOf": [_AT_TIME, _REFERENCE]}),
         },
+        {
+            "if": _TUMBLING,
+            "then": _not(_any_of([_LANES, _is(EventSource, "filter_criteria", {"type": "object", **_FILTERS})])),
+        },
         {"if": _queue_is(_FIFO), "then": _not(_any_of([_WINDOW, _LARGE_BATCH]))},
         {"if": _all_of([_queue_is(_STANDARD), _LARGE_BATCH]), "then": _WINDOW},
     ),
@@ -194,6 +209,7 @@ _CONTRADICTIONS: Final[Mapping[type[Block], tuple[Schema, ...]]] = {
         *(_not(_all_of([_given(Function, one), _given(Function, other)])) for one, other in combinations(KINDS, 2)),
         {"if": _given(Function, "handler"), "then": _given(Function, "code")},
     ),
+    Kinesis: (_not(_all_of([_is(Kinesis, "stream", _CONSUMER), _given(Kinesis, "poll_interval")])),),
     S3: (_not(_is(S3, "queue", _FIFO)),),
     ToSqs: (_not(_is(ToSqs, "queue", _FIFO)),),
     ToSns: (_not(_is(ToSns, "topic", _FIFO)),),

@@ -13,10 +13,10 @@ from typing import Final
 from config import sharing
 from config.blocks import Block
 from config.destinations import ToHttp, ToKafka, ToS3, ToSns, ToSqs
-from config.mistakes import Report
+from config.mistakes import Report, listed
 from config.names import DESTINATION_HEADERS, OWN_HEADERS, parse_function, parse_queue
 from config.schema import ENVIRONMENT_BYTES, KAFKA_TIMEOUT_S, KINDS, RECEIVED_COUNT, EventSource, Function, Root
-from config.sources import QUEUES, S3, Kafka, Security, Source, Sqs
+from config.sources import QUEUES, S3, SHARDED, Kafka, Kinesis, Security, Source, Sqs
 
 #: How keys of failure records begin, behind the destination's prefix, and what they may end in.
 OBJECT_KEYS: Final = "aws/lambda/"
@@ -56,7 +56,7 @@ def _kind(function: Function, report: Report) -> None:
         report.add(function.at("code"), f"found nothing, allowed {function.keys()['code'].kind.allowed}")
     for name, key in function.keys().items():
         if kind and key.only and kind not in key.only.sources and function.gives(name):
-            others = " and ".join(key.only.sources)
+            others = listed(key.only.sources)
             report.add(function.at(name), f"found with {kind}, allowed with {others} only: {key.only.instead}")
 
 
@@ -139,8 +139,11 @@ def _source(mapping: EventSource, report: Report) -> None:
     source = mapping.source
     _one_of(source, report)
     _belonging(mapping, report)
+    _window(mapping, report)
     if source.kafka is not None and source.kafka.sound("security"):
         _security(source.kafka.security, report)
+    if source.kinesis is not None and source.kinesis.sound("stream"):
+        _consumer(source.kinesis, report)
     carrier = source.carrier
     if carrier is None or not carrier.sound("queue"):
         return
@@ -165,8 +168,37 @@ def _belonging(mapping: EventSource, report: Report) -> None:
     kind = mapping.source.kind
     for name, key in mapping.keys().items():
         if kind and key.only and kind not in key.only.sources and mapping.gives(name):
-            sources = " and ".join(key.only.sources)
+            sources = listed(key.only.sources)
             report.add(mapping.at(name), f"found with source {kind}, allowed with {sources} only: {key.only.instead}")
+
+
+def _window(mapping: EventSource, report: Report) -> None:
+    """Refuse what AWS does not take with a tumbling window: what a window adds up are all records of a shard, in order.
+
+    Source: AWS Lambda API reference, CreateEventSourceMapping.
+    """
+    sound = mapping.source.kind in SHARDED and mapping.sound("tumbling_window_in_seconds")
+    if not sound or not mapping.tumbling_window_in_seconds:
+        return
+    window = mapping.called("tumbling_window_in_seconds")
+    if mapping.sound("parallelization_factor") and mapping.parallelization_factor > 1:
+        report.add(
+            mapping.at("parallelization_factor"),
+            f"found {mapping.parallelization_factor}, allowed 1 with {window}, as on AWS",
+        )
+    criteria = mapping.filter_criteria if mapping.sound("filter_criteria") else None
+    if criteria and criteria.sound("filters") and criteria.filters:
+        report.add(
+            criteria.at("filters"), f"found a list of {len(criteria.filters)}, allowed none with {window}, as on AWS"
+        )
+
+
+def _consumer(kinesis: Kinesis, report: Report) -> None:
+    if kinesis.is_consumer and kinesis.gives("poll_interval"):
+        report.add(
+            kinesis.at("poll_interval"),
+            "found with a consumer, allowed with a stream only: a consumer is not polled, its records are pushed",
+        )
 
 
 def _standard(mapping: EventSource, carrier: Sqs | S3, report: Report) -> None:
@@ -296,7 +328,7 @@ def _topic(topic: ToKafka, source: Source | None, report: Report) -> None:
     if topic.security is not None:
         _security(topic.security, report)
         _need(topic, "bootstrap_servers", "security", report)
-    elif source and source.kind in QUEUES:
+    elif source and source.kind not in (None, "kafka"):
         _need(topic, "bootstrap_servers", f"source {source.kind}", report)
     if source and source.kafka:
         _another_topic(topic, source.kafka, report)

@@ -23,6 +23,10 @@ Action = Literal["start", "stop", "replace", "renew", "unchanged"]
 #: How the file calls what settings call otherwise.
 _NAMES: Final = {
     "starting_timestamp_s": "starting_position_timestamp",
+    "starting_time_ms": "starting_position_timestamp",
+    "tumbling_window_s": "tumbling_window_in_seconds",
+    "idle_s": "source.poll_interval",
+    "busy_s": "source.poll_interval",
     "maximum_record_age_s": "maximum_record_age_in_seconds",
     "bisect": "bisect_batch_on_function_error",
     "report_item_failures": "function_response_types",
@@ -43,7 +47,7 @@ _NAMES: Final = {
     "fifo": "source",
 }
 #: Parts of settings that the file does not have as blocks.
-_BARE: Final = ("mapping", "polling", "sqs")
+_BARE: Final = ("mapping", "polling", "pace", "sqs")
 _TAKEN_ON: Final = ("drain_timeout_s", "failures", "log_level")
 _NEED_RESTART: Final = {
     "state_dir": "state",

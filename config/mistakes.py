@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -37,6 +37,12 @@ class Mistake:
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         return ": ".join(filter(None, (place, self.path, self.message)))
+
+
+def listed(words: Sequence[str]) -> str:
+    """Write names in a row: a, b and c."""
+    *rest, last = words
+    return f"{', '.join(rest)} and {last}" if rest else last
 
 
 class InvalidConfiguration(ConfigError):

@@ -1,4 +1,4 @@
-"""What several blocks take: topics, servers, queues, endpoints, regions, variables."""
+"""What several blocks take: topics, servers, queues, streams, endpoints, regions, variables."""
 
 from __future__ import annotations
 
@@ -23,6 +23,17 @@ QUEUE: Final = Text(
     "name, URL or ARN of a queue",
     re.compile(r"(?:https?://[^\s@]+/|arn:[a-z-]+:sqs:[a-z0-9-]+:[0-9]+:)?[A-Za-z0-9_-]{1,80}(?:\.fifo)?"),
 )
+#: A Kinesis stream, and a consumer that is registered with it (Amazon Kinesis API reference, RegisterStreamConsumer).
+_STREAM: Final = "[A-Za-z0-9_.-]{1,128}"
+CONSUMER: Final = "/consumer/"
+STREAM_ARN: Final = (
+    rf"arn:[a-z-]+:kinesis:[a-z0-9-]+:[0-9]+:stream/{_STREAM}(?:{CONSUMER}[A-Za-z0-9_.-]{{1,128}}:[0-9]+)?"
+)
+STREAM: Final = Text("name or ARN of a stream, or ARN of a consumer of it", re.compile(rf"{_STREAM}|{STREAM_ARN}"))
+#: A stream of a table, which is named by when it was switched on (Amazon DynamoDB Streams API reference).
+_TABLE: Final = "[A-Za-z0-9_.-]{3,255}"
+TABLE_STREAM_ARN: Final = rf"arn:[a-z-]+:dynamodb:[a-z0-9-]+:[0-9]+:table/{_TABLE}/stream/[0-9T:.-]{{1,40}}"
+TABLE: Final = Text("name of a table, or ARN of its stream", re.compile(rf"{_TABLE}|{TABLE_STREAM_ARN}"))
 SNS_TOPIC: Final = Text(
     "name or ARN of a topic",
     re.compile(r"(?:arn:[a-z-]+:sns:[a-z0-9-]+:[0-9]+:)?(?:[A-Za-z0-9_-]{1,256}|[A-Za-z0-9_-]{1,251}\.fifo)"),
@@ -113,8 +124,8 @@ def parse_function(text: str) -> FunctionArn | None:
     return FunctionArn(match[1], match[2], match[3], None if match[4] == "$LATEST" else match[4])
 
 
-class Queue(NamedTuple):
-    """What the name, URL or ARN of a queue says; None = left to whoever resolves it."""
+class Resource(NamedTuple):
+    """What the name, URL or ARN of a queue, stream or table says; None = left to whoever resolves it."""
 
     name: str
     account: str | None
@@ -122,22 +133,31 @@ class Queue(NamedTuple):
 
     @property
     def is_fifo(self) -> bool:
+        """Say it of a queue."""
         return self.name.endswith(".fifo")
 
-    def may_be(self, other: Queue) -> bool:
-        """Say whether both may name one queue, as far as they tell."""
+    def may_be(self, other: Resource) -> bool:
+        """Say whether both, of one kind, may name the same, as far as they tell."""
         return self.name == other.name and all(
             None in pair or pair[0] == pair[1] for pair in ((self.account, other.account), (self.region, other.region))
         )
 
 
-def parse_queue(text: str) -> Queue:
+def parse_queue(text: str) -> Resource:
     """Take the name, URL or ARN of a queue apart."""
     if text.startswith("arn:"):
         *_, region, account, name = text.split(":")
-        return Queue(name, account, region)
+        return Resource(name, account, region)
     if "/" not in text:
-        return Queue(text, None, None)
+        return Resource(text, None, None)
     *_, account, name = text.split("/")
     host = _AWS_HOST.match(text)
-    return Queue(name, account if account.isdecimal() else None, (host[1] or host[2]) if host else None)
+    return Resource(name, account if account.isdecimal() else None, (host[1] or host[2]) if host else None)
+
+
+def parse_stream(text: str) -> Resource:
+    """Take the name or ARN of a stream, of a consumer of it, or of a table's stream apart."""
+    if not text.startswith("arn:"):
+        return Resource(text, None, None)
+    _, _, _, region, account, path = text.split(":", 5)
+    return Resource(path.split("/")[1], account, region)

@@ -29,7 +29,15 @@ def _unlimited(mapping: EventSource, report: Report) -> None:
             f"-1 with a destination means {KAFKA_RETRIES_WITH_DESTINATION} retries, as on AWS; "
             "give a number to choose another limit",
         )
-    elif mapping.maximum_record_age_in_seconds == -1:
+    elif mapping.maximum_record_age_in_seconds != -1:
+        return
+    elif mapping.source.carrier is None:
+        report.note(
+            place,
+            "-1 tries what fails again without end, as on AWS, and its shard waits behind it, so the destination is "
+            "never told; give a number of retries, or maximum_record_age_in_seconds",
+        )
+    else:
         report.note(
             place,
             "-1 leaves what fails to the queue and its redrive policy, as on AWS, so the destination is told only of "

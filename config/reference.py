@@ -7,6 +7,7 @@ from typing import Any
 
 from config.aws_forms import AccessConfigurations, Inside
 from config.blocks import EMPTY, REQUIRED, Block, BlockOf, ListOf, MapOf
+from config.mistakes import listed
 from config.reading import Kind
 from config.schema import Root
 from config.spelling import names_of
@@ -49,7 +50,7 @@ def _section(path: str, block: type[Block]) -> str:
         meaning = declared.meaning
         if declared.only:
             names = declared.only.sources if declared.only.within else [f"`{name}`" for name in declared.only.sources]
-            meaning += f" With {' and '.join(names)} only."
+            meaning += f" With {listed(names)} only."
         lines.append(_row(f"`{name}`", declared.kind.allowed, default, meaning, declared.source))
     if spellings := [each for name, key in block.keys().items() for each in names_of(name, key.aws)]:
         lines += ["", f"AWS's spellings: {_list(spellings)}."]

@@ -30,7 +30,7 @@ from config.kinds import (
 from config.locations import Code, FilePath, Interpreter, Listen, ReadableFile, Url
 from config.mistakes import LATER
 from config.names import FUNCTION_ARN, HEADERS, REGION, URL, VARIABLES
-from config.sources import DEFAULTS, QUEUES, Defaults, Source
+from config.sources import DEFAULTS, QUEUES, SHARDED, STREAMS, UNSUPPORTED, Defaults, Source
 from config.spelling import Form
 from connectors.settings import Secret
 from router.core.filter import MAX_PATTERNS
@@ -235,7 +235,7 @@ class ScalingConfig(Block):
     )
 
 
-_NO_POSITION: Final = Only(("kafka",), "a queue has no positions: every message in it is due")
+_NO_POSITION: Final = Only(STREAMS, "a queue has no positions: every message in it is due")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,10 +243,7 @@ class EventSource(Block):
     """One event source mapping: a source, a function, and the rules between them."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {
-        **dict.fromkeys(
-            ("queues", "document_db_event_source_config"), "not supported, only sqs, kafka and s3 sources are"
-        ),
-        "tumbling_window_in_seconds": f"{LATER}; it is of Kinesis and DynamoDB streams only, on AWS too",
+        **dict.fromkeys(("queues", "document_db_event_source_config"), UNSUPPORTED),
         "provisioned_poller_config": (
             "there are no pollers to provide: they come and go with what there is to read; "
             "scaling_config.maximum_concurrency bounds the invocations of a queue"
@@ -263,7 +260,8 @@ class EventSource(Block):
     )
     starting_position: str = takes(
         Choice(("TRIM_HORIZON", "LATEST", "AT_TIMESTAMP")),
-        "Where a partition without committed offset starts.",
+        "Where a partition without committed offset starts, or a stream without checkpoints. AWS demands it for "
+        "Kinesis and DynamoDB, and has no `AT_TIMESTAMP` for DynamoDB.",
         source="AWS",
         default="TRIM_HORIZON",
         only=_NO_POSITION,
@@ -282,7 +280,7 @@ class EventSource(Block):
     )
     maximum_batching_window_in_seconds: float | None = takes(
         Number(0, 300, fractions=True),
-        "How long a batch waits for more: from its first record on, or on queues from the end of the last invocation "
+        "How long a batch waits for more: on Kafka from its first record on, else from the end of the last invocation "
         "on. FIFO queues: 0. Fractions are ours.",
         source="AWS",
         default=None,
@@ -290,14 +288,24 @@ class EventSource(Block):
         aws=True,
     )
     parallelization_factor: int = takes(
-        Number(1, 10),
-        "Batches of one partition in flight at once, in order for each key.",
+        Number(1, 100),
+        "Batches of one partition or shard in flight at once, in order for each key. AWS has at most 10, and 1 on "
+        "Kafka.",
         default=1,
         only=Only(
-            ("kafka",),
+            STREAMS,
             "batches of a queue run side by side by themselves, in order for each message group of a FIFO queue; "
             "scaling_config.maximum_concurrency bounds them",
         ),
+        aws=True,
+    )
+    tumbling_window_in_seconds: int = takes(
+        Number(0, 900),
+        "Length of the windows over which a function carries on its state; 0 = none. With "
+        "`parallelization_factor` 1 and without filters.",
+        source="AWS",
+        default=0,
+        only=Only(SHARDED, "windows are of their shards, on AWS too"),
         aws=True,
     )
     scaling_config: ScalingConfig = takes(
@@ -307,7 +315,8 @@ class EventSource(Block):
         default=EMPTY,
         shown="none",
         only=Only(
-            QUEUES, "parallelization_factor, for each partition, and the function's reserved_concurrency bound it"
+            QUEUES,
+            "parallelization_factor, for each partition or shard, and the function's reserved_concurrency bound it",
         ),
         aws=True,
     )
@@ -356,7 +365,7 @@ class EventSource(Block):
         "Finished batches are committed at least this often.",
         default=1.0,
         shown="1s",
-        only=Only(("kafka",), "what is finished is deleted from the queue at once"),
+        only=Only(STREAMS, "what is finished is deleted from the queue at once"),
     )
     retry_backoff: RetryBackoff = takes(BlockOf(RetryBackoff), "Waits between attempts.", default=EMPTY)
     log_level: str | None = takes(

@@ -16,8 +16,8 @@ from typing import ClassVar, Final, NamedTuple
 from config.blocks import EMPTY, Block, BlockOf, ListOf, takes
 from config.kinds import Choice, Duration, EventType, Flag, SecretText, Text
 from config.locations import ReadableFile
-from config.mistakes import LATER
-from config.names import BUCKET, GROUP, QUEUE, REGION, SERVERS, TOPIC, URL
+from config.mistakes import LATER, listed
+from config.names import BUCKET, CONSUMER, GROUP, QUEUE, REGION, SERVERS, STREAM, TABLE, TOPIC, URL
 from connectors.settings import Secret
 
 
@@ -32,11 +32,22 @@ class Defaults(NamedTuple):
 #: AWS Lambda API reference, CreateEventSourceMapping; S3 gives a function one event at a time.
 DEFAULTS: Final[Mapping[str, Defaults]] = {
     "kafka": Defaults(100, 0.5),
+    "kinesis": Defaults(100, 0.0),
+    "dynamodb": Defaults(100, 0.0),
     "sqs": Defaults(10, 0.0),
     "s3": Defaults(1, 0.0),
 }
+#: Said of sources that AWS has.
+UNSUPPORTED: Final = f"not supported, only {listed(tuple(DEFAULTS))} sources are"
+#: Sources that are streams of shards whose checkpoints we keep, and all that are streams.
+SHARDED: Final = ("kinesis", "dynamodb")
+STREAMS: Final = ("kafka", *SHARDED)
 #: Sources that are queues of messages.
 QUEUES: Final = ("sqs", "s3")
+#: Reads of a shard in a row, from the start of one to that of the next: a Kinesis shard takes five reads a second
+#: (Amazon Kinesis API reference, GetRecords), and AWS Lambda reads a shard of a table four times a second.
+KINESIS_PACE_S: Final = 0.2
+DYNAMODB_PACE_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +117,47 @@ class Kafka(Block):
         "`eventSource` in the event, for handlers that look at it.",
         source="AWS",
         default="SelfManagedKafka",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kinesis(Block):
+    """A Kinesis stream, or a consumer that is registered with it (enhanced fan-out)."""
+
+    stream: str = takes(STREAM, "The stream, or the consumer to which it pushes records.", source="AWS")
+    endpoint_url: str | None = takes(URL, "Endpoint in place of AWS's own.", default=None, shown="`aws.endpoint_url`")
+    region: str | None = takes(REGION, "AWS region.", default=None, shown="that of an ARN, else `aws.region`")
+    deaggregate: bool = takes(
+        Flag(),
+        "Take records apart that the Kinesis Producer Library has put together. From a consumer they come apart in any "
+        "case, as on AWS.",
+        default=False,
+    )
+    poll_interval: float = takes(
+        Duration(KINESIS_PACE_S, 60.0),
+        "How often a shard is read that has nothing new; not with a consumer. One that has is read five times a "
+        "second, which is all that a shard takes from all its readers together.",
+        default=1.0,
+        shown="1s",
+    )
+
+    @property
+    def is_consumer(self) -> bool:
+        return CONSUMER in self.stream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamoDb(Block):
+    """The stream of a DynamoDB table."""
+
+    table: str = takes(TABLE, "The table, or its stream.", source="AWS")
+    endpoint_url: str | None = takes(URL, "Endpoint in place of AWS's own.", default=None, shown="`aws.endpoint_url`")
+    region: str | None = takes(REGION, "AWS region.", default=None, shown="that of an ARN, else `aws.region`")
+    poll_interval: float = takes(
+        Duration(0.1, 60.0),
+        "How often a shard is read that has nothing new; one that has, at least every 250ms.",
+        default=DYNAMODB_PACE_S,
+        shown="250ms",
     )
 
 
@@ -188,10 +240,12 @@ class Source(Block):
 
     ONE: ClassVar[bool] = True
     REFUSED: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("kinesis", "dynamodb", "http", "schedule", "sns", "eventbridge"), f"{LATER}, only kafka, sqs and s3 are"
+        ("http", "schedule", "sns", "eventbridge"), f"{LATER}, only {listed(tuple(DEFAULTS))} are"
     )
 
     kafka: Kafka | None = takes(BlockOf(Kafka), "A Kafka topic.", default=None)
+    kinesis: Kinesis | None = takes(BlockOf(Kinesis), "A Kinesis stream.", default=None)
+    dynamodb: DynamoDb | None = takes(BlockOf(DynamoDb), "The stream of a DynamoDB table.", default=None)
     sqs: Sqs | None = takes(BlockOf(Sqs), "An SQS queue.", default=None)
     s3: S3 | None = takes(BlockOf(S3), "Notifications of an S3 bucket.", default=None)
 

@@ -121,6 +121,11 @@ class S3Settings:
     by_sequencer: bool
 
 
+def _named(text: str) -> str:
+    """Give the name of a stream or table out of itself, or out of an ARN that begins with it."""
+    return text.split("/")[1] if "/" in text else text
+
+
 @dataclass(frozen=True, slots=True)
 class KinesisSettings:
     """One Kinesis stream, or one registered consumer of it (enhanced fan-out)."""
@@ -133,6 +138,11 @@ class KinesisSettings:
     region: str | None
     #: Are records that the Kinesis Producer Library has put together taken apart, also where AWS does not?
     deaggregate: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the stream."""
+        return _named(self.stream)
 
     @property
     def is_consumer(self) -> bool:
@@ -149,6 +159,11 @@ class DynamoDbSettings:
     table: str
     endpoint_url: str | None
     region: str | None
+
+    @property
+    def name(self) -> str:
+        """Name of the table."""
+        return _named(self.table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +273,7 @@ class FileDestination:
 
 
 TargetSettings: TypeAlias = LambdaFunction | UrlFunction
-SourceSettings: TypeAlias = KafkaSettings | SqsSettings | S3Settings
+SourceSettings: TypeAlias = KafkaSettings | KinesisSettings | DynamoDbSettings | SqsSettings | S3Settings
 DestinationSettings: TypeAlias = (
     SqsDestination | SnsDestination | S3Destination | HttpDestination | KafkaDestination | FileDestination
 )

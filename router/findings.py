@@ -10,7 +10,7 @@ from router.failure_commands import print_json
 from router.tables import show_table
 
 #: Keys of a mapping that say whose records it reads.
-_WHOSE: Final = ("source", "source.topic", "source.consumer_group", "source.queue")
+_WHOSE: Final = ("source", "source.topic", "source.consumer_group", "source.stream", "source.table", "source.queue")
 
 
 class Finding(Protocol):

@@ -19,6 +19,7 @@ from tests.core.configured import RIGHT, configuration, mistakes
 
 M = "event_source_mappings.m"
 QUEUE = "arn:aws:sqs:eu-west-1:123456789012:orders"
+ARNS = "allowed ARN of a Kinesis stream or consumer, of a DynamoDB stream, or of an SQS queue"
 REFERENCE = "allowed ARN of an SQS queue, SNS topic or S3 bucket, or kafka://TOPIC"
 #: The sixth line is the next one, of the mapping where it is indented by four.
 START = """\
@@ -162,8 +163,9 @@ def test_both_spellings_say_the_same(tmp_path):
         "destination_config: {on_failure: {file: {path: f}}}",
     ]
     ours = RIGHT + "".join(f"    {line}\n" for line in lines)
+    elsewhere = ("tumbling_window_in_seconds", "scaling_config")  # not with Kafka
     declared = [name for name, key in EventSource.keys().items() if key.aws]
-    assert [line.partition(":")[0] for line in lines] == [name for name in declared if name != "scaling_config"]
+    assert [line.partition(":")[0] for line in lines] == [name for name in declared if name not in elsewhere]
     names = "|".join([*declared, "filters", "pattern", "on_failure"])
     theirs = re.sub(rf"\b({names}):", lambda match: f"{pascal(match[1])}:", ours)
     assert "OnFailure" in theirs
@@ -283,18 +285,18 @@ SECRET = "names a secret that AWS keeps; write source.kafka.security with"
         (SQS, "CommitInterval: 5", "CommitInterval: unknown key, did you mean commit_interval?"),
         (SQS, "function: f", f"FunctionName: found beside {M}.function in line 7, allowed one of them"),
         (SQS, "function_name: f", f"function_name: found beside {M}.FunctionName in line 5, allowed one of them"),
-        (SQS, "Queues: [q]", "Queues: not supported, only sqs, kafka and s3 sources are"),
+        (SQS, "Queues: [q]", "Queues: not supported, only kafka, kinesis, dynamodb, sqs and s3 sources are"),
         (SQS, "DocumentDBEventSourceConfig: {}",
-         "DocumentDBEventSourceConfig: not supported, only sqs, kafka and s3 sources are"),
+         "DocumentDBEventSourceConfig: not supported, only kafka, kinesis, dynamodb, sqs and s3 sources are"),
         (SQS, "ProvisionedPollerConfig: {MinimumPollers: 2}",
          ("ProvisionedPollerConfig: there are no pollers to provide: they come and go with what there is to read; "
          "scaling_config.maximum_concurrency bounds the invocations of a queue")),
         (SQS, "ScalingConfig: {MaximumConcurrency: 1}",
          "ScalingConfig.MaximumConcurrency: found 1, allowed 2 to 1000"),
         (SQS, "ParallelizationFactor: 2",
-         ("ParallelizationFactor: found with source sqs, allowed with kafka only: batches of a queue run side by side "
-         "by themselves, in order for each message group of a FIFO queue; scaling_config.maximum_concurrency bounds "
-         "them")),
+         ("ParallelizationFactor: found with source sqs, allowed with kafka, kinesis and dynamodb only: batches of "
+         "a queue run side by side by themselves, in order for each message group of a FIFO queue; "
+         "scaling_config.maximum_concurrency bounds them")),
         (SQS, "FilterCriteria: {Filters: [{Pattern: '{}'}]}",
          ("FilterCriteria.Filters[0].Pattern: "
          "not a filter pattern: the pattern: needs an object that is not empty")),
@@ -303,7 +305,7 @@ SECRET = "names a secret that AWS keeps; write source.kafka.security with"
         (SQS, "FunctionResponseTypes: [Report]",
          'FunctionResponseTypes[0]: found "Report", allowed ReportBatchItemFailures'),
         (SQS, "StartingPosition: LATEST",
-         ("StartingPosition: found with source sqs, allowed with kafka only: "
+         ("StartingPosition: found with source sqs, allowed with kafka, kinesis and dynamodb only: "
          "a queue has no positions: every message in it is due")),
         (SQS, "DestinationConfig: {OnFailure: {Destination: arn:aws:sns:eu-west-1:123456789012:t.fifo}}",
          "DestinationConfig.OnFailure.Destination: found a FIFO topic, allowed a standard topic, as on AWS"),
@@ -325,23 +327,23 @@ SECRET = "names a secret that AWS keeps; write source.kafka.security with"
         (SQS, "DestinationConfig: {OnSuccess: {}}",
          "DestinationConfig.OnSuccess: event source mappings have no such destination, on AWS neither"),
         (SQS, "StartingPositionTimestamp: 5",
-         ("StartingPositionTimestamp: found with source sqs, allowed with kafka only: "
+         ("StartingPositionTimestamp: found with source sqs, allowed with kafka, kinesis and dynamodb only: "
          "a queue has no positions: every message in it is due")),
-        (START, "EventSourceArn: arn:aws:kinesis:eu-west-1:123456789012:stream/s",
-         ('EventSourceArn: found "arn:aws:kinesis:eu-west-1:123456789012:stream/s", '
-         "not supported yet, only sqs, kafka and s3 sources are")),
+        (START, "EventSourceArn: arn:aws:dynamodb:eu-west-1:123456789012:table/orders",
+         ('EventSourceArn: found "arn:aws:dynamodb:eu-west-1:123456789012:table/orders", allowed the ARN of the '
+          "table's stream, its LatestStreamArn; or write the table's name as source.dynamodb.table")),
         (START, "EventSourceArn: arn:aws:kafka:eu-west-1:123456789012:cluster/c/1",
          ('EventSourceArn: found "arn:aws:kafka:eu-west-1:123456789012:cluster/c/1", '
          "write bootstrap_servers and topic of that cluster under source.kafka")),
         (START, "EventSourceArn: arn:aws:mq:eu-west-1:123456789012:broker:b:1",
          ('EventSourceArn: found "arn:aws:mq:eu-west-1:123456789012:broker:b:1", '
-         "not supported, only sqs, kafka and s3 sources are")),
-        (START, "EventSourceArn: orders", 'EventSourceArn: found "orders", allowed ARN of an SQS queue'),
+         "not supported, only kafka, kinesis, dynamodb, sqs and s3 sources are")),
+        (START, "EventSourceArn: orders", f'EventSourceArn: found "orders", {ARNS}'),
         (START, "EventSourceArn: {'Fn::GetAtt': [Queue, Arn]}",
-         "EventSourceArn: found a block, allowed ARN of an SQS queue"),
+         f"EventSourceArn: found a block, {ARNS}"),
         (KAFKA, "ScalingConfig: {}",
          ("ScalingConfig: found with source kafka, allowed with sqs and s3 only: "
-         "parallelization_factor, for each partition, and the function's reserved_concurrency bound it")),
+         "parallelization_factor, for each partition or shard, and the function's reserved_concurrency bound it")),
     ],
 )  # fmt: skip
 def test_a_wrong_key_of_a_mapping(tmp_path, text, line, expected):
@@ -453,7 +455,7 @@ def test_a_form_may_hold_a_secret_that_is_not_shown(tmp_path):
     text = SQS.replace(QUEUE, "'${env:QUEUE}'")
     assert only(configuration(tmp_path, text, QUEUE=QUEUE)).source.queue == QUEUE
     assert mistakes(tmp_path, text, QUEUE="hunter2") == [
-        f'headrace.yaml:6: {M}.EventSourceArn: found "${{env:QUEUE}}" (value not shown), allowed ARN of an SQS queue'
+        f'headrace.yaml:6: {M}.EventSourceArn: found "${{env:QUEUE}}" (value not shown), {ARNS}'
     ]
 
 

@@ -15,6 +15,9 @@ from config.settings import AnyFunction, Configuration, FunctionSettings, Mappin
 from connectors.settings import AwsSettings, Secret, SqsDestination, SqsSettings, UrlFunction
 from router.core.model import QUEUE_RULES, EventSourceMapping
 from tests.core.configured import RIGHT, configuration, with_source
+from tests.core.test_config_streams import DYNAMODB, KINESIS
+
+AT_TIME = "    starting_position: AT_TIMESTAMP\n    starting_position_timestamp: 5\n"
 
 
 def function(name: str = "f", **more: Any) -> FunctionSettings:
@@ -95,6 +98,17 @@ def test_mappings_begin_end_and_are_replaced_by_name() -> None:
         (RIGHT, RIGHT + "    bisect_batch_on_function_error: true\n", ["bisect_batch_on_function_error"]),
         (RIGHT, RIGHT + "    function_response_types: [ReportBatchItemFailures]\n", ["function_response_types"]),
         (RIGHT, RIGHT + "    renamed_from: old\n", ["source.consumer_group"]),
+        (RIGHT, RIGHT + "    parallelization_factor: 2\n", ["parallelization_factor"]),
+        (KINESIS, KINESIS + "    parallelization_factor: 2\n", ["parallelization_factor"]),
+        (KINESIS, KINESIS + "    starting_position: LATEST\n", ["starting_position"]),
+        (KINESIS, KINESIS + AT_TIME, ["starting_position", "starting_position_timestamp"]),
+        (KINESIS, KINESIS + "    tumbling_window_in_seconds: 30\n", ["tumbling_window_in_seconds"]),
+        (KINESIS, KINESIS.replace("clicks", "views"), ["source.stream"]),
+        (KINESIS, KINESIS.replace("clicks", "clicks, poll_interval: 2s"), ["source.poll_interval"]),
+        (KINESIS, KINESIS.replace("clicks", "clicks, deaggregate: true"), ["source.deaggregate"]),
+        (DYNAMODB, DYNAMODB.replace("orders", "orders, poll_interval: 2s"), ["source.poll_interval"]),
+        (DYNAMODB, DYNAMODB.replace("orders", "orders, poll_interval: 100ms"), ["source.poll_interval"]),
+        (DYNAMODB, DYNAMODB.replace("orders", "orders, region: r"), ["source.region"]),
         (RIGHT, RIGHT.replace("code: .", "code: ., timeout: 9"), ["timeout of its function"]),
     ],
 )
@@ -102,6 +116,7 @@ def test_a_change_is_called_as_in_the_file(tmp_path: Path, text: str, changed: s
     change = only(diff(configuration(tmp_path, text), configuration(tmp_path, changed)).mappings)
     assert change.action == "replace"
     assert set(keys) <= set(change.keys)
+    assert len(set(change.keys)) == len(change.keys)
 
 
 def test_another_kind_of_source_is_one_change() -> None:

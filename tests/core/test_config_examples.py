@@ -14,7 +14,8 @@ from jsonschema import Draft202012Validator
 from config.json_schema import json_schema
 from config.load import load
 from config.settings import FunctionSettings
-from connectors.settings import S3Settings, Secret, Security, SqsSettings
+from connectors.settings import DynamoDbSettings, KinesisSettings, S3Settings, Secret, Security, SqsSettings
+from router.core.model import STREAM_RULES, Pace
 from tests.core.configured import NOW_S, plain
 
 FOLDER = Path(__file__).parents[2] / "config/examples"
@@ -59,7 +60,13 @@ def test_an_example_is_right(tmp_path, example):
 
 def test_there_is_one_of_each_source():
     kinds = {type(mapping.source) for path in EXAMPLES for mapping in load(path, {}, NOW_S).mappings}
-    assert {kind.__name__ for kind in kinds} == {"KafkaSettings", "SqsSettings", "S3Settings"}
+    assert {kind.__name__ for kind in kinds} == {
+        "KafkaSettings",
+        "KinesisSettings",
+        "DynamoDbSettings",
+        "SqsSettings",
+        "S3Settings",
+    }
 
 
 def test_kafka(tmp_path):
@@ -94,6 +101,19 @@ def test_notifications():
         ".csv",
         by_sequencer=True,
     )
+
+
+def test_streams(tmp_path):
+    (mapping,) = loaded("kinesis.yaml").mappings
+    assert mapping.source == KinesisSettings("clicks", "clicks", None, "us-east-1")
+    assert (mapping.mapping.rules, mapping.mapping.pace) == (STREAM_RULES, Pace(1.0, 0.2))
+    (mapping,) = taken_in(tmp_path, "kinesis.yaml").mappings
+    assert mapping.source == KinesisSettings("clicks", "clicks", "http://127.0.0.1:4566", "us-east-1", deaggregate=True)
+    assert mapping.mapping.pace == Pace(5.0, 0.2)
+    (mapping,) = loaded("dynamodb.yaml").mappings
+    assert mapping.source == DynamoDbSettings("changes", "orders", None, "us-east-1")
+    (mapping,) = loaded("tumbling-window.yaml").mappings
+    assert (mapping.mapping.tumbling_window_s, mapping.filters) == (60, ())
 
 
 def test_functions_that_run_elsewhere(tmp_path):
@@ -156,6 +176,44 @@ def test_the_handler_of_a_fifo_queue_keeps_the_order_of_what_it_reports():
     bodies = [("a", good), ("b", "no"), ("a", good), ("b", good), ("a", "no"), ("a", good)]
     event = {"Records": [message(number, body, group) for number, (group, body) in enumerate(bodies)]}
     assert handler("sqs-fifo.yaml")(event, CONTEXT) == failures(1, 3, 4, 5)
+
+
+def click(number, data):
+    encoded = base64.b64encode(data).decode()
+    return {"kinesis": {"sequenceNumber": f"s-{number}", "partitionKey": "user-1", "data": encoded}}
+
+
+def test_the_handler_of_kinesis_runs_up_to_what_it_cannot_read(capsys):
+    records = [click(1, b'{"page": "/a"}'), click(2, b"no"), click(3, b'{"page": "/b"}')]
+    assert handler("kinesis.yaml")({"Records": records}, CONTEXT) == {"batchItemFailures": [{"itemIdentifier": "s-2"}]}
+    assert capsys.readouterr().out.startswith("r-1 user-1 /a\n")
+    assert handler("kinesis.yaml")({"Records": records[2:]}, CONTEXT) == {"batchItemFailures": []}
+
+
+def change(number, image):
+    return {"eventName": "INSERT", "dynamodb": {"SequenceNumber": f"s-{number}", **image}}
+
+
+def test_the_handler_of_a_table_runs_up_to_what_it_cannot_read(capsys):
+    good = {"NewImage": {"id": {"S": "7"}, "total": {"N": "12"}}}
+    records = [change(1, good), change(2, {"NewImage": {"id": {"S": "8"}}}), change(3, good)]
+    assert handler("dynamodb.yaml")({"Records": records}, CONTEXT) == {"batchItemFailures": [{"itemIdentifier": "s-2"}]}
+    assert capsys.readouterr().out.startswith("r-1 INSERT 7 12\n")
+    assert handler("dynamodb.yaml")({"Records": records[2:]}, CONTEXT) == {"batchItemFailures": []}
+
+
+def test_the_handler_of_a_window_counts_over_its_batches(capsys):
+    count = handler("tumbling-window.yaml")
+    window = {"shardId": "s-0", "window": {"start": "2026-01-01T00:00:00Z"}, "isFinalInvokeForWindow": False}
+    pages = ["/a", "/b", "/a"]
+    records = [click(number, json.dumps({"page": page}).encode()) for number, page in enumerate(pages)]
+    state = {}
+    for part in (records[:2], records[2:]):
+        state = count({"Records": part, "state": state, **window}, CONTEXT)["state"]
+    assert state == {"/a": 2, "/b": 1}
+    assert capsys.readouterr().out == ""
+    count({"Records": [], "state": state, **window, "isFinalInvokeForWindow": True}, CONTEXT)
+    assert capsys.readouterr().out == 'r-1 s-0 2026-01-01T00:00:00Z {"/a": 2, "/b": 1}\n'
 
 
 def test_the_handler_of_notifications_runs(capsys):

@@ -11,7 +11,25 @@ from tests.core.configured import RIGHT, mistakes
 
 MAPPING = Root.keys()["event_source_mappings"].kind.kind.block
 AWS = {*MAPPING.spellings(), *MAPPING.FORMS, *MAPPING.IDLE, "Endpoints", "Destination", "Type", "Variables"}
-NAMES = sorted({*Root.keys(), *AWS, "kafka", "sqs", "s3", "on_failure", "filters", "pattern", "<<", "orders", "f"})
+NAMES = sorted(
+    {
+        *Root.keys(),
+        *AWS,
+        "kafka",
+        "kinesis",
+        "dynamodb",
+        "sqs",
+        "s3",
+        "on_failure",
+        "stream",
+        "table",
+        "filters",
+        "pattern",
+        "<<",
+        "orders",
+        "f",
+    }
+)
 
 scalars = st.one_of(
     st.none(),
@@ -23,6 +41,8 @@ scalars = st.one_of(
             "TRIM_HORIZON",
             "127.0.0.1:1",
             "arn:aws:sqs:a:1:b",
+            "arn:aws:kinesis:a:1:stream/b/consumer/c:1",
+            "arn:aws:dynamodb:a:1:table/abc/stream/1",
             "a.b",
             ".",
             "5s",
@@ -88,8 +108,16 @@ def test_any_values_at_the_top(tmp_path, document):
 @quick
 @given(st.sampled_from(sorted(AWS - {"function", "source"})), values)
 def test_any_value_in_a_mapping(tmp_path, name, value):
-    text = f"{RIGHT}    {name}: {flow(value)}\n".encode(errors="surrogatepass")
-    one_line_each(mistakes(tmp_path, text, A="1"))
+    for source in (RIGHT, RIGHT.replace('kafka: {bootstrap_servers: "127.0.0.1:9092", topic', "kinesis: {stream")):
+        text = f"{source}    {name}: {flow(value)}\n".encode(errors="surrogatepass")
+        one_line_each(mistakes(tmp_path, text, A="1"))
+
+
+@quick
+@given(st.sampled_from(["kinesis", "dynamodb"]), values)
+def test_any_value_in_a_stream(tmp_path, kind, value):
+    text = RIGHT[: RIGHT.index("    source")] + f"    source: {{{kind}: {flow(value)}}}\n"
+    one_line_each(mistakes(tmp_path, text.encode(errors="surrogatepass"), A="1"))
 
 
 def test_aliases_that_multiply(tmp_path):

@@ -14,6 +14,7 @@ from tests.core.configured import RIGHT, mistakes, plain
 from tests.core.test_config_aws import KAFKA, QUEUE, SQS, START
 from tests.core.test_config_hostile import AWS, flow, values
 from tests.core.test_config_queues import queued
+from tests.core.test_config_streams import CONSUMER, DYNAMODB, FAN_OUT, KINESIS, STREAM, TABLE
 
 SCHEMA = json_schema()
 VALIDATOR = Draft202012Validator(SCHEMA)
@@ -79,11 +80,21 @@ def test_the_patterns_are_those_that_editors_know():
         queued("sqs: {queue: '${env:QUEUE}'}") + "    batch_size: 20\n    maximum_batching_window_in_seconds: 1\n",
         queued("s3: {bucket: uploads, queue: q, filter: }"),
         START.replace("FunctionName", "function") + "    source: {kafka: {bootstrap_servers: 'a:1, b:2', topic: t}}\n",
+        KINESIS,
+        DYNAMODB,
+        FAN_OUT,
+        f"{START}    EventSourceArn: {STREAM}\n    ParallelizationFactor: 100\n    batch_size: 20\n",
+        f"{START}    EventSourceArn: {STREAM}.fifo\n    BatchSize: 20\n    MaximumBatchingWindowInSeconds: 1\n",
+        f"{START}    EventSourceArn: {TABLE}\n    TumblingWindowInSeconds: 30\n    ParallelizationFactor: 1\n",
+        f"{START}    EventSourceArn: {CONSUMER}\n    source: {{kinesis: {{deaggregate: true}}}}\n",
+        f"{START}    EventSourceArn: ${{env:TABLE}}\n    source: {{dynamodb: {{poll_interval: 1s}}}}\n",
+        f"{KINESIS}    tumbling_window_in_seconds: 0\n    parallelization_factor: 2\n",
+        f"{KINESIS}    tumbling_window_in_seconds: 9\n    FilterCriteria: {{Filters: []}}\n",
     ],
 )
 def test_what_is_right_is_taken(tmp_path, text):
     (tmp_path / "level").write_text("debug")
-    environment = {"LISTEN": "127.0.0.1:1", "TIME": "5s", "HANDLER": "a.b", "QUEUE": "q"}
+    environment = {"LISTEN": "127.0.0.1:1", "TIME": "5s", "HANDLER": "a.b", "QUEUE": "q", "TABLE": TABLE}
     assert mistakes(tmp_path, text, **environment) == []
     VALIDATOR.validate(plain(text))
 
@@ -140,17 +151,38 @@ def test_what_is_right_is_taken(tmp_path, text):
         (KAFKA, "SelfManagedKafkaEventSourceConfig: {ConsumptionMode: Queue}"),
         (KAFKA, "topics: [x]"),
         (KAFKA, "DestinationConfig: {OnFailure: {Destination: 'arn:aws:lambda:a:1:b'}}"),
-        (START, "EventSourceArn: arn:aws:kinesis:eu-west-1:123456789012:stream/s"),
+        (START, "EventSourceArn: arn:aws:kinesis:eu-west-1:123456789012:stream"),
+        (START, "EventSourceArn: arn:aws:dynamodb:eu-west-1:123456789012:table/orders"),
         (START, "Topics: [orders]"),
         (START, "source: {sqs: {}}"),
         (START, "source: {}"),
         (START, "source: {kafka: {topic: a}}"),
-        (START, "source: {kinesis: {stream: a}}"),
+        (START, "source: {kinesis: {table: a}}"),
         (START, "source: {sqs: {queue: q, bucket: b}}"),
         (START, "source: {s3: {bucket: uploads, queue: q.fifo}}"),
         (START, "source: {s3: {bucket: uploads, queue: q, events: ['s3:ObjectCreate:*']}}"),
         (START, "source: {s3: {bucket: uploads}}"),
         (START, "enabled: true"),
+        (KINESIS, "batch_size: 10001"),
+        (KINESIS, "parallelization_factor: 101"),
+        (KINESIS, "scaling_config: {}"),
+        (KINESIS, "tumbling_window_in_seconds: 901"),
+        (KINESIS, "tumbling_window_in_seconds: 5\n    ParallelizationFactor: 2"),
+        (KINESIS, "TumblingWindowInSeconds: 5\n    filter_criteria: {Filters: [{pattern: {data: {a: [1]}}}]}"),
+        (KINESIS, "starting_position: AT_TIMESTAMP"),
+        (KINESIS, f"EventSourceArn: {STREAM}"),
+        (KINESIS, f"EventSourceArn: {QUEUE}"),
+        (DYNAMODB, f"EventSourceArn: {STREAM}"),
+        (START, "source: {kinesis: {}}"),
+        (START, "source: {kinesis: {stream: a/b}}"),
+        (START, "source: {kinesis: {stream: a, poll_interval: 0.1}}"),
+        (START, f"source: {{kinesis: {{stream: '{CONSUMER}', poll_interval: 1s}}}}"),
+        (START, "source: {dynamodb: {table: ab}}"),
+        (START, "source: {dynamodb: {table: abc}, kinesis: {stream: abc}}"),
+        (f"{START}    EventSourceArn: {STREAM}\n", "Topics: [t]"),
+        (f"{START}    EventSourceArn: {STREAM}\n", "ScalingConfig: {MaximumConcurrency: 2}"),
+        (f"{START}    EventSourceArn: {STREAM}\n", "source: {dynamodb: {poll_interval: 1s}}"),
+        (f"{START}    EventSourceArn: {TABLE}\n", "source: {dynamodb: {table: orders}}"),
         (START.replace("FunctionName: f", "enabled: true"), f"EventSourceArn: {QUEUE}"),
         (START.replace("FunctionName: f", "FunctionName: f:prod"), f"EventSourceArn: {QUEUE}"),
     ],
@@ -227,6 +259,11 @@ LINES = [
     "destination_config: {on_failure: {kafka: {topic: dead, bootstrap_servers: 'h:1'}}}",
     "commit_interval: 500ms",
     "retry_backoff: {cap: 1h}",
+    "tumbling_window_in_seconds: 9",
+    "TumblingWindowInSeconds: 0",
+    "EventSourceArn: ${env:ARN}",
+    "EventSourceArn: arn:aws:kinesis:a:1:stream/s.fifo",
+    "EventSourceArn: arn:aws:dynamodb:a:1:table/abc/stream/2024-05-01T00:00:00.000",
     "EventSourceArn: arn:aws:sqs:a:1:b",
     "event_source_arn: arn:aws:sqs:a:1:b.fifo",
     "Topics: [t]",
@@ -242,6 +279,10 @@ LINES = [
     "source: {sqs: {queue: q}}",
     "source: {sqs: {queue: q.fifo, hold_message_group: true}}",
     "source: {sqs: }",
+    "source: {kinesis: {stream: s, poll_interval: 1s}}",
+    "source: {kinesis: {deaggregate: true}}",
+    "source: {dynamodb: {table: abc}}",
+    "source: {dynamodb: }",
     "source: {s3: {bucket: uploads, queue: q}}",
     "source: {kafka: {client_id: c}}",
     "source: {kafka: {bootstrap_servers: 'h:1', topic: t}}",
@@ -250,19 +291,27 @@ LINES = [
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def is_refused_in_vain(folder, text):
-    right = not mistakes(folder, text.encode(errors="surrogatepass"), A="1", POSITION="AT_TIMESTAMP")
+#: The queue or streams that the environment may name.
+ARNS = ("arn:aws:sqs:a:1:b", STREAM, CONSUMER, TABLE)
+
+
+def is_refused_in_vain(folder, text, arn="1"):
+    right = not mistakes(folder, text.encode(errors="surrogatepass"), A="1", POSITION="AT_TIMESTAMP", ARN=arn)
     return right and refused(text)
 
 
 @quick
-@given(st.sampled_from([START, SQS, KAFKA]), st.lists(st.sampled_from(LINES), max_size=6, unique=True))
-def test_no_keys_are_refused_that_are_right_together(tmp_path, text, lines):
-    assert not is_refused_in_vain(tmp_path, text + "".join(f"    {line}\n" for line in lines))
+@given(
+    st.sampled_from([START, SQS, KAFKA, KINESIS, FAN_OUT, DYNAMODB]),
+    st.lists(st.sampled_from(LINES), max_size=6, unique=True),
+    st.sampled_from(ARNS),
+)
+def test_no_keys_are_refused_that_are_right_together(tmp_path, text, lines, arn):
+    assert not is_refused_in_vain(tmp_path, text + "".join(f"    {line}\n" for line in lines), arn)
 
 
 @quick
-@given(st.sampled_from([RIGHT, SQS, KAFKA]), st.dictionaries(st.sampled_from(sorted(AWS)), values, max_size=2))
+@given(st.sampled_from([RIGHT, SQS, KAFKA, KINESIS]), st.dictionaries(st.sampled_from(sorted(AWS)), values, max_size=2))
 def test_nothing_is_refused_that_is_right(tmp_path, text, keys):
     assert not is_refused_in_vain(
         tmp_path, text + "".join(f"    {name}: {flow(value)}\n" for name, value in keys.items())

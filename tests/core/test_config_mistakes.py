@@ -35,17 +35,16 @@ def test_the_right_one_is_right(tmp_path):
         ("batchsize: 5", "batchsize: unknown key, did you mean batch_size?"),
         (
             "TumblingWindowInSeconds: 5",
-            "TumblingWindowInSeconds: not supported yet; it is of Kinesis and DynamoDB streams only, on AWS too",
-        ),
-        (
-            "tumbling_window_in_seconds: 5",
-            "tumbling_window_in_seconds: not supported yet; it is of Kinesis and DynamoDB streams only, on AWS too",
+            (
+                "TumblingWindowInSeconds: found with source kafka, allowed with kinesis and dynamodb only: "
+                "windows are of their shards, on AWS too"
+            ),
         ),
         (
             "scaling_config: {}",
             (
                 "scaling_config: found with source kafka, allowed with sqs and s3 only: "
-                "parallelization_factor, for each partition, and the function's reserved_concurrency bound it"
+                "parallelization_factor, for each partition or shard, and the function's reserved_concurrency bound it"
             ),
         ),
         (
@@ -65,7 +64,7 @@ def test_the_right_one_is_right(tmp_path):
             "maximum_batching_window_in_seconds: 5s",
             'maximum_batching_window_in_seconds: found "5s", allowed a number, 0 to 300',
         ),
-        ("parallelization_factor: 11", "parallelization_factor: found 11, allowed 1 to 10"),
+        ("parallelization_factor: 101", "parallelization_factor: found 101, allowed 1 to 100"),
         ("maximum_retry_attempts: -2", "maximum_retry_attempts: found -2, allowed -1 or 0 to 10000"),
         ("maximum_record_age_in_seconds: 59", "maximum_record_age_in_seconds: found 59, allowed -1 or 60 to 604800"),
         (
@@ -339,7 +338,7 @@ event_source_mappings:
   a:
     function: order
     batch_size: 0
-    source: {kinesis: {stream: clicks}}
+    source: {sns: {topic: clicks}}
   b:
     source: {kafka: {bootstrap_servers: [broker, "b:9092"]}}
   c: 5
@@ -355,7 +354,10 @@ event_source_mappings:
         "headrace.yaml:6: functions.orders: found a second time, first in line 3",
         'headrace.yaml:9: event_source_mappings.a.function: found "order", allowed a function of this file: orders',
         "headrace.yaml:10: event_source_mappings.a.batch_size: found 0, allowed 1 to 10000",
-        "headrace.yaml:11: event_source_mappings.a.source.kinesis: not supported yet, only kafka, sqs and s3 are",
+        (
+            "headrace.yaml:11: event_source_mappings.a.source.sns: "
+            "not supported yet, only kafka, kinesis, dynamodb, sqs and s3 are"
+        ),
         (
             "headrace.yaml:12: event_source_mappings.b.function: "
             "found nothing, allowed the name of a function in this file"
@@ -370,7 +372,10 @@ event_source_mappings:
         ),
         "headrace.yaml:14: event_source_mappings.c: found 5, allowed a block of keys",
         'headrace.yaml:15: event_source_mappings."d.e": found the name "d.e", allowed 1 to 64 letters, digits, - and _',
-        'headrace.yaml:15: event_source_mappings."d.e".source: found nothing, allowed kafka, sqs or s3',
+        (
+            'headrace.yaml:15: event_source_mappings."d.e".source: '
+            "found nothing, allowed kafka, kinesis, dynamodb, sqs or s3"
+        ),
     ]
 
 

@@ -132,21 +132,21 @@ def test_a_function_that_only_reads_queues_may_run_longer(tmp_path):
         (SQS, "scaling_config: {maximum_concurrency: 1001}",
          "scaling_config.maximum_concurrency: found 1001, allowed 2 to 1000"),
         (SQS, "parallelization_factor: 2",
-         ("parallelization_factor: found with source sqs, allowed with kafka only: batches of a queue run side by side "
-         "by themselves, in order for each message group of a FIFO queue; scaling_config.maximum_concurrency bounds "
-         "them")),
+         ("parallelization_factor: found with source sqs, allowed with kafka, kinesis and dynamodb only: batches of "
+         "a queue run side by side by themselves, in order for each message group of a FIFO queue; "
+         "scaling_config.maximum_concurrency bounds them")),
         (S3, "parallelization_factor: 1",
-         ("parallelization_factor: found with source s3, allowed with kafka only: batches of a queue run side by side "
-         "by themselves, in order for each message group of a FIFO queue; scaling_config.maximum_concurrency bounds "
-         "them")),
+         ("parallelization_factor: found with source s3, allowed with kafka, kinesis and dynamodb only: batches of "
+         "a queue run side by side by themselves, in order for each message group of a FIFO queue; "
+         "scaling_config.maximum_concurrency bounds them")),
         (SQS, "starting_position: LATEST",
-         ("starting_position: found with source sqs, allowed with kafka only: "
+         ("starting_position: found with source sqs, allowed with kafka, kinesis and dynamodb only: "
          "a queue has no positions: every message in it is due")),
         (S3, "starting_position_timestamp: 5",
-         ("starting_position_timestamp: found with source s3, allowed with kafka only: "
+         ("starting_position_timestamp: found with source s3, allowed with kafka, kinesis and dynamodb only: "
          "a queue has no positions: every message in it is due")),
         (SQS, "commit_interval: 5s",
-         ("commit_interval: found with source sqs, allowed with kafka only: "
+         ("commit_interval: found with source sqs, allowed with kafka, kinesis and dynamodb only: "
          "what is finished is deleted from the queue at once")),
         (SQS, "destination_config: {on_failure: {kafka: {topic: dead}}}",
          "destination_config.on_failure.kafka.bootstrap_servers: found nothing, needed with source sqs"),

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.live.queue_rig import Queues, open_queues
+from tests.live.stream_rig import Streams, open_streams
 
 HERE = pathlib.Path(__file__).parent
 
@@ -37,3 +38,9 @@ def disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
         pytest.skip("mounting a small file system needs root")
     yield disk
     subprocess.run(["umount", "-l", disk], check=True)
+
+
+@pytest.fixture
+async def streams(aws_endpoint: str) -> AsyncIterator[Streams]:
+    async with open_streams(aws_endpoint) as made:
+        yield made
