@@ -34,6 +34,7 @@ SOURCES: Final[Mapping[type, str]] = {
 #: Settings of a `source` block that names a stream -> the class that reads it by pages, beside the mapping.
 PAGES: Final[Mapping[type, str]] = {
     KafkaSettings: "connectors.kafka_pages:KafkaPages",
+    KinesisSettings: "connectors.kinesis:KinesisSource",
 }
 
 #: Reads the objects of a bucket.

@@ -18,7 +18,9 @@ from connectors import DESTINATIONS, OBJECTS, PAGES, PLACES, SOURCES, TARGETS, l
 from connectors.settings import (
     AwsSettings,
     DestinationSettings,
+    DynamoDbSettings,
     KafkaSettings,
+    KinesisSettings,
     LambdaFunction,
     S3Destination,
     S3Settings,
@@ -36,7 +38,7 @@ from handlers.output import Heard
 from handlers.pool import Pool
 from handlers.predecessors import WorkerLock
 from handlers.remote import Remote
-from router.core.filter import KAFKA, S3, SQS, DataFormat, compile_filters
+from router.core.filter import DYNAMODB, KAFKA, KINESIS, S3, SQS, DataFormat, compile_filters
 from router.core.model import EventSourceMapping
 from router.core.retention import Retention
 from router.errors import NotFound
@@ -57,6 +59,7 @@ from router.ports import (
 )
 from router.queue_side import plug_queue
 from router.runner import ReplayListener
+from router.shard_side import plug_shards
 from router.stream_names import StreamName
 from router.stream_side import plug_stream
 from router.supervisor import Unit
@@ -136,6 +139,10 @@ def _kind(settings: MappingSettings) -> tuple[str, Plug, DataFormat]:
     match settings.source:
         case KafkaSettings(topic=topic):
             return f"kafka:{topic}", plug_stream, KAFKA
+        case KinesisSettings(name=name):
+            return f"kinesis:{name}", plug_shards, KINESIS
+        case DynamoDbSettings(name=name):
+            return f"dynamodb:{name}", plug_shards, DYNAMODB
         case SqsSettings(queue=queue):
             return f"sqs:{queue_name(queue)}", plug_queue, SQS
         case S3Settings(bucket=bucket):
@@ -144,7 +151,7 @@ def _kind(settings: MappingSettings) -> tuple[str, Plug, DataFormat]:
 
 def _source(settings: MappingSettings) -> Source:
     make = load(SOURCES[type(settings.source)])
-    if isinstance(settings.source, KafkaSettings):
+    if isinstance(settings.source, KafkaSettings | KinesisSettings):
         make = partial(make, needs_keys=settings.mapping.parallelization_factor > 1)
     source: Source = make(settings.source)
     return source
@@ -189,6 +196,10 @@ def stream_names(configuration: Configuration) -> dict[str, StreamName]:
         match each.source:
             case KafkaSettings(topic=topic, bootstrap_servers=servers):
                 names[each.mapping.name] = StreamName("kafka", topic, servers)
+            case KinesisSettings(stream=stream):
+                names[each.mapping.name] = StreamName("kinesis", stream)
+            case DynamoDbSettings(table=table):
+                names[each.mapping.name] = StreamName("dynamodb", table)
     return names
 
 

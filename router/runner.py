@@ -50,7 +50,8 @@ class Engine(Protocol):
 class SourceSide(Protocol):
     """Carries out what an engine wants of its source."""
 
-    codec: Codec
+    @property
+    def codec(self) -> Codec: ...
 
     async def follow(self, post: Post, spawn: Spawn) -> None:
         """Tell the engine what the source does by itself, until cancelled; called once, before any command."""
