@@ -33,6 +33,7 @@ SOURCES: Final[Mapping[type, str]] = {
 
 #: Settings of a `source` block that names a stream -> the class that reads it by pages, beside the mapping.
 PAGES: Final[Mapping[type, str]] = {
+    DynamoDbSettings: "connectors.dynamodb:DynamoDbSource",
     KafkaSettings: "connectors.kafka_pages:KafkaPages",
     KinesisSettings: "connectors.kinesis:KinesisSource",
 }
