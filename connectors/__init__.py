@@ -50,6 +50,7 @@ PLACES: Final[Mapping[type, str]] = {
 CHECKS: Final[Mapping[type, str]] = {
     DynamoDbSettings: "connectors.dynamodb_check:check_dynamodb",
     KafkaSettings: "connectors.kafka_check:check_kafka",
+    KinesisSettings: "connectors.kinesis_check:check_kinesis",
     S3Settings: "connectors.s3_check:check_s3",
     SqsSettings: "connectors.sqs_check:check_sqs",
 }

@@ -132,7 +132,7 @@ class JsonClient:
         except msgspec.MsgspecError as error:
             reason = f"{operation}: what answers is not the service ({error}); check endpoint_url"
             raise SourceUnavailable(f"{self._what}: {reason}") from error
-        raise self._refused(operation, answer)
+        raise refused(self._what, operation, answer)
 
     @property
     def server_time_s(self) -> float | None:
@@ -157,13 +157,15 @@ class JsonClient:
             self._signer.headers(keys, f"{self._target}.{operation}", request, time.time()), request
         )
 
-    def _refused(self, operation: str, answer: Answer) -> SourceUnavailable:
-        try:
-            error = _decode_refusal(answer.body)
-        except msgspec.MsgspecError:
-            # What a proxy says may be long, and may repeat what we sent.
-            return Refused("", f"{self._what}: {operation}: HTTP status {answer.status}")
-        words = " ".join((error.message or error.Message or "no reason given").split())
-        code = error.type.rpartition("#")[2]
-        message = f"{self._what}: {refusal(code, words[:_WORDS], operation)}"
-        return Throttled(message) if code in THROTTLES else Refused(code, message)
+
+def refused(what: str, operation: str, answer: Answer) -> Refused | Throttled:
+    """Say what an answer that is an error means; `what` names what was asked."""
+    try:
+        error = _decode_refusal(answer.body)
+    except msgspec.MsgspecError:
+        # What a proxy says may be long, and may repeat what we sent.
+        return Refused("", f"{what}: {operation}: HTTP status {answer.status}")
+    words = " ".join((error.message or error.Message or "no reason given").split())
+    code = error.type.rpartition("#")[2]
+    message = f"{what}: {refusal(code, words[:_WORDS], operation)}"
+    return Throttled(message) if code in THROTTLES else Refused(code, message)

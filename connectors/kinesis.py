@@ -1,4 +1,4 @@
-"""Kinesis as a ShardSource: one stream, polled shard by shard.
+"""Kinesis as a ShardSource: one stream, polled shard by shard, or pushed to one of its registered consumers.
 
 The AWS library says where Kinesis is and renews credentials; the calls go through a client of our own
 (`connectors.kinesis_client`). When credentials are refused, the environment and the profile are read anew before the
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from connectors.aws import are_credentials_refused, aws_errors
 from connectors.aws_access import Access, forget, stream_access
@@ -22,6 +22,9 @@ from router.core.facts import Demand
 from router.core.model import Chunk, ShardInfo
 from router.errors import SourceUnavailable
 from router.ports import ShardCodec
+
+if TYPE_CHECKING:
+    from connectors.kinesis_fanout import Subscriber
 
 #: What our own clock may be ahead of the service's, where that does not tell its time.
 _CLOCK_MARGIN_S: Final = 300.0
@@ -54,13 +57,16 @@ class KinesisSource:
 
     pinned = False
 
-    def __init__(self, settings: KinesisSettings, *, needs_keys: bool = True, call_s: float = 10.0) -> None:
+    def __init__(
+        self, settings: KinesisSettings, *, needs_keys: bool = True, call_s: float = 10.0, wait_s: float = 5.0
+    ) -> None:
         """Prepare without I/O.
 
         Args:
             settings: which stream.
             needs_keys: fill the keys column (a parallelization factor over 1 needs it).
             call_s: longest time a call may take.
+            wait_s: longest wait of a consumer's read for something to be pushed; something comes about every 5 s.
         """
         deaggregate = settings.deaggregate or settings.is_consumer
         self._codec = KinesisCodec(deaggregate=deaggregate, needs_keys=needs_keys)
@@ -73,9 +79,11 @@ class KinesisSource:
         self._settings = settings
         self._what = describe(settings)
         self._call_s = call_s
+        self._wait_s = wait_s
         self._access: Access | None = None
         self._client: KinesisClient | None = None
         self._poller: Poller | None = None
+        self._subscriber: Subscriber | None = None
         #: Were our credentials refused, so that they are to be read anew?
         self._is_refused = False
 
@@ -85,17 +93,34 @@ class KinesisSource:
         client = KinesisClient(access, self._what, call_s=self._call_s)
         try:
             stream = await client.find(stream_of(self._settings))
+            self.server_time_s = client.server_time_s or time.time() - _CLOCK_MARGIN_S
+            poller = Poller(client, stream.arn, self._codec)
             if self._settings.is_consumer:
-                await client.find_consumer(self._settings.stream)
+                await self._open_consumer(access, client, stream, poller)
         except BaseException as error:
             await client.close()
             if isinstance(error, SourceUnavailable) and are_credentials_refused(error):
                 forget(access)
             raise
-        self.server_time_s = client.server_time_s or time.time() - _CLOCK_MARGIN_S
         self.identity = self._codec.arn = self._settings.stream if self._settings.is_consumer else stream.arn
         self._learn(stream)
-        self._access, self._client, self._poller = access, client, Poller(client, stream.arn, self._codec)
+        self._access, self._client, self._poller = access, client, poller
+
+    async def _open_consumer(self, access: Access, client: KinesisClient, stream: Stream, poller: Poller) -> None:
+        """Find the consumer, and out whether anything is pushed to it."""
+        # It loads a client for answers that go on, which nobody else needs.
+        from connectors.kinesis_fanout import Subscriber  # noqa: PLC0415
+
+        arn = self._settings.stream
+        await client.find_consumer(arn)
+        subscriber = Subscriber(access, arn, self._what, poller, self._codec, call_s=self._call_s, wait_s=self._wait_s)
+        try:
+            shards = await client.shards(stream.arn)
+            self.handicap = await subscriber.serves(shards[0].name) if shards else None
+        except BaseException:
+            await subscriber.close()
+            raise
+        self._subscriber = subscriber
 
     async def shards(self) -> Sequence[ShardInfo]:
         """List all shards; which of the streams of this name it is, is looked at as well."""
@@ -109,7 +134,10 @@ class KinesisSource:
         ((shard, wish),) = demand.items()
         _, poller = await self._ready()
         with self._failing():
-            return [await poller.read(shard, wish)]
+            if self._subscriber is None:
+                return [await poller.read(shard, wish)]
+            read = self._subscriber.poll if self.handicap else self._subscriber.read
+            return [await read(shard, wish)]
 
     async def page(self, shard: str, first: int) -> Chunk:
         _, poller = await self._ready()
@@ -120,6 +148,8 @@ class KinesisSource:
         return self._poller.behind_ms.get(shard) if self._poller else None
 
     async def close(self) -> None:
+        if self._subscriber is not None:
+            await self._subscriber.close()
         if self._client is not None:
             await self._client.close()
 
@@ -133,6 +163,8 @@ class KinesisSource:
             self._is_refused = False
             self._access = await reach(self._settings)
             self._client.renew(self._access.credentials)
+            if self._subscriber is not None:
+                self._subscriber.credentials = self._access.credentials
         return self._client, self._poller
 
     @contextmanager

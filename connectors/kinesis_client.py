@@ -27,7 +27,7 @@ _SHARDS_LIMIT: Final = 10_000
 RECORDS_LIMIT: Final = 10_000
 #: Codes by which the service says that something does not exist, and that a sequence number is none of the shard's.
 NOT_FOUND: Final = "ResourceNotFoundException"
-_INVALID: Final = "InvalidArgumentException"
+INVALID: Final = "InvalidArgumentException"
 
 
 class _Summary(msgspec.Struct, gc=False):
@@ -188,7 +188,7 @@ class KinesisClient:
         except Refused as error:
             if error.code == NOT_FOUND:
                 raise await self.missing(stream_arn, shard, str(error)) from error
-            if error.code == _INVALID and place.sequence_number is not None:
+            if error.code == INVALID and place.sequence_number is not None:
                 raise PositionLost(shard, str(error)) from error
             raise
         return made.ShardIterator

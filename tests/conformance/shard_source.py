@@ -120,9 +120,9 @@ class ShardSourceConformance:
     async def test_the_horizon_gives_every_record_in_order(self, bench: Bench) -> None:
         async with opened(bench) as source:
             shard = await first_shard(source)
-            written = [b"%d" % number for number in range(300)]
+            written = [b"%d" % number for number in range(60)]
             await bench.append(shard, *written)
-            assert await read_values(bench, source, shard, TRIM_HORIZON, 300) == written
+            assert await read_values(bench, source, shard, TRIM_HORIZON, 60) == written
 
     async def test_a_chunk_is_ascending_columns_of_one_length(self, bench: Bench) -> None:
         async with opened(bench) as source:
@@ -268,8 +268,8 @@ class ShardSourceConformance:
             chunks = await read_until(source, shard, TRIM_HORIZON, 3)
             assert values(bench, source, chunks) == [b"a", b"b"]
             assert chunks[-1].ended
-            again = await read(source, shard, chunks[-1].through)
-            assert (list(again.rows), again.ended) == ([], True)
+            again = await read_until(source, shard, chunks[-1].through, 1)
+            assert (values(bench, source, again), again[-1].ended) == ([], True)
             await bench.append(one, b"c")
             assert await read_values(bench, source, one, TRIM_HORIZON, 1) == [b"c"]
 

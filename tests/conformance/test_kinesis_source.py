@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import aioboto3
@@ -43,7 +44,7 @@ class KinesisBench:
                 StreamName=self.name, Data=value, PartitionKey=f"k-{number}", ExplicitHashKey=str(low)
             )
             assert put["ShardId"] == shard
-            positions.append(int(put["SequenceNumber"]))
+            positions.append(self.source().codec.read_position(put["SequenceNumber"]))
         return positions
 
     def value(self, data: bytes | None) -> bytes | None:
@@ -96,12 +97,37 @@ class KinesisBench:
 
 
 @asynccontextmanager
-async def kinesis_bench(endpoint: str) -> AsyncIterator[KinesisBench]:
+async def kinesis_bench(endpoint: str, kind: type[KinesisBench] = KinesisBench) -> AsyncIterator[KinesisBench]:
     async with aioboto3.Session().client("kinesis", endpoint_url=endpoint) as client:
-        bench = KinesisBench(client, endpoint)
+        bench = kind(client, endpoint)
         await bench.create()
         yield bench
         await bench.delete()
+
+
+class ConsumerBench(KinesisBench):
+    # A consumer goes with its stream.
+    features = Features(trims=False, times_ms=1000, recreates=False)
+
+    async def create(self) -> None:
+        await super().create()
+        found = await self.client.describe_stream_summary(StreamName=self.name)
+        arn = found["StreamDescriptionSummary"]["StreamARN"]
+        registered = await self.client.register_stream_consumer(StreamARN=arn, ConsumerName="conformance")
+        consumer = registered["Consumer"]["ConsumerARN"]
+        self.settings = replace(self.settings, stream=consumer)
+        async with asyncio.timeout(PATIENCE_S):
+            status = ""
+            while status != "ACTIVE":
+                described = await self.client.describe_stream_consumer(ConsumerARN=consumer)
+                status = described["ConsumerDescription"]["ConsumerStatus"]
+
+
+class TestKinesisConsumer(ShardSourceConformance):
+    @pytest.fixture
+    async def bench(self, aws_endpoint: str) -> AsyncIterator[Bench]:
+        async with kinesis_bench(aws_endpoint, ConsumerBench) as bench:
+            yield bench
 
 
 class TestKinesisSource(ShardSourceConformance):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from connectors.kinesis import KinesisSource
+from connectors.kinesis_check import check_kinesis
 from connectors.settings import KinesisSettings
 from router.core.facts import Demand
 from router.core.model import TRIM_HORIZON, Chunk, at_time
@@ -434,3 +435,24 @@ async def test_an_arn_says_the_region(server: KinesisServer) -> None:
         async with opened(server, server.arn.replace(REGION, "ap-south-1")):
             pass
     assert "/ap-south-1/kinesis/aws4_request" in server.http.requests[0].headers["authorization"]
+
+
+# --- the check
+
+
+async def test_the_check_says_what_is_there(server: KinesisServer) -> None:
+    server.stream.split(ONE)
+    settings = KinesisSettings("m", "clicks", server.http.url, REGION)
+    assert await check_kinesis(settings, 3.0) == f"stream {server.arn}: 3 open shards, 1 closed"
+    server.fail("SubscribeToShard", say(b"", 500))
+    consumer = KinesisSettings("m", server.consumer_arn, server.http.url, REGION)
+    assert await check_kinesis(consumer, 3.0) == (
+        f"stream {server.consumer_arn}: 3 open shards, 1 closed; SubscribeToShard is not served (HTTP status 500), "
+        "shards are polled"
+    )
+    assert not server.asked("GetRecords")
+
+
+async def test_the_check_says_what_is_missing(server: KinesisServer) -> None:
+    with pytest.raises(SourceUnavailable, match="Kinesis stream other: the stream does not exist there"):
+        await check_kinesis(KinesisSettings("m", "other", server.http.url, REGION), 3.0)

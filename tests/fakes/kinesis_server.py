@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from itertools import count
 from typing import Any
 
 from router.core.model import TRIM_HORIZON, at_time
+from tests.fakes.event_stream import event, frame
 from tests.fakes.http_server import Answer, HttpServer, Request, http_server, refuse, say
 from tests.fakes.shard_stream import HASHES, Shard, ShardStream
 
@@ -19,6 +21,8 @@ ACCOUNT = "111122223333"
 REGION = "eu-west-1"
 #: Iterators expire after this time, and pages of shards hold so many.
 ITERATOR_S = 300
+#: How the answer of a subscription begins; it ends with its connection.
+PUSHING = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + frame(event_type="initial-response", message_type="event")
 SHARDS_A_PAGE = 3
 
 
@@ -53,9 +57,15 @@ class KinesisServer:
     iterators: dict[str, Iterator] = field(default_factory=dict)
     _tokens: count[int] = field(default_factory=count)
 
+    consumer_status: str = "ACTIVE"
+
     @property
     def arn(self) -> str:
         return f"arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/{self.name}"
+
+    @property
+    def consumer_arn(self) -> str:
+        return f"{self.arn}/consumer/app:1767225600"
 
     def fail(self, operation: str, answer: Answer, *, times: int = 1) -> None:
         self.faults[operation].extend([answer] * times)
@@ -72,7 +82,7 @@ class KinesisServer:
             said = getattr(self, f"_{operation}")(request.json)
         except NotValid as error:
             return refuse(400, error.code)
-        return say(said, Date=formatdate(self.stream.now_s(), usegmt=True))
+        return said if callable(said) else say(said, Date=formatdate(self.stream.now_s(), usegmt=True))
 
     # --- operations
 
@@ -123,6 +133,37 @@ class KinesisServer:
             return said
         return {**said, "NextShardIterator": self._iterator(shard.name, after)}
 
+    def _DescribeStreamConsumer(self, asked: Any) -> Any:  # noqa: N802
+        if asked["ConsumerARN"] != self.consumer_arn:
+            raise NotValid("ResourceNotFoundException")
+        return {"ConsumerDescription": {"ConsumerARN": self.consumer_arn, "ConsumerStatus": self.consumer_status}}
+
+    def _SubscribeToShard(self, asked: Any) -> Answer:  # noqa: N802
+        if asked["ConsumerARN"] != self.consumer_arn:
+            raise NotValid("ResourceNotFoundException")
+        shard = self._shard(asked["ShardId"])
+        place = asked["StartingPosition"]
+        named = {"ShardIteratorType": place["Type"], "StartingSequenceNumber": place.get("SequenceNumber")}
+        after = self._after(shard, {**place, **named})
+
+        async def push(writer: asyncio.StreamWriter) -> bool:
+            nonlocal after
+            writer.write(PUSHING)
+            while True:
+                first = shard.behind(after)
+                rows = shard.records[first : first + self.page_records]
+                after = rows[-1].position if rows else after
+                is_all = first + len(rows) == len(shard.records)
+                children = [{"ShardId": "child"}] if shard.closed and is_all else None
+                writer.write(pushed(*rows, behind_ms=0 if is_all else 1000, children=children))
+                await writer.drain()
+                if children:
+                    return False
+                if is_all:
+                    await self.stream.change()
+
+        return push
+
     # --- inside
 
     def _find(self, asked: Any) -> None:
@@ -168,6 +209,17 @@ def record_of(record: Any) -> dict[str, Any]:
         "PartitionKey": (record.key or b"none").decode(),
         "EncryptionType": "NONE",
     }
+
+
+def pushed(*records: Any, behind_ms: int = 0, children: Any = None) -> bytes:
+    """Write the frame of a SubscribeToShardEvent."""
+    said = {
+        "Records": [record_of(each) for each in records],
+        "ContinuationSequenceNumber": None if children else "1",
+        "MillisBehindLatest": behind_ms,
+        "ChildShards": children,
+    }
+    return event("SubscribeToShardEvent", said)
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ that those of a child are larger than its parents'; they go beyond 64 bits.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from bisect import bisect_left
 from collections import defaultdict, deque
@@ -61,6 +62,7 @@ class ShardStream:
         self.incarnation = ""
         #: All that are listed, the oldest first.
         self.shards: dict[str, Shard] = {}
+        self._changed = asyncio.Event()
         self._positions = count(FIRST_POSITION)
         self._incarnations = count(1)
         self._names = count()
@@ -98,7 +100,16 @@ class ShardStream:
         arrival_ms = int(self.now_s() * 1000) if time_ms is None else time_ms
         record = MemoryRecord(shard, next(self._positions), arrival_ms, key, value)
         log.records.append(record)
+        self._notify()
         return record
+
+    async def change(self) -> None:
+        """Wait until a record is written or a shard closed."""
+        await self._changed.wait()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def trim(self, shard: str, before: int) -> None:
         """Delete what is before a position, as retention does."""
@@ -141,6 +152,7 @@ class ShardStream:
         log = self.shards[shard]
         assert not log.closed
         log.closed = True
+        self._notify()
         return log
 
     def _add(self, low: int, high: int, *parents: str) -> str:
