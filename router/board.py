@@ -80,6 +80,6 @@ class Board:
             known=life.known,
             last_result=runner.last_result if runner else "No records processed",
             records_per_second=self._rates[life.name].per_second,
-            shards=[ShardFacts(shard, lag(shard)) for shard in life.shards()],
+            shards=[ShardFacts(shard, lag(shard), life.position(shard.checkpoint)) for shard in life.shards()],
             outbox=life.parts.deliveries.facts() if life.parts.deliveries else None,
         )

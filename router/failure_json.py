@@ -16,7 +16,11 @@ EXACT_INTEGER: Final = 2**53
 
 
 #: Where records have no positions, they go by these members of the source's part of the failure record.
-_NAMES: Final = (("firstMessageId", "lastMessageId"), ("firstObjectKey", "lastObjectKey"))
+_NAMES: Final = (
+    ("firstMessageId", "lastMessageId"),
+    ("firstObjectKey", "lastObjectKey"),
+    ("startSequenceNumber", "endSequenceNumber"),
+)
 
 
 def to_json(entry: FailureEntry) -> dict[str, Any]:
@@ -85,8 +89,9 @@ def _positions(entry: FailureEntry) -> tuple[int | str | None, int | str | None]
         for first, last in _NAMES:
             if isinstance(info, Mapping) and first in info and last in info:
                 return str(info[first]), str(info[last])
-    return _position(entry.batch.first_position), _position(entry.batch.last_position)
+    return shown_position(entry.batch.first_position), shown_position(entry.batch.last_position)
 
 
-def _position(position: int) -> int | str:
+def shown_position(position: int) -> int | str:
+    """Give a position as it is shown where nobody knows better: a text where most readers of JSON would round it."""
     return position if abs(position) <= EXACT_INTEGER else str(position)

@@ -21,6 +21,7 @@ from router.core.lane import backoff_s
 from router.core.model import OUTAGE_BACKOFF, Batch, EventSourceMapping
 from router.deliveries import Deliveries
 from router.errors import DecisionNeeded, InUse, RouterError, StoreUnavailable
+from router.failure_json import shown_position
 from router.failure_record import iso_ms
 from router.identity import confirm, take_over
 from router.ports import Invoker, Places, Source, Store, WallClock
@@ -419,6 +420,10 @@ class MappingLife:
         """Say what the function would see again if the daemon were killed now, or as the last run ended."""
         return self.runner.repeats() if self.runner else self._left
 
+    def position(self, checkpoint: int) -> int | str | None:
+        """Give a position as people and their tools know it; None = before the first."""
+        return self.runner.position(checkpoint) if self.runner else shown_position(checkpoint)
+
     def shards(self) -> Sequence[ShardStatus]:
         return self.runner.shards() if self.runner else []
 
@@ -451,7 +456,7 @@ class MappingLife:
             return MappingHealth("holding" if holding else "retrying", stuck)
         shards = runner.shards()
         worst = max(shards, key=lambda shard: (shard.attempts, shard.refusals), default=None)
-        where = "" if worst is None or worst.checkpoint < 0 else f" behind {worst.checkpoint}"
+        where = "" if worst is None or worst.checkpoint < 0 else f" behind {runner.position(worst.checkpoint)}"
         if worst and worst.attempts:
             sentence = f"{worst.shard}{where}: attempt {worst.attempts} failed: {worst.last_error}"
             return MappingHealth("retrying", ("FunctionFailing", sentence))

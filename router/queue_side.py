@@ -74,6 +74,9 @@ class QueueSide:
     def lag_records(self, shard: ShardStatus) -> int | None:  # noqa: ARG002 - a queue has no positions
         return self._source.backlog()
 
+    def position(self, checkpoint: int) -> int | str | None:  # noqa: ARG002 - a queue has no positions
+        return None
+
     async def _receive(self, poll: int, limit: int, wait_s: float) -> None:
         try:
             chunk = await self._source.receive(limit, wait_s)

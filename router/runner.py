@@ -10,14 +10,13 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 from router.core import facts as f
 from router.core.describe import Repeat, ShardStatus
 from router.core.model import Batch, Chunk, EventSourceMapping, FailedBatch, Instant, Outcome, Returned
 from router.errors import StoreUnavailable
 from router.events import event_of
-from router.failure_json import EXACT_INTEGER
 from router.ports import Codec, Invocation, Invoker, WallClock
 from router.telemetry import Log, MappingMetrics
 
@@ -29,6 +28,10 @@ Spawn: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], asyncio.T
 Passes: TypeAlias = Callable[[Mapping[str, object], bytes | None], bool]
 #: Stores a failed batch with its event and ordering keys.
 KeepFailed: TypeAlias = Callable[[FailedBatch, bytes, tuple[bytes, ...]], Awaitable[None]]
+
+
+#: Fields of notes that are positions.
+_PLACES: Final = frozenset(("position", "committed", "first_position"))
 
 
 class Engine(Protocol):
@@ -67,6 +70,10 @@ class SourceSide(Protocol):
 
     def lag_records(self, shard: ShardStatus) -> int | None:
         """Count the records behind a shard's checkpoint, without asking anybody; None = not known."""
+        ...
+
+    def position(self, checkpoint: int) -> int | str | None:
+        """Give a position as people and their tools know it; None = before the first."""
         ...
 
 
@@ -208,6 +215,10 @@ class Runner:
         """Count the records behind a shard's checkpoint; None while that is not known."""
         return None if shard.phase == "locating" else self._side.lag_records(shard)
 
+    def position(self, checkpoint: int) -> int | str | None:
+        """Give a position as people and their tools know it; None = before the first."""
+        return self._side.position(checkpoint)
+
     # --- commands
 
     def _do(self, command: f.Command) -> None:
@@ -301,7 +312,8 @@ class Runner:
             self._abandoned.append(Repeat(shard, records=cast("int", fields["messages"])))
         elif event == "source.failed":
             self._metrics.polling_errors.inc()
-        self._log.write(event, shard=shard, **fields)
+        places = {name: self._side.position(cast("int", fields[name])) for name in _PLACES & fields.keys()}
+        self._log.write(event, shard=shard, **{**fields, **places})
 
     # --- giving up
 
@@ -320,7 +332,7 @@ class Runner:
             shard=failure.shard,
             failure=failure.id,
             reason=failure.reason.value,
-            first_position=failure.first_position if 0 <= failure.first_position <= EXACT_INTEGER else None,
+            first_position=self._side.position(failure.first_position),
             records=failure.batch_size,
             attempts=failure.attempts,
         )

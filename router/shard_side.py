@@ -9,7 +9,16 @@ from functools import partial
 from random import Random
 from typing import TypeVar, assert_never
 
-from router.checkpoints import SHARD, STREAM, StreamBegun, beginning, read_shard, read_stream, write_shard
+from router.checkpoints import (
+    SHARD,
+    STREAM,
+    StreamBegun,
+    beginning,
+    read_shard,
+    read_stream,
+    write_checkpoint,
+    write_shard,
+)
 from router.core import facts as f
 from router.core.describe import ShardStatus
 from router.core.model import TRIM_HORIZON, EventSourceMapping, at_time
@@ -97,6 +106,9 @@ class ShardSide:
     def lag_records(self, shard: ShardStatus) -> int | None:
         done = shard.oldest_ms is None and not shard.in_flight
         return 0 if done and self._source.behind_ms(shard.shard) == 0 else None
+
+    def position(self, checkpoint: int) -> int | str | None:
+        return write_checkpoint(checkpoint, self.codec)
 
     async def _list(self) -> None:
         try:

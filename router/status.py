@@ -11,7 +11,6 @@ from router.core.describe import ShardStatus
 from router.core.model import UNKNOWN_TIME_MS
 from router.daemon import FunctionInfo
 from router.deliveries import OutboxFacts
-from router.failure_json import EXACT_INTEGER
 from router.failure_record import iso_ms
 from router.life import MappingHealth
 from router.ports import Tally
@@ -68,6 +67,8 @@ class ShardFacts:
 
     status: ShardStatus
     lag_records: int | None
+    #: Its checkpoint as people and their tools know it; None before the first.
+    position: int | str | None = None
 
     def lag_s(self, wall_s: float) -> float | None:
         """Age of the oldest unfinished record; 0 without lag, None while that record is not read yet or has no time."""
@@ -222,20 +223,13 @@ def _shard(facts: ShardFacts, wall_s: float) -> dict[str, Any]:
     status = facts.status
     return {
         "shard": status.shard,
-        "position": position(status.checkpoint),
+        "position": facts.position,
         "lag_records": facts.lag_records,
         "lag_seconds": facts.lag_s(wall_s),
         "in_flight": status.in_flight,
         "attempts": status.attempts,
         "next_try": None if status.next_try_s is None else iso_ms(status.next_try_s),
     }
-
-
-def position(checkpoint: int) -> int | str | None:
-    """Give the last finished position; None before the first, a text where JSON readers would round it."""
-    if checkpoint < 0:
-        return None
-    return checkpoint if checkpoint <= EXACT_INTEGER else str(checkpoint)
 
 
 def _function(info: FunctionInfo) -> Mapping[str, Any]:

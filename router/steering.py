@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
 
 from router.core.describe import Repeat
 from router.core.model import Batch
 from router.errors import NotFound
-from router.failure_json import EXACT_INTEGER
 from router.life import PAUSED, MappingLife
 from router.ports import PutState, Store, WallClock
+
+#: Gives a position as people and their tools know it.
+Shown: TypeAlias = Callable[[int], int | str | None]
 
 #: Names that an error lists.
 _NAMED: Final = 20
@@ -63,8 +65,8 @@ class Steering:
             "mapping": name,
             "state": life.health().state,
             "idle": life.resting.is_set(),
-            "in_flight": [_in_flight(batch, for_s) for batch, for_s in life.in_flight()],
-            "seen_again": [_seen_again(each) for each in life.repeats()],
+            "in_flight": [_in_flight(batch, for_s, life.position) for batch, for_s in life.in_flight()],
+            "seen_again": [_seen_again(each, life.position) for each in life.repeats()],
         }
 
 
@@ -88,11 +90,11 @@ def unknown(name: str, names: list[str]) -> NotFound:
     return NotFound(f"there is no mapping {name!r}; there are: {listed}")
 
 
-def _in_flight(batch: Batch, for_s: float) -> dict[str, Any]:
+def _in_flight(batch: Batch, for_s: float, shown: Shown) -> dict[str, Any]:
     return {
         "shard": batch.shard,
-        "first_position": _position(batch.first_position) if batch.count else None,
-        "last_position": _position(batch.last_position) if batch.count else None,
+        "first_position": shown(batch.first_position) if batch.count else None,
+        "last_position": shown(batch.last_position) if batch.count else None,
         "records": batch.count,
         "seconds": round(for_s, 1),
         "attempts": batch.attempts,
@@ -101,15 +103,11 @@ def _in_flight(batch: Batch, for_s: float) -> dict[str, Any]:
     }
 
 
-def _seen_again(repeat: Repeat) -> dict[str, Any]:
+def _seen_again(repeat: Repeat, shown: Shown) -> dict[str, Any]:
+    first, last = repeat.first_position, repeat.last_position
     return {
         "shard": repeat.shard,
-        "first_position": _position(repeat.first_position),
-        "last_position": _position(repeat.last_position),
+        "first_position": None if first is None else shown(first),
+        "last_position": None if last is None else shown(last),
         "records": repeat.records,
     }
-
-
-def _position(position: int | None) -> int | str | None:
-    """Give a position; a text where JSON readers would round it."""
-    return position if position is None or position <= EXACT_INTEGER else str(position)

@@ -12,6 +12,7 @@ from router.core.describe import ShardStatus
 from router.core.model import EventSourceMapping
 from router.core.streams import StreamEngine
 from router.errors import LeaseLost, SourceUnavailable, StoreUnavailable
+from router.failure_json import shown_position
 from router.overflow import Overflow
 from router.ports import Codec, Lost, Opened, Revoking, Store, StreamSource
 from router.reads import Reads
@@ -82,6 +83,9 @@ class StreamSide:
     def lag_records(self, shard: ShardStatus) -> int | None:
         newest = self._source.newest(shard.shard)
         return None if newest is None else max(0, newest - shard.checkpoint)
+
+    def position(self, checkpoint: int) -> int | str | None:
+        return None if checkpoint < 0 else shown_position(checkpoint)
 
     async def _resolve(self, shard: str, retry_state: str) -> str:
         try:
