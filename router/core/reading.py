@@ -105,8 +105,9 @@ class Reading:
     # --- reads
 
     def want(self, unit: Hashable) -> None:
-        """Look at a unit again."""
-        self.wanted[unit] = None
+        """Look at a unit again, if it is still there when that is due."""
+        if unit in self._units:
+            self.wanted[unit] = None
 
     def reads(self, shards: Mapping[str, ShardState], now: Instant) -> list[Read]:
         """Give the reads that start now, or take the place of those under way."""

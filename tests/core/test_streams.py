@@ -15,8 +15,10 @@ from router.core.model import (
     Cancelled,
     Chunk,
     Outcome,
+    Pace,
     Refused,
     Returned,
+    ShardInfo,
 )
 from router.core.streams import FORCE_S, REPLAY_WAIT_S, StreamEngine
 from tests.core.columns import BOOM, RAISED, at, chunk_of, identify, mapping_of
@@ -681,3 +683,17 @@ def test_only_what_the_function_succeeded_with_counts_as_done() -> None:
     play.end(RAISED)
     assert play.only(f.Keep).batch.positions() == [2, 3]
     assert play.engine.records_done == 2
+
+
+def test_a_shard_that_is_over_is_not_read_again_when_its_next_read_was_due():
+    play = Play(pace=Pace(idle_s=1.0, busy_s=0.2))
+    play.feed(f.StreamOpened(frozenset(), frozenset()))
+    play.feed(f.ShardsListed([ShardInfo("s", closed=True)]))
+    play.open("s", unit="s")
+    nothing = chunk_of([], before=-1)
+    nothing.ended = True
+    assert play.read(nothing, unit="s") == [f.Commit({"s": f.Progress(-1, "", ended=True)})]
+    play.feed(f.Committed())
+    assert play.engine.status(at(0)) == []
+    play.now_s = 2.0
+    assert not [command for command in play.wait() if isinstance(command, f.Read)]
