@@ -130,6 +130,8 @@ def test_the_spelling_of_aws():
     assert theirs.filters == ours.filters
     assert theirs.mapping.batch_size == ours.mapping.batch_size
     assert theirs.mapping.polling == ours.mapping.polling
+    clicks = loaded("cloudformation.yaml").mappings[1]
+    assert (clicks.source.name, clicks.mapping.parallelization_factor) == ("clicks", 4)
 
 
 # --- the handlers

@@ -24,6 +24,7 @@ from tests.fakes.function_server import function_server
 from tests.live.daemon import Daemon, produce
 from tests.live.queue_rig import Queue, Queues
 from tests.live.s3_rig import S3Rig, open_rig
+from tests.live.stream_rig import Streams
 
 FOLDER = Path(__file__).parents[2] / "config/examples"
 
@@ -128,6 +129,51 @@ async def test_sqs(tmp_path: Path, aws_endpoint: str, queues: Queues) -> None:
         assert await invoices.counts() == (0, 0)
 
 
+async def test_kinesis(tmp_path: Path, aws_endpoint: str, streams: Streams, queues: Queues) -> None:
+    clicks, failed = await streams.make(2), await queues.make()
+    async with Example(tmp_path, "kinesis.yaml", aws_endpoint) as daemon:
+        daemon.change("127.0.0.1:9301", f"127.0.0.1:{daemon.port}")
+        daemon.change("stream: clicks  ", f"stream: {clicks.name}  ")
+        daemon.change("queue: clicks-failed", f"queue: {failed.name}")
+        await daemon.check()
+        await daemon.start()
+        good = [(f"user-{n % 7}", {"kind": "click", "page": f"/{n}"}) for n in range(60)]
+        await clicks.put(*good[:30], ("user-1", {"kind": "view"}), ("user-1", "no JSON"))
+        await clicks.put(("user-1", {"kind": "click"}), *good[30:])
+        printed = await daemon.until_printed("clicks", 60)
+        for key in {key for key, _ in good}:
+            mine = [f"{key} {click['page']}" for user, click in good if user == key]
+            assert [line for line in printed if line.startswith(f"{key} ")] == mine
+        failure = await daemon.given_up("clicks")
+        assert (failure["reason"], failure["attempts"], failure["batch_size"]) == ("RetryAttemptsExhausted", 4, 1)
+        told = json.loads(await take(failed))
+        assert told["requestContext"]["condition"] == "RetryAttemptsExhausted"
+        assert told["KinesisBatchInfo"]["streamArn"] == await clicks.arn()
+        assert await daemon.terminate() == 0
+
+
+async def test_dynamodb(tmp_path: Path, aws_endpoint: str, streams: Streams, queues: Queues) -> None:
+    orders, failed = await streams.table(), await queues.make()
+    async with Example(tmp_path, "dynamodb.yaml", aws_endpoint) as daemon:
+        daemon.change("127.0.0.1:9301", f"127.0.0.1:{daemon.port}")
+        daemon.change("table: orders  ", f"table: {orders.name}  ")
+        daemon.change("queue: changes-failed", f"queue: {failed.name}")
+        await daemon.check()
+        await daemon.start()
+        kind = {"kind": {"S": "order"}}
+        await orders.put(*({**kind, "id": {"S": f"o-{n % 10}"}, "total": {"N": str(n)}} for n in range(40)))
+        await orders.put({"id": {"S": "o-11"}, "kind": {"S": "offer"}}, {"id": {"S": "o-12"}, **kind})
+        printed = await daemon.until_printed("changes", 40)
+        for number in range(10):
+            mine = [f"{'MODIFY' if n >= 10 else 'INSERT'} o-{number} {n}" for n in range(number, 40, 10)]
+            assert [line for line in printed if f" o-{number} " in line] == mine
+        failure = await daemon.given_up("changes")
+        assert (failure["reason"], failure["attempts"], failure["batch_size"]) == ("RetryAttemptsExhausted", 4, 1)
+        told = json.loads(await take(failed))
+        assert told["DDBStreamBatchInfo"]["batchSize"] == 1
+        assert await daemon.terminate() == 0
+
+
 async def test_functions_that_run_elsewhere(tmp_path: Path, aws_endpoint: str, queues: Queues) -> None:
     invoices, refunds = await queues.make(VisibilityTimeout="90"), await queues.make(VisibilityTimeout="90")
     async with function_server() as server, Example(tmp_path, "targets.yaml", aws_endpoint) as daemon:
@@ -198,14 +244,18 @@ async def test_s3(tmp_path: Path, aws_endpoint: str, rig: S3Rig, queues: Queues)
 
 
 async def test_the_spelling_of_aws(
-    tmp_path: Path, aws_endpoint: str, kafka_bootstrap: str, topic: MakeTopic, queues: Queues
+    tmp_path: Path, aws_endpoint: str, kafka_bootstrap: str, topic: MakeTopic, queues: Queues, streams: Streams
 ) -> None:
-    orders, failed = await topic(), await topic()
+    orders, failed, clicks = await topic(), await topic(), await streams.make()
     invoices = await queues.make(VisibilityTimeout="180")
     async with Example(tmp_path, "cloudformation.yaml", aws_endpoint) as daemon:
         daemon.change("state: ./.headrace\n", f"state: ./.headrace\nlisten: 127.0.0.1:{daemon.port}\n")
         daemon.change(
             "EventSourceArn: arn:aws:sqs:us-east-1:123456789012:invoices", f"EventSourceArn: {await invoices.arn()}"
+        )
+        daemon.change(
+            "EventSourceArn: arn:aws:kinesis:us-east-1:123456789012:stream/clicks",
+            f"EventSourceArn: {await clicks.arn()}",
         )
         daemon.change("127.0.0.1:9092", kafka_bootstrap)
         daemon.change("- orders\n", f"- {orders}\n")
@@ -217,6 +267,8 @@ async def test_the_spelling_of_aws(
         await produce(kafka_bootstrap, orders, [("k", {"n": n}) for n in range(30)])
         await produce(kafka_bootstrap, orders, [("k", b"no JSON")])
         assert sorted(await daemon.until_printed("invoices", 12)) == sorted(f"{n} 5" for n in range(12))
+        await clicks.put(*(("user-1", {"page": f"/{n}"}) for n in range(5)))
+        assert await daemon.until_printed("clicks", 5) == [f"user-1 /{n}" for n in range(5)]
         assert await daemon.until_printed("orders", 30) == [str({"n": n}) for n in range(30)]
         assert (await daemon.given_up("orders"))["attempts"] == 4
         assert (await read(kafka_bootstrap, failed))["requestContext"]["approximateInvokeCount"] == 4
