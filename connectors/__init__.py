@@ -41,10 +41,8 @@ PAGES: Final[Mapping[type, str]] = {
 #: Reads the objects of a bucket.
 OBJECTS: Final = "connectors.s3_objects:S3Objects"
 
-#: Settings of a `source` block -> the class that knows where a mapping is in it, where that is not with us.
-PLACES: Final[Mapping[type, str]] = {
-    KafkaSettings: "connectors.kafka_places:KafkaPlaces",
-}
+#: Knows where a consumer group is in a topic.
+KAFKA_PLACES: Final = "connectors.kafka_places:KafkaPlaces"
 
 #: Settings of a `source` block -> `check(settings, function_timeout_s)`, which reaches it and says what it found.
 CHECKS: Final[Mapping[type, str]] = {

@@ -20,7 +20,8 @@ from connectors.kafka_client import client_options, diagnose
 from connectors.kafka_codec import shard_name
 from connectors.kafka_offsets import GroupOffsets
 from connectors.settings import KafkaSettings
-from router.core.seek import Extent, Move, Place, direction
+from router.core.facts import Progress
+from router.core.seek import AtTime, Extent, Move, SeekTo, direction
 from router.errors import InUse, SourceUnavailable
 from router.ports import Span
 
@@ -69,21 +70,23 @@ class KafkaPlaces:
         if self._consumer is not None and self._offsets is not None:
             await asyncio.gather(self._consumer.stop(), self._offsets.close(), return_exceptions=True)
 
-    async def extents(self, since_ms: int | None = None) -> Sequence[Extent]:
+    async def extents(self, target: SeekTo | None = None, shard: str | None = None) -> Sequence[Extent]:
         consumer, offsets = self._clients()
         partitions = list(self._partitions.values())
+        since = {}
+        if isinstance(target, AtTime):
+            since = {each: target.time_ms for name, each in self._partitions.items() if shard in (None, name)}
         async with self._answering("look at"):
             committed = await offsets.committed(partitions)
             firsts = await consumer.beginning_offsets(partitions)
             ends = await consumer.end_offsets(partitions)
-            found = await consumer.offsets_for_times(dict.fromkeys(partitions, since_ms)) if since_ms else {}
+            found = await consumer.offsets_for_times(since) if since else {}
         extents = []
-        for shard, partition in self._partitions.items():
-            at = committed.get(partition)
-            place = None if at is None else Place(at.offset - 1, at.metadata)
-            since = found.get(partition)
+        for name, partition in self._partitions.items():
+            at, young = committed.get(partition), found.get(partition)
+            place = None if at is None else Progress(at.offset - 1, at.metadata)
             extents.append(
-                Extent(shard, place, firsts[partition], ends[partition], None if since is None else since.offset)
+                Extent(name, place, firsts[partition], ends[partition], None if young is None else young.offset)
             )
         return extents
 
@@ -121,7 +124,7 @@ class KafkaPlaces:
                 times[partition] = record.timestamp
         return times
 
-    async def write(self, places: Mapping[str, Place]) -> None:
+    async def write(self, places: Mapping[str, Progress]) -> None:
         consumer, _ = self._clients()
         offsets = {
             self._partitions[shard]: OffsetAndMetadata(place.checkpoint + 1, place.retry_state)
@@ -138,7 +141,7 @@ class KafkaPlaces:
                     "session_timeout is over), then do it again"
                 ) from error
 
-    def show(self, place: Place) -> str:
+    def show(self, place: Progress) -> str:
         return str(place.checkpoint + 1)
 
     def checkpoint(self, text: str) -> int:

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from random import SystemRandom
+from typing import cast
 from urllib.parse import urlsplit
 
 from config.settings import AnyFunction, Configuration, FunctionSettings, MappingSettings
-from connectors import DESTINATIONS, OBJECTS, PAGES, PLACES, SOURCES, TARGETS, load
+from connectors import DESTINATIONS, KAFKA_PLACES, OBJECTS, PAGES, SOURCES, TARGETS, load
 from connectors.settings import (
     AwsSettings,
     DestinationSettings,
@@ -53,12 +54,14 @@ from router.ports import (
     PageSource,
     Places,
     QueueSource,
+    ShardSource,
     Source,
     Store,
     Target,
 )
 from router.queue_side import plug_queue
 from router.runner import ReplayListener
+from router.shard_places import ShardPlaces
 from router.shard_side import plug_shards
 from router.stream_names import StreamName
 from router.stream_side import plug_stream
@@ -98,6 +101,7 @@ def make_unit(settings: MappingSettings, configuration: Configuration, invoker: 
         wall=time.time,
         rng=SystemRandom(),
     )
+    places = make_places(settings)
     parts = MappingParts(
         mapping,
         settings.enabled,
@@ -109,7 +113,7 @@ def make_unit(settings: MappingSettings, configuration: Configuration, invoker: 
         keep=failures.keep,
         deliveries=failures if destination else None,
         renamed_from=settings.renamed_from,
-        make_places=make_places(settings),
+        make_places=partial(places, shared.store) if places else None,
     )
     life = MappingLife(
         parts,
@@ -157,11 +161,22 @@ def _source(settings: MappingSettings) -> Source:
     return source
 
 
-def make_places(settings: MappingSettings) -> Callable[[], Places] | None:
-    """Give what makes the places of a mapping; None = it reads a queue."""
+def make_places(settings: MappingSettings) -> Callable[[Store], Places] | None:
+    """Give what makes the places of a mapping over a store; None = it reads a queue."""
     if isinstance(settings.source, KafkaSettings):
-        return partial(load(PLACES[KafkaSettings]), settings.source)
+        return partial(_kafka_places, settings.source)
+    if isinstance(settings.source, KinesisSettings | DynamoDbSettings):
+        return partial(_shard_places, settings)
     return None
+
+
+def _kafka_places(settings: KafkaSettings, _: Store) -> Places:
+    places: Places = load(KAFKA_PLACES)(settings)
+    return places
+
+
+def _shard_places(settings: MappingSettings, store: Store) -> Places:
+    return ShardPlaces(cast("ShardSource", _source(settings)), settings.mapping, store)
 
 
 def codec_of(configuration: Configuration, mapping: str) -> Codec | None:

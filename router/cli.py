@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from router.checkpoint_file import Saved
     from router.identity import Holding
     from router.log_pipe import LogPipe
-    from router.ports import FailureEntry, Invoker, Places, Selection
+    from router.ports import FailureEntry, Invoker, Places, Selection, Store
     from router.selecting import Options
 
 T = TypeVar("T")
@@ -596,13 +596,7 @@ def _exported(given: argparse.Namespace, name: str) -> Saved:
         return msgspec.convert(control_client.export(directory, name), Saved)
     except NotRunning:
         make = _places(given, name)
-        return _await(save(_texts(directory, name), name, make))
-
-
-def _texts(directory: Path, name: str) -> Mapping[str, str]:
-    from connectors.store.reader import FILE_NAME
-
-    return _read(directory, lambda store: store.states(name)) if (directory / FILE_NAME).exists() else {}
+        return _write(directory, lambda store: save(store, name, partial(make, store)))
 
 
 def import_checkpoints(given: argparse.Namespace) -> int:
@@ -632,11 +626,11 @@ def _import(given: argparse.Namespace, saved: Saved, *, apply: bool) -> dict[str
         # One that is there and does not answer holds the lock of the store.
         make = _places(given, saved.mapping)
         still = nullcontext if apply else None
-        done = _write(directory, lambda store: Mover(store, saved.mapping, make).restore(saved, still))
+        done = _write(directory, lambda store: Mover(store, saved.mapping, partial(make, store)).restore(saved, still))
         return {**done, "state": "stopped"}
 
 
-def _places(given: argparse.Namespace, name: str) -> Callable[[], Places]:
+def _places(given: argparse.Namespace, name: str) -> Callable[[Store], Places]:
     """Give what makes the places of a mapping that no daemon runs. Raises NotFound."""
     from router.assembly import make_places
     from router.seeking import no_places

@@ -26,7 +26,7 @@ from router.core.model import (
     TooLarge,
     WindowCall,
 )
-from router.core.seek import Direction, Extent, Move, Place
+from router.core.seek import Direction, Extent, Move, SeekTo
 
 # --- sources
 
@@ -296,11 +296,12 @@ class Places(Protocol):
         """Let go of it. May come twice."""
         ...
 
-    async def extents(self, since_ms: int | None = None) -> Sequence[Extent]:
-        """Give all shards that the stream has, with the place of each and, if asked, where a time is.
+    async def extents(self, target: SeekTo | None = None, shard: str | None = None) -> Sequence[Extent]:
+        """Give all shards that the stream has, with the place of each, and where a target is in them, or in one.
 
         Raises:
             SourceUnavailable, StoreUnavailable
+            NotFound: the target is not there.
         """
         ...
 
@@ -312,7 +313,7 @@ class Places(Protocol):
         """
         ...
 
-    async def write(self, places: Mapping[str, Place]) -> None:
+    async def write(self, places: Mapping[str, Progress]) -> None:
         """Put shards where they are to go on; all of them or none, durably.
 
         Raises:
@@ -321,7 +322,7 @@ class Places(Protocol):
         """
         ...
 
-    def show(self, place: Place) -> str:
+    def show(self, place: Progress) -> str:
         """Write where a shard goes on, as people and the stream's own tools know it."""
         ...
 

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from router.checkpoint_file import Saved, SavedShard
 from router.core.facts import Progress
-from router.core.seek import AtPosition, AtTime, Direction, Edge, Extent, Move, NotThere, Place, Target, plan
+from router.core.seek import AtPosition, AtTime, Direction, Edge, Extent, Move, NotThere, SeekTo, plan
 from router.errors import ConfigError, InUse, NotFound
 from router.failure_record import iso_ms
 from router.life import MappingLife
@@ -61,11 +61,12 @@ class Seeking:
 
     async def save(self, name: str) -> Saved:
         """Say where a mapping is, as far as it is committed."""
-        return await save(await self._store.states(name), name, _maker(self._life(name)))
+        return await save(self._store, name, _maker(self._life(name)))
 
     def _free(self, name: str) -> MappingLife:
         life = self._life(name)
-        if life.is_undecided:
+        reason = life.health().reason
+        if life.is_undecided and reason and reason[0] != CAN_BE_REPLACED:
             raise InUse(f"mapping {name} waits for a decision before it can be moved; `headrace status` says which")
         return life
 
@@ -73,6 +74,10 @@ class Seeking:
         if name not in self._lives:
             raise unknown(name, list(self._lives))
         return self._lives[name]
+
+
+#: The decision that moving a mapping is: what it has is no place.
+CAN_BE_REPLACED: Final = "CheckpointUnreadable"
 
 
 class Mover:
@@ -136,9 +141,8 @@ class Mover:
         for extent in extents:
             if extent.place is not None:
                 await overflow.resolve(extent.shard, extent.place.retry_state)
-        whole = {shard: Progress(after.checkpoint, after.retry_state) for shard, _, after in moves}
-        fitted = await overflow.fit(whole)
-        await places.write({shard: Place(each.checkpoint, each.retry_state) for shard, each in fitted.items()})
+        whole = {shard: after for shard, _, after in moves}
+        await places.write(await overflow.fit(whole))
         await overflow.committed(whole)
 
 
@@ -174,7 +178,7 @@ def no_places(mapping: str) -> NotFound:
 
 async def _sought(places: Places, wanted: Wanted, shard: str | None) -> tuple[Sequence[Extent], Sequence[Move]]:
     target = _target(places, wanted)
-    extents = await places.extents(target.time_ms if isinstance(target, AtTime) else None)
+    extents = await places.extents(target, shard)
     try:
         return extents, plan(extents, target, shard, places.now_ms)
     except NotThere as error:
@@ -185,7 +189,7 @@ def _written(wanted: Wanted) -> str:
     return wanted.edge or wanted.position or iso_ms((wanted.time_ms or 0) / 1000)
 
 
-def _target(places: Places, wanted: Wanted) -> Target:
+def _target(places: Places, wanted: Wanted) -> SeekTo:
     if wanted.edge is not None:
         return Edge(wanted.edge)
     if wanted.time_ms is not None:
@@ -198,12 +202,18 @@ def _target(places: Places, wanted: Wanted) -> Target:
 
 
 def _restored(places: Places, extents: Sequence[Extent], saved: Saved) -> Sequence[Move]:
+    """Give the moves to the places of a file. What it does not have came later, and is read from its beginning."""
     _check_stream(places, saved)
     shards = {each.shard: each for each in saved.shards}
+    beginnings = {move.shard: move.after for move in plan(extents, Edge.TRIM_HORIZON, None, places.now_ms)}
     return [
-        Move(extent.shard, extent.place, _place(places, shards[extent.shard], extent))
+        Move(
+            extent.shard,
+            extent.place,
+            _place(places, shards[extent.shard], extent) if extent.shard in shards else beginnings[extent.shard],
+        )
         for extent in extents
-        if extent.shard in shards
+        if shards
     ]
 
 
@@ -216,7 +226,7 @@ def _check_stream(places: Places, saved: Saved) -> None:
         )
 
 
-def _place(places: Places, shard: SavedShard, extent: Extent) -> Place:
+def _place(places: Places, shard: SavedShard, extent: Extent) -> Progress:
     """Give a place that was saved; what is gone from the log meanwhile is not read any more.
 
     Raises:
@@ -232,21 +242,13 @@ def _place(places: Places, shard: SavedShard, extent: Extent) -> Place:
             "the topic was made again, or lost records, since the checkpoints were exported"
         )
     if extent.first is not None and checkpoint + 1 < extent.first:
-        return Place(extent.first - 1)
-    return Place(checkpoint, shard.retry_state, shard.ended)
+        return Progress(extent.first - 1, "")
+    return Progress(checkpoint, shard.retry_state, shard.ended)
 
 
-async def save(texts: Mapping[str, str], mapping: str, make_places: Callable[[], Places]) -> Saved:
-    """Say where a mapping is, as far as it is committed.
-
-    Args:
-        texts: all that the store has under the mapping, where large retry states are.
-        mapping: its name.
-        make_places: makes what knows where it is.
-
-    Raises:
-        SourceUnavailable, StoreUnavailable
-    """
+async def save(store: Store, mapping: str, make_places: Callable[[], Places]) -> Saved:
+    """Say where a mapping is, as far as it is committed. Raises SourceUnavailable and StoreUnavailable."""
+    texts = await store.states(mapping)
     async with opened(make_places()) as places:
         shards = [
             SavedShard(shard, places.show(place), place.ended, pointed_to(texts, shard, place.retry_state))
@@ -267,6 +269,7 @@ def _told(places: Places, move: Move, span: Span) -> dict[str, Any]:
         "shard": move.shard,
         "from": None if before is None else places.show(before),
         "to": places.show(move.after),
+        "finished": move.after.ended,
         "direction": span.direction.value,
         "records": span.records,
         "is_exact": span.is_exact,

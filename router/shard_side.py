@@ -149,7 +149,7 @@ async def _recall(source: ShardSource, mapping: EventSourceMapping, store: Store
     begun = _parse(mapping.name, STREAM, states[STREAM], read_stream, codec) if STREAM in states else None
     remade = begun is not None and begun.incarnation != source.incarnation
     if begun is None or remade:
-        begun, states = await _begin(source, mapping, store, states, remade=remade)
+        begun, states = await begin(source, mapping, store, states, remade=remade)
     shards = {
         key.removeprefix(SHARD): _parse(mapping.name, key, text, read_shard, codec)
         for key, text in states.items()
@@ -158,10 +158,14 @@ async def _recall(source: ShardSource, mapping: EventSourceMapping, store: Store
     return Recalled(begun.start, shards, remade)
 
 
-async def _begin(
+async def begin(
     source: ShardSource, mapping: EventSourceMapping, store: Store, states: Mapping[str, str], *, remade: bool
 ) -> tuple[StreamBegun, Mapping[str, str]]:
-    """Write down where a stream begins. One that took another's place is read whole: nothing of it has been seen."""
+    """Write down where a stream begins. One that took another's place is read whole: nothing of it has been seen.
+
+    Raises:
+        SourceUnavailable, StoreUnavailable
+    """
     latest = mapping.starting_position == "LATEST" and not remade
     shards = await source.shards() if latest else ()
     begun = StreamBegun(source.incarnation, TRIM_HORIZON if remade else _start(source, mapping))

@@ -1,8 +1,8 @@
 """Where a mapping goes on when somebody seeks: what becomes of each shard. Pure.
 
-A place is what a commit of a shard writes. Whoever seeks names a target, the source says what there is of each shard,
-and a move is what follows for one of them. Retries and windows belong to the place that they were written with, so a
-shard that is moved begins without any, also where it is moved to where it is.
+The place of a shard is what its last commit wrote. Whoever seeks names where to, the source says what there is of each
+shard, and a move is what follows for one of them. Retries and windows belong to the place that they were written with,
+so a shard that is moved begins without any, also where it is moved to where it is.
 
 Some streams know the positions of a shard's first and last record (Kafka); others only find a record by reading. There
 a target stays what it is, the beginning or a time, and means something when the shard is read.
@@ -18,17 +18,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
+from router.core.facts import Progress
 from router.core.model import TRIM_HORIZON, at_time
-
-
-class Place(NamedTuple):
-    """Where a shard is."""
-
-    #: Last finished position, inclusive; TRIM_HORIZON; or a time.
-    checkpoint: int
-    retry_state: str = ""
-    #: Is all of the shard finished, so that its children may begin?
-    ended: bool = False
 
 
 class Extent(NamedTuple):
@@ -36,7 +27,7 @@ class Extent(NamedTuple):
 
     shard: str
     #: None = it has not begun.
-    place: Place | None = None
+    place: Progress | None = None
     #: Position of the oldest record that is still there, and the next that will be written; None = only reading tells.
     first: int | None = None
     end: int | None = None
@@ -44,6 +35,8 @@ class Extent(NamedTuple):
     since: int | None = None
     #: Will nothing more be written to it?
     closed: bool = False
+    #: Checkpoint before the position that is sought; None = the number before it is one.
+    preceding: int | None = None
 
 
 class Edge(Enum):
@@ -67,7 +60,7 @@ class AtPosition:
     position: int
 
 
-Target: TypeAlias = Edge | AtTime | AtPosition
+SeekTo: TypeAlias = Edge | AtTime | AtPosition
 
 
 class Direction(Enum):
@@ -84,15 +77,15 @@ class Move(NamedTuple):
     """What becomes of one shard."""
 
     shard: str
-    before: Place | None
-    after: Place
+    before: Progress | None
+    after: Progress
 
 
 class NotThere(Exception):
     """The target means nothing in this stream; the message says why."""
 
 
-def plan(extents: Sequence[Extent], target: Target, shard: str | None, now_ms: int) -> list[Move]:
+def plan(extents: Sequence[Extent], target: SeekTo, shard: str | None, now_ms: int) -> list[Move]:
     """Say what becomes of each shard that is moved, in the order in which they are listed.
 
     Args:
@@ -112,18 +105,18 @@ def plan(extents: Sequence[Extent], target: Target, shard: str | None, now_ms: i
     return [Move(each.shard, each.place, _destination(each, target, now_ms)) for each in moved]
 
 
-def _destination(extent: Extent, target: Target, now_ms: int) -> Place:
+def _destination(extent: Extent, target: SeekTo, now_ms: int) -> Progress:
     match target:
         case Edge.TRIM_HORIZON:
-            return Place(TRIM_HORIZON if extent.first is None else extent.first - 1)
+            return Progress(TRIM_HORIZON if extent.first is None else extent.first - 1, "")
         case Edge.LATEST:
             if extent.closed:
-                return Place(extent.place.checkpoint if extent.place else TRIM_HORIZON, ended=True)
-            return Place(at_time(now_ms) if extent.end is None else extent.end - 1)
+                return Progress(extent.place.checkpoint if extent.place else TRIM_HORIZON, "", ended=True)
+            return Progress(at_time(now_ms) if extent.end is None else extent.end - 1, "")
         case AtTime(time_ms):
             if extent.end is None:
-                return Place(at_time(time_ms))
-            return Place((extent.end if extent.since is None else extent.since) - 1)
+                return Progress(at_time(time_ms), "")
+            return Progress((extent.end if extent.since is None else extent.since) - 1, "")
         case _:
             position = target.position
             if extent.first is not None and extent.end is not None and not extent.first <= position <= extent.end:
@@ -131,7 +124,7 @@ def _destination(extent: Extent, target: Target, now_ms: int) -> Place:
                     f"position {position} of {extent.shard} is not in the log, "
                     f"which holds {extent.first} up to {extent.end} (excluded)"
                 )
-            return Place(position - 1)
+            return Progress(position - 1 if extent.preceding is None else extent.preceding, "")
 
 
 def direction(before: int | None, after: int) -> Direction:

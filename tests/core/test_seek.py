@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.core.facts import Progress
 from router.core.model import TRIM_HORIZON, at_time, time_of
 from router.core.seek import (
     AtPosition,
@@ -15,8 +16,7 @@ from router.core.seek import (
     Extent,
     Move,
     NotThere,
-    Place,
-    Target,
+    SeekTo,
     direction,
     plan,
 )
@@ -24,40 +24,41 @@ from router.core.seek import (
 NOW_MS = 1_700_000_000_000
 
 #: A log whose ends are known, as Kafka's: 10 to 19 are there, 15 are done, and one is being retried.
-LOG = Extent("orders-0", Place(14, "retried"), first=10, end=20)
+LOG = Extent("orders-0", Progress(14, "retried"), first=10, end=20)
 #: A shard of which only reading tells what is there, as Kinesis'.
-OPEN = Extent("s-1", Place(14))
-CLOSED = Extent("s-0", Place(9), closed=True)
-ENDED = Extent("s-0", Place(9, ended=True), closed=True)
+OPEN = Extent("s-1", Progress(14, ""))
+CLOSED = Extent("s-0", Progress(9, ""), closed=True)
+ENDED = Extent("s-0", Progress(9, "", ended=True), closed=True)
 NEW = Extent("s-2")
 
 
 @pytest.mark.parametrize(
     ("extent", "target", "after"),
     [
-        (LOG, Edge.TRIM_HORIZON, Place(9)),
-        (LOG, Edge.LATEST, Place(19)),
-        (LOG, AtPosition(10), Place(9)),
-        (LOG, AtPosition(15), Place(14)),
-        (LOG, AtPosition(20), Place(19)),
-        (LOG._replace(since=17), AtTime(5), Place(16)),
-        (LOG, AtTime(5), Place(19)),
-        (OPEN, Edge.TRIM_HORIZON, Place(TRIM_HORIZON)),
-        (OPEN, Edge.LATEST, Place(at_time(NOW_MS))),
-        (OPEN, AtTime(5), Place(at_time(5))),
-        (OPEN, AtPosition(0), Place(TRIM_HORIZON)),
-        (OPEN, AtPosition(2**90), Place(2**90 - 1)),
-        (CLOSED, Edge.LATEST, Place(9, ended=True)),
-        (CLOSED, AtTime(5), Place(at_time(5))),
-        (ENDED, Edge.TRIM_HORIZON, Place(TRIM_HORIZON)),
-        (ENDED, Edge.LATEST, Place(9, ended=True)),
-        (ENDED, AtTime(5), Place(at_time(5))),
-        (ENDED, AtPosition(4), Place(3)),
-        (NEW, Edge.LATEST, Place(at_time(NOW_MS))),
-        (NEW._replace(closed=True), Edge.LATEST, Place(TRIM_HORIZON, ended=True)),
+        (LOG, Edge.TRIM_HORIZON, Progress(9, "")),
+        (LOG, Edge.LATEST, Progress(19, "")),
+        (LOG, AtPosition(10), Progress(9, "")),
+        (LOG, AtPosition(15), Progress(14, "")),
+        (LOG, AtPosition(20), Progress(19, "")),
+        (LOG._replace(since=17), AtTime(5), Progress(16, "")),
+        (LOG, AtTime(5), Progress(19, "")),
+        (OPEN, Edge.TRIM_HORIZON, Progress(TRIM_HORIZON, "")),
+        (OPEN, Edge.LATEST, Progress(at_time(NOW_MS), "")),
+        (OPEN, AtTime(5), Progress(at_time(5), "")),
+        (OPEN, AtPosition(0), Progress(TRIM_HORIZON, "")),
+        (OPEN, AtPosition(2**90), Progress(2**90 - 1, "")),
+        (OPEN._replace(preceding=7), AtPosition(2**90), Progress(7, "")),
+        (CLOSED, Edge.LATEST, Progress(9, "", ended=True)),
+        (CLOSED, AtTime(5), Progress(at_time(5), "")),
+        (ENDED, Edge.TRIM_HORIZON, Progress(TRIM_HORIZON, "")),
+        (ENDED, Edge.LATEST, Progress(9, "", ended=True)),
+        (ENDED, AtTime(5), Progress(at_time(5), "")),
+        (ENDED, AtPosition(4), Progress(3, "")),
+        (NEW, Edge.LATEST, Progress(at_time(NOW_MS), "")),
+        (NEW._replace(closed=True), Edge.LATEST, Progress(TRIM_HORIZON, "", ended=True)),
     ],
 )
-def test_a_target_is_a_place(extent: Extent, target: Target, after: Place) -> None:
+def test_a_target_is_a_place(extent: Extent, target: SeekTo, after: Progress) -> None:
     assert plan([extent], target, None, NOW_MS) == [Move(extent.shard, extent.place, after)]
 
 
@@ -70,7 +71,7 @@ def test_a_position_outside_of_the_log_is_refused(position: int) -> None:
 def test_a_position_is_one_of_a_shard() -> None:
     with pytest.raises(NotThere, match="there are 2; name one with --shard"):
         plan([CLOSED, OPEN], AtPosition(3), None, NOW_MS)
-    assert plan([CLOSED, OPEN], AtPosition(3), "s-1", NOW_MS) == [Move("s-1", Place(14), Place(2))]
+    assert plan([CLOSED, OPEN], AtPosition(3), "s-1", NOW_MS) == [Move("s-1", Progress(14, ""), Progress(2, ""))]
 
 
 def test_who_names_a_shard_that_is_not_there_hears_which_are() -> None:
@@ -91,7 +92,7 @@ def test_the_way_of_a_move(before: int | None, after: int, way: Direction) -> No
     assert direction(before, after) is way
 
 
-places = st.builds(Place, st.integers(-(10**13), 10**30), st.text(max_size=3), st.booleans())
+places = st.builds(Progress, st.integers(-(10**13), 10**30), st.text(max_size=3), st.booleans())
 
 
 @st.composite
@@ -113,7 +114,7 @@ targets = st.sampled_from(Edge) | st.builds(AtTime, st.integers(0, NOW_MS))
 
 
 @given(streams(), targets)
-def test_all_shards_move_once_and_leave_their_retries(extents: list[Extent], target: Target) -> None:
+def test_all_shards_move_once_and_leave_their_retries(extents: list[Extent], target: SeekTo) -> None:
     moves = plan(extents, target, None, NOW_MS)
     assert [(move.shard, move.before) for move in moves] == [(each.shard, each.place) for each in extents]
     assert all(move.after.retry_state == "" for move in moves)
@@ -121,7 +122,7 @@ def test_all_shards_move_once_and_leave_their_retries(extents: list[Extent], tar
 
 @given(streams(), targets)
 def test_a_shard_counts_as_finished_only_where_nothing_more_comes_and_nothing_of_it_is_wanted(
-    extents: list[Extent], target: Target
+    extents: list[Extent], target: SeekTo
 ) -> None:
     for extent, move in zip(extents, plan(extents, target, None, NOW_MS), strict=True):
         assert move.after.ended == (extent.closed and target is Edge.LATEST)
@@ -129,7 +130,7 @@ def test_a_shard_counts_as_finished_only_where_nothing_more_comes_and_nothing_of
 
 @given(streams(), targets)
 def test_where_the_log_is_known_the_place_is_in_it_and_else_it_says_what_is_meant(
-    extents: list[Extent], target: Target
+    extents: list[Extent], target: SeekTo
 ) -> None:
     for extent, move in zip(extents, plan(extents, target, None, NOW_MS), strict=True):
         following = move.after.checkpoint + 1
@@ -144,7 +145,7 @@ def test_where_the_log_is_known_the_place_is_in_it_and_else_it_says_what_is_mean
 
 
 @given(streams(), targets)
-def test_moving_twice_is_moving_once(extents: list[Extent], target: Target) -> None:
+def test_moving_twice_is_moving_once(extents: list[Extent], target: SeekTo) -> None:
     once = plan(extents, target, None, NOW_MS)
     moved = [extent._replace(place=move.after) for extent, move in zip(extents, once, strict=True)]
     assert [move.after for move in plan(moved, target, None, NOW_MS)] == [move.after for move in once]

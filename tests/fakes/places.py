@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from router.core.facts import Progress
-from router.core.seek import Extent, Move, Place, direction
+from router.core.seek import AtTime, Extent, Move, SeekTo, direction
 from router.errors import InUse, RouterError
 from router.ports import Span
 from tests.fakes.stream_source import MemoryStream
@@ -35,20 +35,21 @@ class MemoryPlaces:
     async def close(self) -> None:
         self.closed = True
 
-    async def extents(self, since_ms: int | None = None) -> Sequence[Extent]:
+    async def extents(self, target: SeekTo | None = None, shard: str | None = None) -> Sequence[Extent]:
         self._raise("extents")
+        since_ms = target.time_ms if isinstance(target, AtTime) else None
         committed = self._server.committed
         return [
             Extent(
-                shard,
-                Place(committed[shard].checkpoint, committed[shard].retry_state) if shard in committed else None,
+                name,
+                committed.get(name),
                 log.first,
                 log.end,
                 next(
                     (each.position for each in log.records if since_ms is not None and each.time_ms >= since_ms), None
                 ),
             )
-            for shard, log in self._server.shards.items()
+            for name, log in self._server.shards.items()
         ]
 
     async def measure(self, moves: Sequence[Move]) -> Sequence[Span]:
@@ -61,16 +62,14 @@ class MemoryPlaces:
             for _, before, after in moves
         ]
 
-    async def write(self, places: Mapping[str, Place]) -> None:
+    async def write(self, places: Mapping[str, Progress]) -> None:
         self._raise("write")
         if self._server.members:
             raise InUse("the group has members")
-        self._server.committed |= {
-            shard: Progress(place.checkpoint, place.retry_state) for shard, place in places.items()
-        }
+        self._server.committed |= places
         self._raise("written")
 
-    def show(self, place: Place) -> str:
+    def show(self, place: Progress) -> str:
         return str(place.checkpoint + 1)
 
     def checkpoint(self, text: str) -> int:

@@ -171,6 +171,7 @@ async def test_seeking_back_gives_the_records_again_in_order() -> None:
         "shard": FIRST,
         "from": "6",
         "to": "4",
+        "finished": False,
         "direction": "back",
         "records": 2,
         "is_exact": True,
