@@ -697,3 +697,21 @@ def test_a_shard_that_is_over_is_not_read_again_when_its_next_read_was_due():
     assert play.engine.status(at(0)) == []
     play.now_s = 2.0
     assert not [command for command in play.wait() if isinstance(command, f.Read)]
+
+
+# --- shards that end
+
+
+def test_a_finished_shard_is_not_read_again_when_its_pace_would_have_it():
+    play = Play(commit_interval_s=0, pace=Pace(idle_s=1.0, busy_s=0.2))
+    play.feed(f.StreamOpened(frozenset(), frozenset()))
+    play.feed(f.ShardsListed([ShardInfo("s")]))
+    play.open("s", unit="s", checkpoint=4)
+    page = chunk_of([5], before=4)
+    page.ended = True
+    play.read(page, unit="s")
+    play.end()
+    assert play.only(f.Commit).done == {"s": f.Progress(5, "", ended=True)}
+    play.feed(f.Committed())
+    play.now_s = 1.0
+    assert play.feed(f.Due()) == []
