@@ -47,6 +47,8 @@ async def read(reader: Reader) -> AsyncIterator[ReadText]:
     """
     try:
         while line := await reader.readline():
+            if not line.endswith(b"\n"):
+                raise IncompleteReadError(line, None)
             head = msgspec.json.decode(line, type=_Head)
             yield ReadText(head.where, await reader.readexactly(head.size_bytes), head.trouble)
     except (IncompleteReadError, msgspec.MsgspecError) as error:
