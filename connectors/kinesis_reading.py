@@ -11,6 +11,7 @@ import asyncio
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final
 
 from connectors.aws_json import Refused
@@ -42,25 +43,28 @@ async def columns(codec: KinesisCodec, shard: str, received: Sequence[ReceivedRe
     Raises:
         ValueError: a sequence number is none.
     """
-    chunk = Chunk(shard, [], [], [], [], [], after)
+    pieces = []
     for first in range(0, len(received), _SLICE):
-        if first:
+        if len(received) > _SLICE:
             await asyncio.sleep(0)
-        chunk = joined(chunk, codec.chunk(shard, received[first : first + _SLICE]))
+        pieces.append(codec.chunk(shard, received[first : first + _SLICE]))
+    chunk = joined(pieces) if pieces else Chunk(shard, [], [], [], [], [], after)
     # The beginning of an aggregate may be done already.
     done = bisect_right(chunk.positions, after)
     return cut(chunk, done, len(chunk.rows)) if done else chunk
 
 
-def joined(one: Chunk, two: Chunk) -> Chunk:
-    """Put two chunks of a shard together, of which the second goes on behind the first."""
+def joined(pieces: Sequence[Chunk]) -> Chunk:
+    """Put chunks of a shard that follow each other, at least one, together."""
+    if len(pieces) == 1:
+        return pieces[0]
     return replace(
-        two,
-        positions=[*one.positions, *two.positions],
-        sizes=[*one.sizes, *two.sizes],
-        times_ms=[*one.times_ms, *two.times_ms],
-        keys=[*one.keys, *two.keys],
-        rows=[*one.rows, *two.rows],
+        pieces[-1],
+        positions=[*chain.from_iterable(each.positions for each in pieces)],
+        sizes=[*chain.from_iterable(each.sizes for each in pieces)],
+        times_ms=[*chain.from_iterable(each.times_ms for each in pieces)],
+        keys=[*chain.from_iterable(each.keys for each in pieces)],
+        rows=[*chain.from_iterable(each.rows for each in pieces)],
     )
 
 
