@@ -228,7 +228,7 @@ class ShardSource(Source, Protocol):
     #: Once it is open: the service's own clock then, wall time in seconds; never later than what it is at.
     server_time_s: float
 
-    #: Once it is open: which of the streams that ever had this name it is.
+    #: Once it is open, and as of the last `shards`: which of the streams that ever had this name it is.
     incarnation: str
 
     async def shards(self) -> Sequence[ShardInfo]:

@@ -111,12 +111,16 @@ class ShardSide:
         return write_checkpoint(checkpoint, self.codec)
 
     async def _list(self) -> None:
+        """List the shards. Raises SourceUnavailable where they are another stream's: what we know is not of it."""
+        incarnation = self._source.incarnation
         try:
             shards = await self._source.shards()
         except SourceUnavailable as error:
             self._post(f.ListFailed(str(error)))
-        else:
-            self._post(f.ShardsListed(shards))
+            return
+        if self._source.incarnation != incarnation:
+            raise SourceUnavailable("The stream was deleted and made again; it is opened anew and read whole.")
+        self._post(f.ShardsListed(shards))
 
     async def _commit(self, done: Mapping[str, f.Progress]) -> None:
         texts = {f"{SHARD}{shard}": write_shard(progress, self.codec) for shard, progress in done.items()}

@@ -228,6 +228,7 @@ class ShardStreamSource:
 
     async def shards(self) -> Sequence[ShardInfo]:
         self._raise("shards")
+        self.incarnation = self._stream.incarnation
         return [ShardInfo(each.name, each.parents, each.closed) for each in self._stream.shards.values()]
 
     async def read(self, unit: Hashable, demand: Mapping[str, Demand]) -> Sequence[Chunk]:
