@@ -77,8 +77,7 @@ class ShardPlaces:
 
     async def open(self) -> None:
         await self._source.open()
-        # A consumer of a stream reads the same positions.
-        self.stream = self._source.identity.partition("/consumer/")[0]
+        self.stream = self._source.identity
         self.incarnation = self._source.incarnation
         self.now_ms = int(self._source.server_time_s * 1000)
 
