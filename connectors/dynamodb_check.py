@@ -27,7 +27,8 @@ async def check_dynamodb(settings: DynamoDbSettings, function_timeout_s: float) 
         await client.close()
     if not streams or streams[-1].stream_status not in _ENABLED:
         raise SourceUnavailable(
-            f"{what}: the stream is disabled, so that nothing new comes; enable one for the table, and name that"
+            f"{what}: the stream is disabled, so that nothing new comes; enable another one, and name that where the "
+            "source is an ARN"
         )
     open_count = sum(not shard.closed for shard in shards_of(streams))
     kept = "" if place.stream_arn else f"; streams: {len(streams)}, each read when the one before it has ended"
