@@ -95,7 +95,7 @@ class ShardSide:
                 self._post(f.ShardOpened(shard, shard, progress.checkpoint, progress.retry_state))
             case f.Locate(shard):
                 # Only asked for what was lost: whatever the shard still has, nothing of it may be skipped.
-                self._post(f.Located(shard, TRIM_HORIZON))
+                self._post(f.Rewound(shard))
             case f.Forget(shards):
                 self._spawn(partial(self._forget, shards))
             case f.Release():

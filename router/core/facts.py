@@ -74,6 +74,13 @@ class Located:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewound:
+    """Answer to Locate after a lost position: the oldest record that is left is not known before it is read."""
+
+    shard: str
+
+
+@dataclass(frozen=True, slots=True)
 class LocateFailed:
     shard: str
     error: str
@@ -254,6 +261,7 @@ StreamFact = (
     | ShardRevoking
     | ShardLost
     | Located
+    | Rewound
     | LocateFailed
     | ChunksRead
     | ReadFailed

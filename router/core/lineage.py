@@ -6,8 +6,8 @@ of a merge waits for both (behaviour recorded on AWS; a parent that was trimmed 
 
 Theory: the listing is a forest that is only ever extended at its leaves and cut off at its roots. What was begun or
 finished is known from the store. What is neither listed nor begun is gone, and has nothing for us. But a listing comes
-in pages, and may have been looked at while it changed: that a parent is missing is believed when two listings in a row
-say so, since a child that is read too early cannot be taken back.
+in pages, and may have been looked at while it changed: that a shard is missing is believed when two listings in a row
+say so, since a child that is read too early cannot be taken back, and what is forgotten too early is read again.
 """
 
 from __future__ import annotations
@@ -33,26 +33,34 @@ class Lineage:
             finished: those of them that are finished.
         """
         self._finished = set(finished)
-        #: Shards that are to be read whether they are listed or not.
+        #: Shards that are not finished, and are to be read whether they are listed or not.
         self._begun = set(begun) - self._finished
         self._started: set[str] = set()
         self._listed: dict[str, ShardInfo] = {}
+        self._parents: set[str] = set()
         #: Parents that the last listing did not have, and of them those that the one before did not have either.
         self._missing: set[str] = set()
         self._trimmed: set[str] = set()
+        #: Finished shards that the last listing knew nothing of, and of them those that the one before did not either.
+        self._unknown: set[str] = set()
+        self._gone: set[str] = set()
 
     def listed(self, shards: Sequence[ShardInfo]) -> None:
         """Learn which shards the stream has."""
         self._listed = {shard.name: shard for shard in shards}
-        parents = {parent for shard in shards for parent in shard.parents}
-        missing = parents - self._listed.keys() - self._finished - self._begun
+        self._parents = {parent for shard in shards for parent in shard.parents}
+        missing = self._parents - self._listed.keys() - self._finished - self._begun
         self._trimmed = missing & self._missing
         self._missing = missing
+        unknown = self._finished - self._listed.keys() - self._parents
+        self._gone = unknown & self._unknown
+        self._unknown = unknown
 
     def start(self) -> list[str]:
         """Give the shards that may be read now and were not started yet: they are from now on."""
         ready = [name for name in (*self._listed, *sorted(self._begun - self._listed.keys())) if self._is_ready(name)]
         self._started.update(ready)
+        self._begun.update(ready)
         return ready
 
     def _is_ready(self, name: str) -> bool:
@@ -77,12 +85,11 @@ class Lineage:
     @property
     def wants_listing(self) -> bool:
         """Say whether a new listing is likely to tell of something to read."""
-        parents = {parent for shard in self._listed.values() for parent in shard.parents}
-        childless = self._started & self._finished & self._listed.keys() - parents
+        childless = self._started & self._finished & self._listed.keys() - self._parents
         return bool(childless) or self._missing != self._trimmed
 
     def forget(self) -> list[str]:
-        """Give the finished shards that the stream has no more, once; nothing needs to be kept of them."""
-        gone = sorted(self._finished - self._listed.keys())
+        """Give the finished shards of which the stream knows nothing any more, once; nothing is to be kept of them."""
+        gone, self._gone = sorted(self._gone), set()
         self._finished.difference_update(gone)
         return gone

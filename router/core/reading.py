@@ -130,7 +130,7 @@ class Reading:
         for name in sorted(unit.starved):
             limit = self.room(shards[name])
             if limit:
-                demand[name] = Demand(shards[name].read_through, limit)
+                demand[name] = Demand(shards[name].read_behind, limit)
         unit.starved.intersection_update(demand)
         return demand
 

@@ -13,7 +13,7 @@ from zlib import crc32
 from router.core import retry_state
 from router.core.facts import Progress
 from router.core.lane import Lane
-from router.core.model import Chunk, EventSourceMapping, Instant, Part
+from router.core.model import TRIM_HORIZON, Chunk, EventSourceMapping, Instant, Part
 from router.core.watermark import low_watermark
 from router.core.window import BatchWindow
 
@@ -82,6 +82,7 @@ class ShardState:
         "read_through",
         "rehashing",
         "release",
+        "rewound",
         "summed",
         "summed_version",
         "unit",
@@ -121,6 +122,8 @@ class ShardState:
         #: Locating failed so often in a row; and whether an earlier position was lost.
         self.failures = 0
         self.lost = False
+        #: Is it read from the oldest record that is left, because `read_through` is lost?
+        self.rewound = False
 
     def _make_lanes(self, factor: int, now: Instant) -> None:
         self.lanes = [Lane(self.name, number, self._new_window(now)) for number in range(factor)]
@@ -196,6 +199,20 @@ class ShardState:
                     self._add_to(lane, chunk, indexes, now)
         self.buffered = sum([lane.window.count for lane in self.lanes])
         self.buffered_bytes = sum([lane.window.bytes for lane in self.lanes])
+
+    @property
+    def read_behind(self) -> int:
+        """The checkpoint that the next page is read behind."""
+        return TRIM_HORIZON if self.rewound else self.read_through
+
+    def goes_on(self, chunk: Chunk) -> bool:
+        """Take up a page that was read after a rewind; False when its positions do not come after those before it."""
+        first = chunk.positions[0] if chunk.positions else chunk.through
+        if first <= self.read_through:
+            return False
+        self.rewound = False
+        chunk.before = self.read_through
+        return True
 
     def skip_to(self, position: int, now: Instant) -> None:
         """Note that everything up to a position was read, or is gone."""

@@ -130,6 +130,8 @@ class StreamEngine:
                 self._lose(shard, now)
             case f.Located(shard, checkpoint):
                 self._located(shard, checkpoint, now)
+            case f.Rewound(shard):
+                self._rewound(shard, now)
             case f.LocateFailed(shard, error):
                 self._locate_failed(shard, error, now)
             case f.Held(reason):
@@ -191,9 +193,7 @@ class StreamEngine:
         if shard is None or shard.phase is not Phase.LOCATING:
             return
         if shard.lost and checkpoint < shard.read_through:
-            # Somebody began the log anew: what is in memory has positions that now mean other records.
-            self._drop(name, now)
-            shard = self._shards[name] = ShardState(name, shard.unit, self._mapping, now)
+            shard = self._forget_log(shard, now)
         if shard.lost:
             shard.skip_to(checkpoint, now)
         else:
@@ -203,6 +203,20 @@ class StreamEngine:
         self._reading.note_error(shard.unit, None)
         shard.phase = Phase.PINNING
         self._commits.changed(shard, now.mono_s)
+
+    def _forget_log(self, shard: ShardState, now: Instant) -> ShardState:
+        """Begin a shard whose log somebody began anew: what is in memory has positions that now mean other records."""
+        self._drop(shard.name, now)
+        anew = self._shards[shard.name] = ShardState(shard.name, shard.unit, self._mapping, now)
+        return anew
+
+    def _rewound(self, name: str, now: Instant) -> None:
+        """Read a shard from the oldest record that is left; what is in memory goes on."""
+        shard = self._shards.get(name)
+        if shard is None or shard.phase is not Phase.LOCATING:
+            return
+        shard.rewound = True
+        self._open(shard, now)
 
     def _locate_failed(self, name: str, error: str, now: Instant) -> None:
         shard = self._shards.get(name)
@@ -367,9 +381,12 @@ class StreamEngine:
         for chunk in fact.chunks:
             shard = self._shards.get(chunk.shard)
             # A page for an earlier life of the shard, or read behind another position, is not ours to take.
-            if shard is None or shard.phase is not Phase.OPEN or chunk.before != shard.read_through:
+            if shard is None or shard.phase is not Phase.OPEN or chunk.before != shard.read_behind:
                 continue
-            if chunk.through != shard.read_through:
+            if chunk.through != shard.read_behind:
+                if shard.rewound and not shard.goes_on(chunk):
+                    shard = self._forget_log(shard, now)
+                    self._open(shard, now)
                 self._take_page(shard, chunk, now)
             if chunk.ended:
                 self._end(shard, now)
@@ -598,7 +615,8 @@ class StreamEngine:
                 continue
             if shard.phase is Phase.PINNING:
                 self._open(shard, now)
-            if shard.phase is Phase.OPEN and shard.committed is not None and shard.committed.ended:
+            # A replay may have begun since it was summed up.
+            if shard.phase is Phase.OPEN and shard.committed is not None and shard.committed.ended and not shard.busy:
                 self._finished_shard(shard, now)
                 continue
             passed = [lane for lane in shard.gated if lane.gate <= shard.committed_version]

@@ -37,10 +37,13 @@ def chunk_of(
     before: int | None = None,
     through: int | None = None,
     shard: str = "s",
+    ended: bool = False,
+    more: bool = False,
 ) -> Chunk:
     """Make a page; rows are `r<position>`."""
     count = len(positions)
-    before = positions[0] - 1 if before is None else before
+    if before is None:
+        before = positions[0] - 1 if count else -1
     return Chunk(
         shard,
         positions,
@@ -51,6 +54,8 @@ def chunk_of(
         through if through is not None else positions[-1] if count else before,
         kept,
         before,
+        ended=ended,
+        more=more,
     )
 
 

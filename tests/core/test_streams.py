@@ -264,6 +264,52 @@ def test_a_log_that_was_made_anew_is_read_from_its_beginning():
     assert play.feed(f.Located("s", -1)) == [cancel, f.Commit({"s": f.Progress(-1, "")})]
 
 
+def lose(play: Play) -> None:
+    assert play.feed(f.PositionGone("unit", "s", "trimmed")) == [f.Locate("s", lost=True)]
+
+
+def test_a_shard_whose_oldest_position_nobody_knows_is_read_from_its_oldest_record_and_what_is_in_memory_goes_on():
+    play = Play(commit_interval_s=0.0)
+    play.open("s")
+    play.read(chunk_of([0, 1, 2]))
+    lose(play)
+    assert play.end() == [f.Commit({"s": f.Progress(1, "")})]
+    assert [*invoked(play.feed(f.Rewound("s"))), play.only(f.Read)] == [[2], read_of(s=(-1, 1000))]
+    assert play.read(chunk_of([])) == [read_of(s=(-1, 1000))]
+    assert play.read(chunk_of([7, 8], before=-1)) == [read_of(s=(8, 998))]
+    play.feed(f.Committed())
+    assert invoked(play.end()) == [[7, 8]]
+    assert play.only(f.Commit) == f.Commit({"s": f.Progress(2, "")})
+
+
+def test_a_shard_that_was_rewound_and_holds_nothing_comes_to_its_end():
+    play = Play()
+    play.open("s", checkpoint=40)
+    lose(play)
+    play.feed(f.Rewound("s"))
+    assert play.read(chunk_of([], ended=True)) == [f.Commit({"s": f.Progress(40, "", ended=True)})]
+
+
+def test_a_shard_that_was_made_anew_is_read_from_its_beginning():
+    play = Play(commit_interval_s=0.0)
+    play.open("s", checkpoint=40)
+    play.read(chunk_of([41, 42], before=40))
+    cancel = f.Cancel(next(iter(play.running)))
+    lose(play)
+    play.feed(f.Rewound("s"))
+    assert play.read(chunk_of([3, 4], before=-1))[0] == cancel
+    assert invoked(play.end(Cancelled())) == [[3, 4]]
+    assert invoked(play.end()) == []
+    assert play.feed(f.Committed()) == [f.Commit({"s": f.Progress(4, "")})]
+
+
+def test_a_rewind_of_a_shard_that_is_gone_is_not_heard():
+    play = Play()
+    assert play.feed(f.Rewound("s")) == []
+    play.open("s")
+    assert play.feed(f.Rewound("s")) == []
+
+
 # --- committing
 
 

@@ -108,13 +108,13 @@ async def live_through(stage: S, faults: Sequence[Fault[S]]) -> None:
     rng = Random(plan.seed + 1)
     async with asyncio.TaskGroup() as troubles:
         while loop.time() < start_s + plan.busy_s:
-            await asyncio.sleep(rng.expovariate(1 / 120.0))
+            await asyncio.sleep(rng.expovariate(1 / plan.fault_every_s))
             fault = rng.choice(faults)
             stage.faults.append(f"{loop.time():.1f} {fault.__name__}")
             troubles.create_task(fault(stage, rng))
     while not await stage.is_done() and loop.time() < start_s + plan.busy_s + PATIENCE_S:  # noqa: ASYNC110 - virtual time
-        await asyncio.sleep(HOUR_S)
-    await asyncio.sleep(HOUR_S)
+        await asyncio.sleep(plan.look_every_s)
+    await asyncio.sleep(plan.look_every_s)
 
 
 async def replay_everything(stage: Stage) -> list[str]:

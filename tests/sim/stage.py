@@ -152,7 +152,7 @@ class Daemon:
         )
         self.function = Function(stage)
         parts = MappingParts(
-            stage.plan.mapping,
+            stage.mapping,
             enabled=True,
             source_name="memory:orders",
             make_source=stage.make_source,
@@ -201,6 +201,9 @@ class Plan:
     sites: int
     #: How long it takes to kill an invocation.
     killing_s: float
+    #: How often a fault happens, and how often it is looked whether all is done.
+    fault_every_s: float = field(default=120.0, kw_only=True)
+    look_every_s: float = field(default=HOUR_S, kw_only=True)
 
 
 class Stage:
@@ -214,6 +217,8 @@ class Stage:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        #: What a daemon runs that starts now.
+        self.mapping = plan.mapping
         self.rng = Random(plan.seed)
         self.destination = MemoryDestination()
         self.sites = [Site() for _ in range(plan.sites)]

@@ -111,7 +111,7 @@ class World(Stage):
         """Is everything committed that was written, and no replay under way?"""
         if await self.is_replaying():
             return False
-        return all(self.stream.committed[name] == (log.end - 1, "") for name, log in self.stream.shards.items())
+        return all(self.stream.committed[name] == Progress(log.end - 1, "") for name, log in self.stream.shards.items())
 
     def live_sources(self) -> Sequence[MemorySource]:
         return list(self.stream.members)
