@@ -110,6 +110,10 @@ bench: install  ## every figure of docs/benchmarks.md, on a real Kafka; takes tw
 	$(BIN)/python -m bench.sqs
 	$(BIN)/python -m bench.fifo
 	$(BIN)/python -m bench.keyed
+	$(BIN)/python -m bench.kinesis
+	$(BIN)/python -m bench.shards
+	$(BIN)/python -m bench.many_shards
+	$(BIN)/python -m bench.keyed_shards
 	$(BIN)/python -m bench.failures --failures 100000
 	$(BIN)/python -m bench.reload
 	$(BIN)/python -m bench.idle

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ import aiohttp
 
 from bench import procs
 
+_ROOT = Path(__file__).parents[1]
 _START_S = 60
 _STOP_S = 60
 #: As much of a daemon's log as goes into an error.
@@ -65,6 +66,8 @@ class Headrace:
     environment: Mapping[str, str] = field(default_factory=dict)
     #: More top-level blocks of the file.
     more: Mapping[str, Any] = field(default_factory=dict)
+    #: The command itself.
+    command: Sequence[str | Path] = (Path(sys.executable).with_name("headrace"),)
     folder: Path = field(init=False)
     _process: subprocess.Popen[bytes] = field(init=False)
     _http: aiohttp.ClientSession = field(init=False)
@@ -125,8 +128,8 @@ class Headrace:
     def _start(self) -> subprocess.Popen[bytes]:
         with self.log.open("wb") as log:
             return subprocess.Popen(
-                [Path(sys.executable).with_name("headrace"), "run", self.folder / "headrace.yaml"],
-                cwd=self.folder,
+                [*self.command, "run", self.folder / "headrace.yaml"],
+                cwd=_ROOT,
                 env={**os.environ, **self.environment},
                 stdout=log,
                 stderr=log,

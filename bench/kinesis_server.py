@@ -66,13 +66,14 @@ class Shard:
 
     def __init__(self, keys: Sequence[str], records: int, size_bytes: int, began_s: float, rng: random.Random) -> None:
         self.count = records
+        in_turn = rng.sample(keys, len(keys))
         bodies = [base64.b64encode(rng.randbytes(size_bytes)).decode() for _ in range(_BODIES)]
         made = [
             orjson.dumps(
                 {
                     "ApproximateArrivalTimestamp": began_s,
                     "Data": bodies[place % _BODIES],
-                    "PartitionKey": rng.choice(keys),
+                    "PartitionKey": in_turn[place % len(in_turn)],
                     "SequenceNumber": f"{_PREFIX}{_PAGE_MARK.decode()}{place:0{_PLACE_DIGITS}d}",
                 }
             )
