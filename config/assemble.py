@@ -162,8 +162,12 @@ def _by_shard(behaviour: EventSourceMapping, mapping: schema.EventSource) -> Eve
     time_s, dynamodb = mapping.starting_position_timestamp, mapping.source.dynamodb
     if time_s is not None and dynamodb is not None:
         time_s = float(int(time_s))  # the times of its records are cut to seconds
+    polls_kinesis = mapping.source.kinesis is not None and not mapping.source.kinesis.is_consumer
+    most = max(sources.KINESIS_READ_COUNT, 2 * behaviour.batch_size * behaviour.parallelization_factor)
     return replace(
         behaviour,
+        # Five reads a second give what a shard has only if each may be a large one.
+        buffer_count=most if polls_kinesis else None,
         pace=_pace(mapping.source),
         starting_position=mapping.starting_position,
         starting_time_ms=None if time_s is None else int(time_s * 1000),
@@ -177,7 +181,7 @@ def _pace(source: sources.Source) -> Pace:
     assert source.kinesis is not None
     if source.kinesis.is_consumer:
         return Pace()
-    return Pace(source.kinesis.poll_interval, sources.KINESIS_PACE_S)
+    return Pace(source.kinesis.poll_interval, sources.KINESIS_PACE_S, sources.KINESIS_BYTES_PER_S)
 
 
 def _polling(mapping: schema.EventSource, carrier: sources.Sqs | sources.S3, function: AnyFunction) -> Polling:

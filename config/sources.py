@@ -48,6 +48,10 @@ QUEUES: Final = ("sqs", "s3")
 #: (Amazon Kinesis API reference, GetRecords), and AWS Lambda reads a shard of a table four times a second.
 KINESIS_PACE_S: Final = 0.2
 DYNAMODB_PACE_S: Final = 0.25
+#: What a Kinesis shard gives in a second; what is read at once, up to 10 MB, counts for the seconds that follow.
+KINESIS_BYTES_PER_S: Final = 2_000_000
+#: Most records of one read of a Kinesis shard.
+KINESIS_READ_COUNT: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

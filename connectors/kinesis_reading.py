@@ -154,6 +154,8 @@ class Poller:
             iterator = page.NextShardIterator
             chunk.ended = iterator is None
             chunk.more = not chunk.ended and bool(page.MillisBehindLatest)
+            if chunk.more:
+                chunk.read_bytes = sum(len(each.Data) for each in page.Records) * 3 // 4
             if page.MillisBehindLatest is not None:
                 self.behind_ms[shard] = page.MillisBehindLatest
         rest = None

@@ -81,6 +81,8 @@ class Chunk:
     ended: bool = False
     #: Is it known that more waits behind `through`, even if this page has no record?
     more: bool = False
+    #: What the source counts against its limit for this page, where that bounds how soon more may be read.
+    read_bytes: int = 0
     #: The call of a tumbling window that these records are of, when they were read from a stored event.
     window: WindowCall | None = None
 
@@ -377,6 +379,8 @@ class Pace:
     idle_s: float = 0.0
     #: After any other.
     busy_s: float = 0.0
+    #: And no sooner than what was read last is paid off at this rate; 0 = there is no such limit.
+    bytes_per_s: int = 0
 
 
 class WindowStart(Enum):

@@ -5,15 +5,16 @@ gets room while a read is under way, a new read with the whole demand takes its 
 same is recognised by the position it was read behind. Between two reads of a unit lies what its pace asks for; after a
 failure it waits, with growing pauses.
 
-Room is counted by shard in records and bytes, and over all shards in bytes: while the buffers of the mapping are full,
-only shards that hold nothing are read, so that each can always fill a batch.
+Room is counted by shard in records and bytes, and over all shards in bytes, those that reads of single shards may bring
+among them: while the buffers of the mapping are full, only shards that hold nothing are read, and no more of them than
+fills a batch of each lane.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from router.core.facts import Demand, Read
 from router.core.lane import backoff_s
@@ -25,12 +26,19 @@ if TYPE_CHECKING:
     from router.core.shard import ShardState
 
 
+#: What a record that was asked for is taken to have, bytes, until it comes; and the most records that one read brings.
+_RECORD_BYTES: Final = 1024
+_READ_COUNT: Final = 10_000
+
+
 @dataclass(slots=True)
 class _Unit:
     #: Shards that have room.
     starved: set[str] = field(default_factory=set)
     #: Shards of the read that is under way; None = none is.
     reading: frozenset[str] | None = None
+    #: Bytes that this read may bring.
+    reserved_bytes: int = 0
     #: When the read that is under way, or the last one, was asked for.
     asked_s: float = 0.0
     failures: int = 0
@@ -50,8 +58,9 @@ class Reading:
         self._units: dict[Hashable, _Unit] = {}
         #: Units to look at; a dict, because sets have no order to repeat.
         self.wanted: dict[Hashable, None] = {}
-        #: Bytes that wait in lanes, over all shards.
+        #: Bytes that wait in lanes, over all shards, and those that reads under way may bring.
         self.buffered_bytes = 0
+        self._reserved_bytes = 0
 
     # --- shards
 
@@ -82,16 +91,18 @@ class Reading:
 
     def retire(self, unit: Hashable) -> None:
         """Forget a unit that has no shard any more."""
-        del self._units[unit]
+        self._reserve(self._units.pop(unit), {})
         self.wanted.pop(unit, None)
 
     def room(self, shard: ShardState) -> int:
         """Count the records that may be read now."""
-        return 0 if shard.buffered and self.is_memory_full else shard.room()
+        if not self.is_memory_full:
+            return shard.room()
+        return 0 if shard.buffered else min(shard.room(), shard.fill_count)
 
     @property
     def is_memory_full(self) -> bool:
-        return self.buffered_bytes > self._memory_bytes
+        return self.buffered_bytes + self._reserved_bytes > self._memory_bytes
 
     def changed(self, size_bytes: int, shards: Iterable[ShardState]) -> None:
         """Count bytes that came (positive) or went; shards that had to wait for memory are asked for again."""
@@ -121,6 +132,7 @@ class Reading:
             if demand:
                 unit.reading = frozenset(demand)
                 unit.asked_s = now.mono_s
+                self._reserve(unit, demand)
                 reads.append(Read(key, demand))
         return reads
 
@@ -134,17 +146,30 @@ class Reading:
         unit.starved.intersection_update(demand)
         return demand
 
+    def _reserve(self, unit: _Unit, demand: Mapping[str, Demand]) -> None:
+        """Count what a read may bring; one for many shards brings little of each, and says itself how much."""
+        self._reserved_bytes -= unit.reserved_bytes
+        limit = min(_READ_COUNT, *(each.limit for each in demand.values())) if len(demand) == 1 else 0
+        unit.reserved_bytes = limit * _RECORD_BYTES
+        self._reserved_bytes += unit.reserved_bytes
+
     def ended(self, unit: Hashable) -> None:
         """Note that a unit's read is over, however it ended."""
-        self._units[unit].reading = None
+        state = self._units[unit]
+        state.reading = None
+        self._reserve(state, {})
         self.want(unit)
 
-    def succeeded(self, unit: Hashable, now: Instant, *, more: bool) -> float | None:
+    def succeeded(self, unit: Hashable, now: Instant, *, more: bool, read_bytes: int = 0) -> float | None:
         """Note that a unit was read, and whether it had or has something; give when to look at it again, if not now."""
         state = self._units[unit]
+        pace = self._pace
         state.failures = 0
         state.error = None
-        state.not_before_s = state.asked_s + (self._pace.busy_s if more else self._pace.idle_s)
+        wait_s = pace.busy_s if more else pace.idle_s
+        if pace.bytes_per_s:
+            wait_s = max(wait_s, read_bytes / pace.bytes_per_s)
+        state.not_before_s = state.asked_s + wait_s
         return state.not_before_s if state.not_before_s > now.mono_s else None
 
     def failed(self, unit: Hashable, error: str, now: Instant, *, throttled: bool = False) -> float:

@@ -264,6 +264,11 @@ class ShardState:
         self.buffered_bytes -= before_bytes - lane.window.bytes
         return parts, count
 
+    @property
+    def fill_count(self) -> int:
+        """Count the records that fill a batch of each lane."""
+        return self._mapping.batch_size * len(self.lanes)
+
     def room(self) -> int:
         """Count the records that may be read now; 0 when there is no room, or less than is worth a call."""
         if self.phase is not Phase.OPEN or self.ended:

@@ -375,7 +375,8 @@ class StreamEngine:
     def _chunks_read(self, fact: f.ChunksRead, now: Instant) -> None:
         self._reading.ended(fact.unit)
         more = any(chunk.more or chunk.positions for chunk in fact.chunks)
-        again_s = self._reading.succeeded(fact.unit, now, more=more)
+        read_bytes = sum(chunk.read_bytes for chunk in fact.chunks)
+        again_s = self._reading.succeeded(fact.unit, now, more=more, read_bytes=read_bytes)
         if again_s is not None:
             self._want_at(fact.unit, again_s)
         for chunk in fact.chunks:

@@ -41,7 +41,9 @@ def only(settings):
 
 def test_defaults_of_kinesis(tmp_path):
     assert only(configuration(tmp_path, KINESIS)) == MappingSettings(
-        mapping=EventSourceMapping("m", "f", STREAM_RULES, batch_size=100, drain_s=8.0, pace=Pace(1.0, 0.2)),
+        mapping=EventSourceMapping(
+            "m", "f", STREAM_RULES, batch_size=100, drain_s=8.0, pace=Pace(1.0, 0.2, 2_000_000), buffer_count=10_000
+        ),
         enabled=True,
         source=KinesisSettings("m", "clicks", endpoint_url=None, region=None, deaggregate=False),
         filters=(),
@@ -88,7 +90,8 @@ def test_every_key_of_kinesis_arrives(tmp_path):
         report_item_failures=True,
         drain_s=8.0,
         commit_interval_s=5.0,
-        pace=Pace(5.0, 0.2),
+        pace=Pace(5.0, 0.2, 2_000_000),
+        buffer_count=2_000_000,
         starting_position="AT_TIMESTAMP",
         starting_time_ms=1_600_000_000_250,
     )
@@ -213,7 +216,8 @@ def test_properties_of_a_kinesis_mapping(tmp_path):
         bisect=True,
         report_item_failures=True,
         drain_s=8.0,
-        pace=Pace(1.0, 0.2),
+        pace=Pace(1.0, 0.2, 2_000_000),
+        buffer_count=10_000,
         starting_position="AT_TIMESTAMP",
         starting_time_ms=1_600_000_000_000,
     )

@@ -220,7 +220,7 @@ def test_while_memory_is_full_only_shards_that_hold_nothing_are_read():
     play = Play(memory_bytes=50, window_s=60.0, batch_size=10)
     play.open("a", "b")
     play.feed(f.Held("full"))
-    assert play.read(chunk_of(range(6), shard="a")) == [read_of(b=(-1, 1000))]
+    assert play.read(chunk_of(range(6), shard="a")) == [read_of(b=(-1, 10))]
     assert play.read(chunk_of([0], shard="b")) == []
     assert play.feed(f.ShardLost("a")) == [read_of(b=(0, 999))]
 
@@ -761,3 +761,28 @@ def test_a_finished_shard_is_not_read_again_when_its_pace_would_have_it():
     play.feed(f.Committed())
     play.now_s = 1.0
     assert play.feed(f.Due()) == []
+
+
+# --- how much is read, and how soon
+
+
+def test_what_was_read_is_paid_off_before_more_is_read():
+    play = Play(pace=Pace(idle_s=1.0, busy_s=0.2, bytes_per_s=100))
+    play.open("s")
+    page = chunk_of([0, 1])
+    page.read_bytes = 50
+    assert not any(isinstance(command, f.Read) for command in play.read(page))
+    play.now_s = 0.49
+    assert play.feed(f.Due()) == []
+    play.now_s = 0.5
+    assert play.feed(f.Due()) == [read_of(s=(1, 1000))]
+
+
+def test_reads_under_way_count_as_memory_and_a_shard_that_holds_nothing_can_fill_a_batch_of_each_lane():
+    play = Play(memory_bytes=1_000_000, parallelization_factor=3)
+    assert play.open("a", unit="a") == [f.Read("a", {"a": f.Demand(-1, 1000)})]
+    assert play.open("b", unit="b") == [f.Read("b", {"b": f.Demand(-1, 6)})]
+    play.read(chunk_of([], before=-1, shard="a"), unit="a")
+    play.read(chunk_of([], before=-1, shard="b"), unit="b")
+    play.open("c", unit="c")
+    assert play.asked == [f.Read("c", {"c": f.Demand(-1, 6)})]
