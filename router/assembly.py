@@ -176,6 +176,11 @@ def _kafka_places(settings: KafkaSettings, _: Store) -> Places:
 
 
 def _shard_places(settings: MappingSettings, store: Store) -> Places:
+    source = settings.source
+    if isinstance(source, KinesisSettings) and source.is_consumer:
+        # A consumer has one subscription to a shard, and that is the mapping's: here the stream is polled.
+        stream = source.stream.partition("/consumer/")[0]
+        settings = replace(settings, source=replace(source, stream=stream, deaggregate=True))
     return ShardPlaces(cast("ShardSource", _source(settings)), settings.mapping, store)
 
 

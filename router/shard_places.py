@@ -26,15 +26,20 @@ from router.checkpoints import (
     write_shard,
 )
 from router.core.facts import Demand, Progress
-from router.core.model import TRIM_HORIZON, Chunk, EventSourceMapping, at_time
+from router.core.model import THROTTLE_BACKOFF, TRIM_HORIZON, Chunk, EventSourceMapping, at_time
 from router.core.seek import AtPosition, Direction, Extent, Move, SeekTo, direction
-from router.errors import NotFound, PositionLost, ShardGone, SourceUnavailable
+from router.errors import InUse, NotFound, PositionLost, ShardGone, SourceUnavailable, Throttled
+from router.identity import BEGUN
 from router.ports import PutState, ShardSource, Span, Store
 from router.shard_side import begin
 
 #: Pages that are read to count what is between two places of one shard, and time for those of all.
 PAGES: Final = 20
 COUNT_S: Final = 20.0
+#: Between two pages of a shard: Kinesis allows five reads of it a second.
+PAUSE_S: Final = 0.2
+#: Longest time for which the record before another is looked for.
+FIND_S: Final = 60.0
 #: The record before another is looked for behind its arrival less these times, then from the oldest on.
 _BEFORE_MS: Final = (2_000, 60_000, 3_600_000)
 #: Beyond every position: the end of a shard, or of what is in it now.
@@ -86,6 +91,7 @@ class ShardPlaces:
 
     async def extents(self, target: SeekTo | None = None, shard: str | None = None) -> Sequence[Extent]:
         states = await self._store.states(self._mapping.name)
+        self._check_source(states)
         begun = self._begun(states)
         listed = await self._source.shards()
         extents = [Extent(each.name, self._place(states, begun, each.name), closed=each.closed) for each in listed]
@@ -95,6 +101,16 @@ class ShardPlaces:
                 preceding = await self._preceding(named[0].shard, target.position)
                 return [each._replace(preceding=preceding) if each in named else each for each in extents]
         return extents
+
+    def _check_source(self, states: Mapping[str, str]) -> None:
+        """Refuse to touch what is kept of another stream. Raises InUse."""
+        kept = states.get(BEGUN, self.stream)
+        if kept.partition("/consumer/")[0] != self.stream:
+            name = self._mapping.name
+            raise InUse(
+                f"what is kept of mapping {name} belongs to {kept}, and the file names {self.stream}: put the former "
+                f"source back, or let it go on with the new one: `headrace mapping accept {name}`"
+            )
 
     def _begun(self, states: Mapping[str, str]) -> StreamBegun | None:
         """Say how the mapping began to read this stream; None = it did not, or nobody can read it."""
@@ -122,10 +138,19 @@ class ShardPlaces:
             raise NotFound(
                 f"{shard} has no record at {self._source.codec.write_position(position)}: {error}"
             ) from error
-        following = self._beginning(position)
-        times_ms = [found.times_ms[0] - before_ms for before_ms in _BEFORE_MS] if found.times_ms else []
-        for after in (*(at_time(max(0, time_ms)) for time_ms in times_ms), TRIM_HORIZON):
-            preceding = await self._last_before(shard, after, following)
+        first_ms = found.times_ms[0] if found.times_ms else None
+        try:
+            async with asyncio.timeout(FIND_S):
+                return await self._found_before(shard, self._beginning(position), first_ms)
+        except TimeoutError:
+            raise SourceUnavailable(
+                f"The record before that place of {shard} was not found within {FIND_S:.0f} s: seek to a time instead."
+            ) from None
+
+    async def _found_before(self, shard: str, position: int, time_ms: int | None) -> int:
+        times_ms = [] if time_ms is None else [max(0, time_ms - before_ms) for before_ms in _BEFORE_MS]
+        for after in (*map(at_time, times_ms), TRIM_HORIZON):
+            preceding = await self._last_before(shard, after, position)
             if preceding is not None:
                 return preceding
         return TRIM_HORIZON
@@ -202,13 +227,18 @@ class ShardPlaces:
         return count
 
     async def _pages(self, shard: str, after: int) -> AsyncIterator[Chunk]:
-        """Read what is in a shard now behind a checkpoint."""
+        """Read what is in a shard now behind a checkpoint, at the pace that it allows; without end while it is busy."""
         while True:
-            [chunk] = await self._source.read(shard, {shard: Demand(after, self._page_count)})
+            try:
+                [chunk] = await self._source.read(shard, {shard: Demand(after, self._page_count)})
+            except Throttled:
+                await asyncio.sleep(THROTTLE_BACKOFF.base_s)
+                continue
             yield chunk
             if chunk.ended or not chunk.more:
                 return
             after = chunk.through
+            await asyncio.sleep(PAUSE_S)
 
     async def write(self, places: Mapping[str, Progress]) -> None:
         name, codec = self._mapping.name, self._source.codec

@@ -139,6 +139,21 @@ async def test_kinesis_across_a_split(tmp_path: Path, aws_endpoint: str, streams
         await site.until([*texts(0, 8), *texts(0, 8), "8"])
 
 
+async def test_kinesis_of_a_registered_consumer(tmp_path: Path, aws_endpoint: str, streams: Streams) -> None:
+    stream = await streams.make()
+    site = Site(tmp_path, aws_endpoint, {"kinesis": {"stream": await stream.consumer()}})
+    async with site.daemon as daemon:
+        await put(stream, 0, 5)
+        await daemon.start()
+        await site.until(texts(0, 5))
+        await site.drain()
+        await site.resume()
+        await daemon.ready("orders")
+        done = await site.seek("--to", site.numbers[3], "--apply", "--yes")
+        assert done["seen_again"] == 2
+        await site.until([*texts(0, 5), "3", "4"])
+
+
 async def test_kinesis_checkpoints_move_to_another_machine(tmp_path: Path, aws_endpoint: str, streams: Streams) -> None:
     stream, other = await streams.make(), await streams.make()
     source = {"kinesis": {"stream": stream.name}}

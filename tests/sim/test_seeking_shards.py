@@ -22,7 +22,7 @@ from router.core.model import (
     Pace,
     Returned,
 )
-from router.errors import ConfigError, NotFound, PositionLost, SourceUnavailable, StoreUnavailable, Throttled
+from router.errors import ConfigError, InUse, NotFound, PositionLost, SourceUnavailable, StoreUnavailable, Throttled
 from router.life import MappingLife, MappingParts
 from router.ports import PutState
 from router.replay import Replayer
@@ -319,12 +319,19 @@ async def test_a_position_that_no_record_has_is_refused() -> None:
 @in_virtual_time
 async def test_what_cannot_be_counted_is_said_to_be_more() -> None:
     machine = Machine()
-    machine.put(3)
+    positions = machine.put(3)
     async with machine.running():
         await machine.settle()
-        machine.prepare = lambda source: source.fail("read", Throttled("slow down"))
+        machine.prepare = lambda source: source.fail("read", SourceUnavailable("nobody answers"))
         seen = await machine.seek(START, apply=False)
         assert (told(seen), seen["is_exact"]) == ([(NAMES[0], "back", 0, False)], False)
+        machine.prepare = lambda source: source.fail("read", Throttled("slow down"), times=1000)
+        seen = await machine.seek(START, apply=False)
+        assert told(seen) == [(NAMES[0], "back", 0, False)]
+        with pytest.raises(SourceUnavailable, match="was not found within 60 s: seek to a time instead"):
+            await machine.seek(position(positions[1]), apply=False)
+        machine.prepare = lambda source: source.fail("read", Throttled("slow down"), times=3)
+        assert told(await machine.seek(START, apply=False)) == [(NAMES[0], "back", 3, True)]
         machine.prepare = lambda source: source.fail("open", SourceUnavailable("nobody answers"))
         with pytest.raises(SourceUnavailable):
             await machine.seek(START, apply=False)
@@ -338,6 +345,17 @@ async def test_counting_ends_after_so_many_pages() -> None:
     async with machine.running():
         await machine.settle()
         assert told(await machine.seek(START, apply=False)) == [(NAMES[0], "back", 40, False)]
+
+
+@in_virtual_time
+async def test_what_is_kept_of_another_stream_is_left_alone() -> None:
+    machine = Machine()
+    machine.put(1)
+    async with machine.running():
+        await machine.settle()
+        await machine.store.apply([PutState("orders", "begun", "other")])
+        with pytest.raises(InUse, match="belongs to other, and the file names memory"):
+            await machine.seek(START)
 
 
 # --- checkpoints
