@@ -592,3 +592,65 @@ def test_a_table_at_a_terminal_keeps_the_ids_whole(at_terminal, stored):
     for failure_id in ("f1", "f2", "f3", "f4"):
         assert failure_id in shown
     assert "\x1b[" in shown
+
+
+# --- seeking and checkpoints
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("yesterday", "--to: found 'yesterday', allowed TRIM_HORIZON, LATEST, a time"),
+        ("latest", "--to: found 'latest'"),
+        ("-5", "--to: found '-5'"),
+        ("1.2.3", "--to: found '1.2.3'"),
+        ("9999-01-01T00:00:00Z", "is before 1970 or still to come"),
+        ("1969-12-31T23:59:59Z", "is before 1970 or still to come"),
+        ("900000000d", "is before 1970 or still to come"),
+    ],
+)
+def test_a_place_that_means_nothing_is_refused(headrace, place, said):
+    status, out, err = headrace("mapping", "seek", "orders", "--to", place)
+    assert (status, out) == (2, "")
+    assert said in err
+    assert is_one_line(err)
+
+
+@pytest.mark.parametrize("place", ["TRIM_HORIZON", "LATEST", "2026-01-01", "2h", "17", "496000000000000000000.3"])
+def test_seeking_needs_a_daemon(headrace, place):
+    status, _, err = headrace("mapping", "seek", "orders", "--to", place)
+    assert status == 3
+    assert is_one_line(err)
+
+
+def test_what_moves_a_mapping_wants_a_yes(headrace):
+    for arguments in (("mapping", "seek", "orders", "--to", "LATEST", "--apply"), ("checkpoints", "import", "file")):
+        status, _, err = headrace(*arguments)
+        assert status == 2
+        assert "without a terminal to ask at, --yes is needed" in err
+
+
+def test_a_file_of_checkpoints_that_is_none_changes_nothing(headrace, project):
+    assert "cannot read file: No such file or directory" in headrace("checkpoints", "import", "file", "--yes")[2]
+    (project / "file").write_text("{}")
+    status, _, err = headrace("checkpoints", "import", "file", "--yes")
+    assert (status, err) == (2, "headrace: file is no file of checkpoints: `headrace checkpoints export` writes one\n")
+    assert not (project / "state").exists()
+
+
+def test_queues_have_no_checkpoints(headrace, project):
+    sqs = VALID.replace("kafka: {bootstrap_servers: [127.0.0.1:1], topic: orders}", "sqs: {queue: orders}")
+    (project / "headrace.yaml").write_text(sqs.replace("    starting_position: LATEST\n", ""))
+    status, _, err = headrace("checkpoints", "export")
+    assert (status, "has no mapping that reads a stream" in err) == (1, True)
+    status, _, err = headrace("checkpoints", "export", "--mapping", "orders")
+    assert (status, "mapping orders reads a queue" in err) == (1, True)
+    status, _, err = headrace("checkpoints", "export", "--mapping", "clicks")
+    assert (status, "there is no mapping 'clicks'; there are: orders" in err) == (1, True)
+
+
+def test_a_broker_that_is_away_is_told(headrace):
+    status, _, err = headrace("checkpoints", "export")
+    assert status == 1
+    assert "Cannot look at group orders on topic orders: 127.0.0.1:1: connection refused" in err
+    assert is_one_line(err)
