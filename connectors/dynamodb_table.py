@@ -25,7 +25,7 @@ def place_of(settings: DynamoDbSettings) -> Place:
     if not settings.table.startswith("arn:"):
         return Place(settings.table, None, settings.region)
     _, _, _, region, _, resource = settings.table.split(":", 5)
-    return Place(resource.split("/")[1], settings.table, region)
+    return Place(resource.split("/")[1], settings.table, settings.region or region)
 
 
 def describe(settings: DynamoDbSettings) -> str:

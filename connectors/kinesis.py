@@ -46,8 +46,9 @@ async def reach(settings: KinesisSettings) -> Access:
     Raises:
         SourceUnavailable: the environment or the profile does not say it.
     """
-    stream = settings.stream
-    region = stream.split(":")[3] if stream.startswith("arn:") else settings.region
+    stream, region = settings.stream, settings.region
+    if region is None and stream.startswith("arn:"):
+        region = stream.split(":")[3]
     with aws_errors(SourceUnavailable, describe(settings)):
         return await stream_access(SERVICE, settings.endpoint_url, region)
 

@@ -430,11 +430,15 @@ async def test_credentials_that_are_refused_at_first_are_read_anew(
     assert "AKIAOTHER" in server.http.requests[-1].headers["authorization"]
 
 
-async def test_an_arn_says_the_region(server: KinesisServer) -> None:
+@pytest.mark.parametrize(("given", "region"), [(None, "ap-south-1"), ("eu-north-1", "eu-north-1")])
+async def test_an_arn_says_the_region_where_the_file_does_not(
+    server: KinesisServer, given: str | None, region: str
+) -> None:
+    arn = server.arn.replace(REGION, "ap-south-1")
+    source = KinesisSource(KinesisSettings("m", arn, server.http.url, given))
     with pytest.raises(SourceUnavailable, match="the stream does not exist there"):
-        async with opened(server, server.arn.replace(REGION, "ap-south-1")):
-            pass
-    assert "/ap-south-1/kinesis/aws4_request" in server.http.requests[0].headers["authorization"]
+        await source.open()
+    assert f"/{region}/kinesis/aws4_request" in server.http.requests[0].headers["authorization"]
 
 
 # --- the check
