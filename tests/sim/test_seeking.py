@@ -36,7 +36,7 @@ from router.telemetry import Log, Metrics
 from tests.fakes.invoker import MemoryInvoker
 from tests.fakes.places import MemoryPlaces
 from tests.fakes.store import MemoryStore
-from tests.fakes.stream_source import MemorySource, MemoryStream
+from tests.fakes.stream_source import MemoryShard, MemorySource, MemoryStream
 from tests.sim.virtual_time import in_virtual_time
 
 SHARDS = ("memory-0", "memory-1")
@@ -475,3 +475,22 @@ async def test_shards_that_are_gone_are_named_and_what_was_deleted_meanwhile_is_
         done = await machine.seeking.restore("orders", saved, apply=True)
         assert done["unknown_shards"] == [SECOND]
         assert [(shard["shard"], shard["to"]) for shard in done["shards"]] == [(FIRST, "5")]
+
+
+@in_virtual_time
+async def test_a_shard_that_came_after_the_export_is_read_from_its_beginning() -> None:
+    machine = Machine()
+    machine.put(3)
+    async with machine.running():
+        await machine.until_read(3, 3)
+        await machine.steering.drain("orders", None)
+        saved = await machine.seeking.save("orders")
+        machine.stream.shards["memory-2"] = MemoryShard()
+        done = await machine.seeking.restore("orders", saved, apply=True)
+        assert [(shard["shard"], shard["from"], shard["to"]) for shard in done["shards"]] == [
+            (FIRST, "3", "3"),
+            (SECOND, "3", "3"),
+            ("memory-2", None, "0"),
+        ]
+        nothing = await machine.seeking.restore("orders", Saved("orders", "memory", "first", []), apply=True)
+        assert nothing["shards"] == []

@@ -117,6 +117,23 @@ def test_a_mapping_that_is_exchanged_ends_what_is_in_flight_first_and_the_others
     assert scene.when("orders.1 closed") - scene.when("orders.1 runs") >= TAKES_S
 
 
+def test_what_follows_a_mapping_waits_until_nobody_moves_it() -> None:
+    scene = Scene()
+
+    async def main() -> None:
+        async with scene.running(scene.unit("orders")) as supervisor:
+            former = supervisor.lives["orders"]
+            async with former.still():
+                supervisor.want(scene.unit("orders", version=2))
+                await asyncio.sleep(500.0)
+                assert supervisor.lives["orders"] is former
+                assert scene.whats("closed") == []
+            await former.gone.wait()
+            assert supervisor.lives["orders"] is not former
+
+    run(main())
+
+
 def test_a_mapping_that_is_taken_out_ends_and_is_forgotten() -> None:
     scene = Scene()
 
