@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from router.assembly import stream_names
 from router.failure_reading import FailureRecord, Kind
 from router.stream_names import StreamName, choose, differs
+from tests.core.configured import configuration
 
 CLICKS = "arn:aws:kinesis:us-east-1:000000000000:stream/clicks"
 ORDERS = "arn:aws:dynamodb:us-east-1:000000000000:table/orders/stream/2026-01-01T00:00:00.000"
@@ -61,3 +64,21 @@ def test_the_only_mapping_that_fits_is_chosen() -> None:
         choose(record("dynamodb", ORDERS), streams, None)
     with pytest.raises(ValueError, match="mappings a, c read"):
         choose(record("kinesis", CLICKS), {**streams, "c": StreamName("kinesis", CLICKS)}, None)
+
+
+def test_a_configuration_names_the_streams_that_its_mappings_read(tmp_path: Path) -> None:
+    consumer = f"{CLICKS}/consumer/ours:1"
+    text = "functions: {f: {handler: a.b, code: .}}\nevent_source_mappings:\n"
+    sources = {
+        "orders": "kafka: {bootstrap_servers: 'h:1', topic: orders}",
+        "clicks": f"kinesis: {{stream: '{consumer}'}}",
+        "items": "dynamodb: {table: items}",
+        "mails": "sqs: {queue: mails}",
+    }
+    for name, source in sources.items():
+        text += f"  {name}: {{function: f, source: {{{source}}}}}\n"
+    assert stream_names(configuration(tmp_path, text)) == {
+        "orders": StreamName("kafka", "orders", ("h:1",)),
+        "clicks": StreamName("kinesis", consumer),
+        "items": StreamName("dynamodb", "items"),
+    }
