@@ -27,7 +27,7 @@ from connectors.aws_json import Refused, refused
 from connectors.http_answer import Answer
 from connectors.kinesis_client import INVALID, NOT_FOUND, SERVICE, TARGET, VERSION, Place
 from connectors.kinesis_codec import KinesisCodec, ReceivedRecord
-from connectors.kinesis_reading import Poller, columns, cut, place
+from connectors.kinesis_reading import Poller, Rest, columns, place
 from connectors.sigv4 import Signer
 from router.core.facts import Demand
 from router.core.model import Chunk
@@ -75,8 +75,7 @@ class _Subscription:
         self.answer = answer
         #: What it sends next is behind this.
         self.after = after
-        #: What it sent and nobody asked for yet.
-        self.rest: Chunk | None = None
+        self.rest: Rest | None = None
         self._frames = EventStreamBuffer()
         self._heard_s = time.monotonic()
 
@@ -191,14 +190,11 @@ class Subscriber:
             if held is None or held.after != wish.after:
                 self._drop(shard)
                 held = self._held[shard] = _Subscription(await self._subscribe(shard, wish.after), wish.after)
-            chunk = held.rest or await self._received(shard, held)
+            rest = held.rest or Rest(await self._received(shard, held))
         except _Broken:
             self._drop(shard)
             return await self.poll(shard, wish)
-        held.rest = None
-        if len(chunk.rows) > wish.limit:
-            held.rest = cut(chunk, wish.limit, len(chunk.rows))
-            chunk = cut(chunk, 0, wish.limit)
+        chunk, held.rest = rest.take(wish.limit)
         held.after = chunk.through
         if chunk.ended or (held.answer.closed and not held.rest):
             self._drop(shard)

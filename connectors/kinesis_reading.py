@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Final
+from typing import Final, NamedTuple
 
 from connectors.aws_json import Refused
 from connectors.kinesis_client import NOT_FOUND, RECORDS_LIMIT, KinesisClient, Place
@@ -22,8 +22,8 @@ from router.core.model import TRIM_HORIZON, Chunk, time_of
 from router.errors import PositionLost
 
 _EXPIRED: Final = "ExpiredIteratorException"
-#: Records that are put into columns before others have their turn: 3 ms.
-_SLICE: Final = 2000
+#: Data, in base64, that is put into columns before others have their turn: 1 ms, but for aggregates of tiny records.
+_SLICE_CHARS: Final = 256 * 1024
 
 
 def place(codec: KinesisCodec, after: int) -> Place:
@@ -44,14 +44,25 @@ async def columns(codec: KinesisCodec, shard: str, received: Sequence[ReceivedRe
         ValueError: a sequence number is none.
     """
     pieces = []
-    for first in range(0, len(received), _SLICE):
-        if len(received) > _SLICE:
+    for piece in _sliced(received):
+        if len(piece) < len(received):
             await asyncio.sleep(0)
-        pieces.append(codec.chunk(shard, received[first : first + _SLICE]))
+        pieces.append(codec.chunk(shard, piece))
     chunk = joined(pieces) if pieces else Chunk(shard, [], [], [], [], [], after)
     # The beginning of an aggregate may be done already.
     done = bisect_right(chunk.positions, after)
     return cut(chunk, done, len(chunk.rows)) if done else chunk
+
+
+def _sliced(received: Sequence[ReceivedRecord]) -> Iterator[Sequence[ReceivedRecord]]:
+    first = chars = 0
+    for index, record in enumerate(received):
+        if chars > _SLICE_CHARS:
+            yield received[first:index]
+            first, chars = index, 0
+        chars += len(record.Data)
+    if received:
+        yield received[first:]
 
 
 def joined(pieces: Sequence[Chunk]) -> Chunk:
@@ -69,8 +80,8 @@ def joined(pieces: Sequence[Chunk]) -> Chunk:
 
 
 def cut(chunk: Chunk, first: int, end: int) -> Chunk:
-    """Give the records `first` up to `end` (excluded) of a chunk, at least one, that is wanted whole or up to there."""
-    is_all = end == len(chunk.rows)
+    """Give the records from `first` up to `end` (excluded) of a chunk."""
+    is_all = end >= len(chunk.rows)
     return replace(
         chunk,
         positions=chunk.positions[first:end],
@@ -84,16 +95,29 @@ def cut(chunk: Chunk, first: int, end: int) -> Chunk:
     )
 
 
+class Rest(NamedTuple):
+    """What was read and not given yet: aggregates are more records than were asked for."""
+
+    chunk: Chunk
+    first: int = 0
+
+    def take(self, limit: int) -> tuple[Chunk, Rest | None]:
+        """Give at most so many records, and what is left then."""
+        end = self.first + limit
+        if end < len(self.chunk.rows):
+            return cut(self.chunk, self.first, end), Rest(self.chunk, end)
+        return cut(self.chunk, self.first, end) if self.first else self.chunk, None
+
+
 @dataclass(frozen=True, slots=True)
 class _Cursor:
     """Where the reading of a shard goes on."""
 
     #: What follows is behind this.
     after: int
-    #: None = behind what is left the shard has ended.
+    #: Behind what is left; None = the shard has ended there.
     iterator: str | None
-    #: Records that were read and not given yet; the iterator is behind them.
-    rest: Chunk | None = None
+    rest: Rest | None = None
 
 
 class Poller:
@@ -138,8 +162,8 @@ class Poller:
 
     async def _next(self, cursors: dict[str, _Cursor], shard: str, cursor: _Cursor, limit: int) -> Chunk:
         """Give what a cursor stands before, and move it."""
-        chunk, iterator = cursor.rest, cursor.iterator
-        if chunk is None:
+        rest, iterator = cursor.rest, cursor.iterator
+        if rest is None:
             assert iterator is not None, "a cursor at the end of a shard is not kept"
             try:
                 page = await self._client.records(self._arn, iterator, limit)
@@ -158,11 +182,8 @@ class Poller:
                 chunk.read_bytes = sum(len(each.Data) for each in page.Records) * 3 // 4
             if page.MillisBehindLatest is not None:
                 self.behind_ms[shard] = page.MillisBehindLatest
-        rest = None
-        if len(chunk.rows) > limit:
-            # Aggregates are more records than were asked for.
-            rest = cut(chunk, limit, len(chunk.rows))
-            chunk = cut(chunk, 0, limit)
+            rest = Rest(chunk)
+        chunk, rest = rest.take(limit)
         cursors.pop(shard, None)
         if rest or iterator:
             cursors[shard] = _Cursor(chunk.through, iterator, rest)

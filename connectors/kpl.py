@@ -5,9 +5,9 @@ AggregatedRecord {repeated string partition_key_table = 1; repeated string expli
 records = 3}, Record {uint64 partition_key_index = 1; uint64 explicit_hash_key_index = 2; bytes data = 3; repeated Tag
 tags = 4}, and the MD5 of the message. Protobuf encoding: its documentation, "Encoding".
 
-What is not put together, or damaged, is none of it: `split` gives nothing then, and the record is passed on as it is,
-as AWS does. AWS also drops an aggregate of which an inner explicit hash key is outside the shard's range. We never
-drop a record, so explicit hash keys are not looked at.
+What is not put together, or damaged, or more than the library would make, is none of it: `split` gives nothing, and
+the record is passed on as it is, as AWS does. AWS also drops an aggregate of which an inner explicit hash key is
+outside the shard's range. We never drop a record, so explicit hash keys are not looked at.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ _MAGIC: Final = b"\xf3\x89\x9a\xc2"
 #: How the magic number begins in base64.
 _MAGIC_BASE64: Final = "84maw"
 _DIGEST_BYTES: Final = 16
+#: More than the library puts together: it makes 1 MiB at most, and a record takes 6 bytes at least.
+_RECORDS_LIMIT: Final = 1 << 18
 _PARTITION_KEYS: Final = 1
 _RECORDS: Final = 3
 _PARTITION_KEY_INDEX: Final = 1
@@ -68,6 +70,8 @@ def _user_records(message: bytes) -> list[UserRecord]:
             keys.append(value.decode())
         elif number == _RECORDS and isinstance(value, bytes):
             records.append(value)
+    if len(records) > _RECORDS_LIMIT:
+        raise _Damaged
     return [_user_record(record, keys) for record in records]
 
 

@@ -272,6 +272,16 @@ async def test_reading_goes_on_within_an_aggregate_after_a_restart(server: Kines
             assert [source.codec.view(row)[1] for row in chunk.rows] == [b"%d" % n for n in range(done + 1, 4)]
 
 
+async def test_a_page_of_large_aggregates_comes_whole_and_in_order(server: KinesisServer) -> None:
+    async with opened(server, deaggregate=True) as source:
+        whole = [[b"%d-%d" % (number, place) for place in range(2000)] for number in range(20)]
+        append(server, *[aggregate(*[("k", value + b"x" * 20) for value in each]) for each in whole])
+        chunk = await read(source, TRIM_HORIZON, 100_000)
+        given = [(source.codec.view(row)[1] or b"").rstrip(b"x") for row in chunk.rows]
+        assert given == [value for each in whole for value in each]
+        assert list(chunk.positions) == sorted(chunk.positions)
+
+
 async def test_the_end_of_a_shard_waits_for_the_rest_of_an_aggregate(server: KinesisServer) -> None:
     async with opened(server, deaggregate=True) as source:
         append(server, aggregate(("k", b"0"), ("k", b"1")))

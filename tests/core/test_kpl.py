@@ -69,6 +69,12 @@ def test_a_sealed_message_that_is_no_aggregate_is_left_alone(content: bytes) -> 
     assert apart(seal(content)) == []
 
 
+def test_more_records_than_the_library_puts_together_are_left_alone() -> None:
+    one = text(3, number(1, 0))
+    assert len(apart(seal(text(1, b"k") + one * (1 << 18)))) == 1 << 18
+    assert apart(seal(text(1, b"k") + one * ((1 << 18) + 1))) == []
+
+
 def test_fields_that_are_not_known_are_passed_over() -> None:
     unknown = number(9, 5) + varint(10 << 3 | 5) + b"abcd" + varint(11 << 3 | 1) + b"abcdefgh" + text(12, b"x")
     assert apart(seal(unknown + text(1, b"k") + text(3, unknown + number(1, 0) + text(3, b"a")))) == [("k", b"a")]
