@@ -24,7 +24,7 @@ STREAM: Final = "stream"
 SHARD: Final = "shard:"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_AT_TIMESTAMP: Final = re.compile(r"AT_TIMESTAMP (\d{4,6}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z")
+_AT_TIMESTAMP: Final = re.compile(r"AT_TIMESTAMP (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,9 @@ def read_checkpoint(text: str, codec: ShardCodec) -> int:
     if text == "TRIM_HORIZON":
         return TRIM_HORIZON
     if match := _AT_TIMESTAMP.fullmatch(text):
-        return at_time((datetime.fromisoformat(f"{match[1]}+00:00") - _EPOCH) // timedelta(milliseconds=1))
+        time_ms = (datetime.fromisoformat(f"{match[1]}+00:00") - _EPOCH) // timedelta(milliseconds=1)
+        if time_ms >= 0:
+            return at_time(time_ms)
     return codec.read_position(text)
 
 

@@ -133,6 +133,9 @@ async def shard_gone(world: ShardWorld, rng: Random) -> None:
 
 async def factor_changed(world: ShardWorld, rng: Random) -> None:
     world.mapping = replace(world.mapping, parallelization_factor=rng.choice((1, 2, 3, 7)))
+    # What was settled behind the checkpoint in other lanes may run again, with all its tries.
+    for _ in range(1 + (world.mapping.maximum_retry_attempts or 0)):
+        world.interrupt()
     await rng.choice((killed, restarted))(world, rng)
 
 
