@@ -14,7 +14,9 @@ from router.control_client import SOCKET_NAME
 from router.errors import CannotListen, ConfigError, InUse, NotFound, NotRunning, SourceUnavailable, StoreUnavailable
 from router.ports import KeepFailure, PutState, Selection
 from router.queue_replay import QueueLook, WaitingMessage
-from router.replay_end import UNHEARD_LIMIT, Ends, JobOver, ReplayEnd
+from router.record_frames import ReadText, write
+from router.record_replay import RecordsAt
+from router.replay_end import UNHEARD_LIMIT, Ends, JobOver, RecordEnd, ReplayEnd
 from router.supervisor import Supervisor
 from router.telemetry import Log, Metrics
 from tests.fakes.failures import EVENT, entry
@@ -27,6 +29,7 @@ class ScriptedReplays:
     def __init__(self):
         self.asked = asyncio.Queue()
         self.ends = Ends()
+        self.records = ScriptedRecords()
         #: What is wrong with the mapping or the queue.
         self.trouble = None
 
@@ -46,6 +49,43 @@ class ScriptedReplays:
         if self.trouble:
             raise self.trouble
         return self.ends
+
+
+class ScriptedRecords:
+    """Notes what is asked and what is sent to it; the test says how it goes."""
+
+    def __init__(self):
+        self.asked = asyncio.Queue()
+        self.sent = []
+        self.ends = Ends()
+        #: What is wrong with the mapping or the place.
+        self.trouble = None
+        #: Why the records stopped coming.
+        self.cut_off = asyncio.Event()
+
+    async def count(self, wanted):
+        self.asked.put_nowait(wanted)
+        if self.trouble:
+            raise self.trouble
+        return 7
+
+    async def start(self, wanted, records=None):
+        self.asked.put_nowait(wanted)
+        if self.trouble:
+            raise self.trouble
+        self.reading = records and asyncio.create_task(self.read(records))
+        return self.ends
+
+    async def read(self, records):
+        try:
+            async for each in records:
+                self.sent.append(each)
+                await self.ends.tell(RecordEnd(f"record:{len(self.sent)}", "replayed", where=each.where))
+            await self.ends.tell(JobOver(None))
+        except ConnectionError:
+            self.cut_off.set()
+        finally:
+            self.ends.stop()
 
 
 @dataclass
@@ -410,3 +450,69 @@ async def test_what_a_file_would_change_comes_over_the_socket_or_all_its_mistake
             await call(control_client.preview, tmp_path, file)
         file.touch()
         assert await call(control_client.preview, tmp_path, file) == {"file": "headrace.yaml"}
+
+
+# --- failure records
+
+
+async def records_replayed(state_dir, place="file:/failed", frames=None, **wanted):
+    def run():
+        return list(control_client.replay_records(state_dir, place, "orders", 0.5, frames=frames, **wanted))
+
+    return await call(run)
+
+
+async def test_records_of_a_file_go_one_way_while_what_comes_of_them_comes_the_other(tmp_path):
+    texts = [ReadText(f"failed:{number}", b"x" * 3000) for number in range(3 * UNHEARD_LIMIT)]
+    async with controlled(tmp_path) as daemon:
+        ends = await records_replayed(tmp_path, frames=write(texts), again=True)
+        assert daemon.replayer.records.sent == texts
+        assert daemon.replayer.records.asked.get_nowait() == RecordsAt("file:/failed", "orders", False, True, 0.5)
+    assert [end["where"] for end in ends] == [each.where for each in texts]
+    assert ends[0]["id"] == "record:1"
+
+
+async def test_a_place_is_read_by_the_daemon(tmp_path):
+    async with controlled(tmp_path) as daemon:
+        records = daemon.replayer.records
+        await records.ends.tell(RecordEnd("record:1", "replayed", where="sqs:m1"))
+        await records.ends.tell(JobOver("the queue is away"))
+        with pytest.raises(
+            SourceUnavailable, match="the queue is away; replay again: what is settled is not run twice"
+        ):
+            await records_replayed(tmp_path, "sqs:failed", only_look=True)
+        assert records.asked.get_nowait() == RecordsAt("sqs:failed", "orders", True, False, 0.5)
+        assert records.sent == []
+        assert await call(control_client.count_records, tmp_path, "s3://b/p", None) == 7
+        assert records.asked.get_nowait() == RecordsAt("s3://b/p", None)
+
+
+async def test_what_is_wrong_with_the_place_is_raised_by_both(tmp_path):
+    async with controlled(tmp_path) as daemon:
+        for trouble in (NotFound("there is no mapping"), SourceUnavailable("the bucket is away")):
+            daemon.replayer.records.trouble = trouble
+            with pytest.raises(type(trouble), match=str(trouble)):
+                await call(control_client.count_records, tmp_path, "s3://b/p", "orders")
+            with pytest.raises(type(trouble), match=str(trouble)):
+                await records_replayed(tmp_path, frames=write([ReadText("a", b"x" * 10_000_000)]))
+
+
+async def test_a_file_that_breaks_off_ends_the_job_and_is_told(tmp_path):
+    def broken():
+        yield from write([ReadText("failed:1", b"{}")])
+        raise ConfigError("--from: failed cannot be read")
+
+    async with controlled(tmp_path) as daemon:
+        with pytest.raises(ConfigError, match="cannot be read"):
+            await records_replayed(tmp_path, frames=broken())
+        await daemon.replayer.records.cut_off.wait()
+        assert [each.where for each in daemon.replayer.records.sent] == ["failed:1"]
+
+
+async def test_a_daemon_that_ends_before_the_last_record_is_told(tmp_path):
+    async with controlled(tmp_path) as daemon:
+        daemon.replayer.records.ends.stop()
+        with pytest.raises(NotRunning, match="before the last record; start it and replay again"):
+            await records_replayed(tmp_path, "sqs:failed")
+    with pytest.raises(NotRunning, match="start it with"):
+        await records_replayed(tmp_path, frames=iter(()))
