@@ -326,7 +326,11 @@ class Control:
             ends = await self._daemon.replayer.records.start(place, records)
         except (NotFound, SourceUnavailable) as error:
             return refusal(error)
-        return await self._tell(request, ends)
+        try:
+            return await self._tell(request, ends)
+        finally:
+            # Who asked may be gone before that is noticed where the records are awaited.
+            content.set_exception(ConnectionResetError("who read the records to us has gone"))
 
     async def _pause(self, request: web.Request) -> web.Response:
         wanted = msgspec.json.decode(await request.read(), type=MappingRequest)

@@ -2,6 +2,7 @@
 
 import asyncio
 import stat
+import threading
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -60,7 +61,8 @@ class ScriptedRecords:
         self.ends = Ends()
         #: What is wrong with the mapping or the place.
         self.trouble = None
-        #: Why the records stopped coming.
+        #: Set when the first record has come, and when they have stopped before the last.
+        self.began = threading.Event()
         self.cut_off = asyncio.Event()
 
     async def count(self, wanted):
@@ -80,6 +82,7 @@ class ScriptedRecords:
         try:
             async for each in records:
                 self.sent.append(each)
+                self.began.set()
                 await self.ends.tell(RecordEnd(f"record:{len(self.sent)}", "replayed", where=each.where))
             await self.ends.tell(JobOver(None))
         except ConnectionError:
@@ -500,6 +503,7 @@ async def test_what_is_wrong_with_the_place_is_raised_by_both(tmp_path):
 async def test_a_file_that_breaks_off_ends_the_job_and_is_told(tmp_path):
     def broken():
         yield from write([ReadText("failed:1", b"{}")])
+        assert daemon.replayer.records.began.wait(10)
         raise ConfigError("--from: failed cannot be read")
 
     async with controlled(tmp_path) as daemon:
