@@ -49,6 +49,7 @@ _POLL_S: Final = 1.0
 _BUSY_POLL_S: Final = 0.2
 #: No record's, so that this begins no subscription that would lock the shard for five seconds.
 _NOWHERE: Final = Place("AFTER_SEQUENCE_NUMBER", 0)
+_OLDEST: Final = Place("TRIM_HORIZON")
 
 
 class _Pushed(msgspec.Struct, gc=False):
@@ -158,13 +159,17 @@ class Subscriber:
         self._session: aiohttp.ClientSession | None = None
 
     async def serves(self, shard: str) -> str | None:
-        """Ask for a subscription to a shard that leads nowhere; say why none is to be had here, or None.
+        """Find out whether subscriptions are to be had here; say why not, or None.
 
         Raises:
             SourceUnavailable: we may not subscribe.
         """
         try:
             answer = await self._ask(shard, _NOWHERE)
+            if answer.status >= _SERVERS_FAULT:
+                # A stand-in may fail where it ought to refuse a place that leads nowhere.
+                answer.close()
+                answer = await self._ask(shard, _OLDEST)
         except _Broken:
             return f"{_SUBSCRIBE} is not answered"
         async with answer:

@@ -116,17 +116,18 @@ async def test_whoever_refuses_what_was_asked_serves_it(server: KinesisServer, c
 
 
 @pytest.mark.parametrize(
-    ("answer", "why"),
+    ("answers", "why"),
     [
-        (say(b"oops", 500), "SubscribeToShard is not served (HTTP status 500)"),
-        (refuse(400, "UnknownOperationException"), "SubscribeToShard is not served (HTTP status 400)"),
-        (send(b""), "SubscribeToShard is not answered"),
+        ([say(b"oops", 500), say(b"oops", 500)], "SubscribeToShard is not served (HTTP status 500)"),
+        ([refuse(400, "UnknownOperationException")], "SubscribeToShard is not served (HTTP status 400)"),
+        ([send(b"")], "SubscribeToShard is not answered"),
     ],
 )
 async def test_where_nothing_is_pushed_shards_are_polled_and_it_is_told(
-    server: KinesisServer, answer: Answer, why: str
+    server: KinesisServer, answers: list[Answer], why: str
 ) -> None:
-    server.fail("SubscribeToShard", answer)
+    for answer in answers:
+        server.fail("SubscribeToShard", answer)
     async with opened(server) as source:
         assert source.handicap == why
         append(server, b"a", aggregate(("k", b"b"), ("k", b"c")))
@@ -134,8 +135,14 @@ async def test_where_nothing_is_pushed_shards_are_polled_and_it_is_told(
         assert operations(server) == ["GetShardIterator", "GetRecords"]
 
 
-async def test_polls_in_the_place_of_pushes_are_a_second_apart(server: KinesisServer) -> None:
+async def test_whoever_fails_only_where_no_record_is_serves_it(server: KinesisServer) -> None:
     server.fail("SubscribeToShard", say(b"oops", 500))
+    async with opened(server) as source:
+        assert source.handicap is None
+
+
+async def test_polls_in_the_place_of_pushes_are_a_second_apart(server: KinesisServer) -> None:
+    server.fail("SubscribeToShard", say(b"oops", 500), times=2)
     async with opened(server) as source:
         began_s = asyncio.get_running_loop().time()
         for _ in range(2):
