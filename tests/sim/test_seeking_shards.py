@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 import pytest
+import structlog
 
 from router.core.model import (
     STREAM_RULES,
@@ -436,3 +437,21 @@ async def test_moved_again_and_again_while_shards_split_every_key_stays_in_order
             for key in "abcd":
                 assert [each for each in machine.seen if each[0] == key] == [each for each in wanted if each[0] == key]
             machine.seen += machine.written
+
+
+@in_virtual_time
+async def test_a_place_that_was_deleted_meanwhile_is_told_and_read_from_what_is_there() -> None:
+    machine = Machine()
+    positions = machine.put(6)
+    async with machine.running():
+        await machine.settle()
+        await machine.seek(position(positions[1]))
+        saved = await machine.seeking.save("orders")
+        machine.stream.trim(NAMES[0], positions[4])
+        done = await machine.seeking.restore("orders", saved, apply=True)
+        assert [each["is_exact"] for each in done["shards"]] == [True]
+        machine.seen.clear()
+        with structlog.testing.capture_logs() as lines:
+            await machine.steering.resume("orders")
+            await machine.until(lambda: machine.seen == machine.written[4:])
+        assert [line["shard"] for line in lines if line["event"] == "position.lost"] == NAMES[:1]
