@@ -69,6 +69,10 @@ class _Broken(Exception):
     """A subscription broke off, or could not be begun; a poll says why."""
 
 
+class _TakenOver(Exception):
+    """The subscription is another's."""
+
+
 class _Subscription:
     """One that is held."""
 
@@ -84,7 +88,7 @@ class _Subscription:
         """Wait for an event; None = none came, or it has ended.
 
         Raises:
-            _Broken
+            _Broken, _TakenOver
         """
         try:
             async with asyncio.timeout(wait_s):
@@ -107,7 +111,7 @@ class _Subscription:
         frame: Any
         for frame in self._frames:
             if frame.headers.get(":message-type") != "event":
-                raise _Broken
+                raise _TakenOver if frame.headers.get(":exception-type") == _IN_USE else _Broken
             if frame.headers.get(":event-type") == _EVENT:
                 return _decode_pushed(frame.payload)
         return None
@@ -199,6 +203,9 @@ class Subscriber:
         except _Broken:
             self._drop(shard)
             return await self.poll(shard, wish)
+        except _TakenOver as error:
+            self._drop(shard)
+            raise self._in_use(shard) from error
         chunk, held.rest = rest.take(wish.limit)
         held.after = chunk.through
         if chunk.ended or (held.answer.closed and not held.rest):
@@ -250,13 +257,16 @@ class Subscriber:
             problem = await self._refusal(answer)
         if isinstance(problem, Refused):
             if problem.code == _IN_USE:
-                raise Throttled(
-                    f"{self._what}: shard {shard} is subscribed to already, or was less than 5 s ago; if it stays so, "
-                    "somebody else reads with this consumer: register one for each reader"
-                ) from problem
+                raise self._in_use(shard) from problem
             if problem.code in (INVALID, NOT_FOUND) or answer.status >= _SERVERS_FAULT:
                 raise _Broken from problem
         raise problem
+
+    def _in_use(self, shard: str) -> Throttled:
+        return Throttled(
+            f"{self._what}: shard {shard} is subscribed to already, or was less than 5 s ago; if it stays so, somebody "
+            "else reads with this consumer: register one for each reader"
+        )
 
     async def _ask(self, shard: str, at: Place) -> aiohttp.ClientResponse:
         """Ask for a subscription; give the answer, of which only the head has come.

@@ -305,6 +305,16 @@ async def test_a_shard_that_is_subscribed_to_is_throttled(server: KinesisServer)
         assert await read_values(source, TRIM_HORIZON, 1) == [b"a"]
 
 
+async def test_a_subscription_that_another_took_over_is_throttled(server: KinesisServer) -> None:
+    async with opened(server) as source:
+        append(server, b"a")
+        taken = frame(b"{}", message_type="exception", exception_type="ResourceInUseException")
+        server.fail("SubscribeToShard", send(PUSHING + taken))
+        with pytest.raises(Throttled, match="somebody else reads with this consumer: register one for each reader"):
+            await read(source, TRIM_HORIZON)
+        assert await read_values(source, TRIM_HORIZON, 1) == [b"a"]
+
+
 async def test_what_is_not_there_is_said_as_by_a_poll(server: KinesisServer) -> None:
     async with opened(server) as source:
         with pytest.raises(PositionLost):
