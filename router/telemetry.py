@@ -91,6 +91,10 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "lease.not_extended": ("warning", "Messages in hand may be shown again by their queue too early."),
     "retry_state.restored": ("info", "Attempts and halves of unfinished batches were taken up again."),
     "retry_state.voided": ("warning", "Stored retry state does not belong to the committed position and is ignored."),
+    "window.ended_early": (
+        "warning",
+        "The state of a tumbling window is over 1 MiB: its final call comes now, and records still to come begin anew.",
+    ),
     "batch.failed": ("warning", "An invocation failed; the batch is tried again or given up."),
     "batch.split": ("warning", "A failed batch goes on in halves."),
     "batch.partly_failed": ("warning", "The function reported some records as failed; only those run again."),

@@ -228,6 +228,11 @@ class Lane:
     def busy(self) -> bool:
         return self.running is not None or self.keeping is not None or self.gate > 0 or self.pending is not None
 
+    @property
+    def is_window_open(self) -> bool:
+        """Is there a tumbling window whose final call is not done?"""
+        return self.tumbling is not None and self.tumbling.is_open
+
     def due_at(self, *, live: bool = True) -> float | None:
         """Give the time at which something may start by itself; None when nothing waits. Not for a busy lane."""
         if live and not (self.pieces or self.replays):

@@ -6,14 +6,17 @@ restart finds it there again); records without a key carry no order among each o
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from enum import Enum
 from zlib import crc32
 
 from router.core import retry_state
 from router.core.facts import Progress
-from router.core.lane import Lane
-from router.core.model import TRIM_HORIZON, Chunk, EventSourceMapping, Instant, Part
+from router.core.lane import Lane, as_uuid
+from router.core.model import TRIM_HORIZON, Batch, Chunk, EventSourceMapping, Instant, Part, WindowCall
+from router.core.tumbling import TumblingWindow
 from router.core.watermark import low_watermark
 from router.core.window import BatchWindow
 
@@ -126,14 +129,16 @@ class ShardState:
         self.rewound = False
 
     def _make_lanes(self, factor: int, now: Instant) -> None:
-        self.lanes = [Lane(self.name, number, self._new_window(now)) for number in range(factor)]
+        self.lanes = [self._new_lane(number, now) for number in range(factor)]
         self._lane_table = LaneTable(factor)
 
-    def _new_window(self, now: Instant) -> BatchWindow:
+    def _new_lane(self, number: int, now: Instant) -> Lane:
         mapping = self._mapping
-        window = BatchWindow(mapping.batch_size, mapping.batch_bytes, mapping.window_s, mapping.rules.window_start)
+        limits = (mapping.batch_size, mapping.batch_bytes, mapping.window_s, mapping.rules.window_start)
+        tumbling = TumblingWindow(mapping.tumbling_window_s, *limits) if mapping.tumbling_window_s else None
+        window = tumbling or BatchWindow(*limits)
         window.completed(now.mono_s)
-        return window
+        return Lane(self.name, number, window, tumbling)
 
     # --- where it starts
 
@@ -149,25 +154,40 @@ class ShardState:
         if former and former != len(self.lanes):
             self.rehashing = True
             self._make_lanes(former, now)
-        restored = self._restore(text)
+        restored = self._restore(text, now)
         if self.rehashing and not restored:
             self.rehash(now)
         return restored
 
-    def _restore(self, text: str) -> bool:
+    def _restore(self, text: str, now: Instant) -> bool:
         """Take up the retry state committed with the checkpoint; False when it does not belong to it."""
         pending = retry_state.decode(text, self.checkpoint, len(self.lanes))
         if pending is None or not all(number < len(self.lanes) for number in pending):
             return False
         for number, work in pending.items():
-            self.lanes[number].pending = work
-            self._restored_through = max(self._restored_through, work.taken_through)
+            lane = self.lanes[number]
+            if work.window and lane.tumbling:
+                self._restore_window(lane, lane.tumbling, work.window, now)
+            if work.pieces or work.taken_through > self.checkpoint:
+                lane.pending = work
+                self._restored_through = max(self._restored_through, work.taken_through)
         return True
+
+    def _restore_window(
+        self, lane: Lane, tumbling: TumblingWindow, saved: retry_state.SavedWindow, now: Instant
+    ) -> None:
+        call = tumbling.restore(saved)
+        if call and saved.final:
+            batch = self.final_call(lane, tumbling, call)
+            batch.attempts, next_try_s, batch.backoff_s = saved.final
+            batch.not_before_s = retry_state.again_at_s(next_try_s, batch.backoff_s, now)
+            batch.durable = True
+            lane.pieces.append(batch)
 
     @property
     def is_clear(self) -> bool:
         """Say whether the lanes of another factor have nothing left that was begun in them."""
-        return self.rehashing and not any(lane.busy or lane.pieces for lane in self.lanes)
+        return self.rehashing and not any(lane.busy or lane.pieces or lane.is_window_open for lane in self.lanes)
 
     def rehash(self, now: Instant) -> None:
         """Give what waits to the lanes that the mapping has; nothing is with the function meanwhile."""
@@ -269,6 +289,12 @@ class ShardState:
         """Count the records that fill a batch of each lane."""
         return self._mapping.batch_size * len(self.lanes)
 
+    def final_call(self, lane: Lane, tumbling: TumblingWindow, call: WindowCall) -> Batch:
+        """Make the batch of a window's final call; the same one after a restart, whatever was committed."""
+        opening = f"{self._mapping.name}\n{self.name}\n{tumbling.mark}"
+        digest = int.from_bytes(hashlib.sha256(opening.encode()).digest()[:16])
+        return Batch(as_uuid(digest & ~(0xF000C << 60) | 0x80008 << 60), self.name, lane.number, (), 0, window=call)
+
     def room(self) -> int:
         """Count the records that may be read now; 0 when there is no room, or less than is worth a call."""
         if self.phase is not Phase.OPEN or self.ended:
@@ -289,7 +315,8 @@ class ShardState:
     def is_finished(self) -> bool:
         """Say whether everything that the shard ever had is settled."""
         return self.ended and not any(
-            lane.running or lane.keeping or lane.pieces or lane.window.count or lane.pending for lane in self.lanes
+            lane.running or lane.keeping or lane.pieces or lane.window.count or lane.pending or lane.is_window_open
+            for lane in self.lanes
         )
 
     @property
@@ -321,10 +348,17 @@ class ShardState:
     def _work(self, lane: Lane, now: Instant) -> retry_state.Pending:
         if lane.pending:
             return lane.pending
-        head = lane.window.head()
-        taken_through = self.read_through if head is None else head[0].preceding(head[1])
-        if not any(piece.durable for piece in lane.pieces):
+        window = self._window(lane, now)
+        pieces = [piece for piece in lane.pieces if piece.count]
+        if not any(piece.durable for piece in pieces):
             # A first try leaves no trace until it fails: its records are simply read again.
             unfinished = lane.unfinished()
-            return retry_state.Pending(taken_through if unfinished is None else unfinished[1], [])
-        return retry_state.Pending(taken_through, [retry_state.pending(piece, now) for piece in lane.pieces])
+            return retry_state.Pending(self.read_through if unfinished is None else unfinished[1], [], window)
+        head = lane.window.head()
+        taken_through = self.read_through if head is None else head[0].preceding(head[1])
+        return retry_state.Pending(taken_through, [retry_state.pending(piece, now) for piece in pieces], window)
+
+    def _window(self, lane: Lane, now: Instant) -> retry_state.SavedWindow | None:
+        saved = lane.tumbling.saved() if lane.tumbling else None
+        final = next((piece for piece in lane.pieces if piece.is_final and piece.durable), None)
+        return replace(saved, final=retry_state.failed_call(final, now)) if saved and final else saved

@@ -34,7 +34,8 @@ from router.core.overlap import Overlap
 from router.core.reading import Reading
 from router.core.replays import Replays, stopping
 from router.core.shard import Phase, ShardState
-from router.core.verdict import SUCCEEDED, Identify, judge
+from router.core.tumbling import TumblingWindow
+from router.core.verdict import Identify, PartlyFailed, Succeeded, judge
 
 if TYPE_CHECKING:
     from random import Random
@@ -389,8 +390,17 @@ class StreamEngine:
                     shard = self._forget_log(shard, now)
                     self._open(shard, now)
                 self._take_page(shard, chunk, now)
+            if not (chunk.positions or chunk.more):
+                self._found_nothing(shard, now)
             if chunk.ended:
                 self._end(shard, now)
+
+    def _found_nothing(self, shard: ShardState, now: Instant) -> None:
+        """End the tumbling windows that have waited long enough for a record."""
+        for lane in shard.lanes:
+            if lane.tumbling and lane.tumbling.is_open:
+                lane.tumbling.found_nothing(now.wall_s)
+                self._advance(shard, lane, now)
 
     def _take_page(self, shard: ShardState, chunk: Chunk, now: Instant) -> None:
         before_bytes = shard.buffered_bytes
@@ -424,16 +434,19 @@ class StreamEngine:
         """Start the lane's next batch if one may start."""
         if lane.busy or shard.phase not in (Phase.OPEN, Phase.OVER) or shard.name in self._dying:
             return
-        if shard.rehashing and not lane.pieces:
-            return
         # What holds a mapping is too many failures: replaying them is a way out.
         live = self._held is None
-        if live and not lane.pieces and self._is_due(shard, lane, now):
-            lane.pieces.append(self._cut(shard, lane))
+        if live:
+            self._fill(shard, lane, now)
+        if shard.rehashing and not lane.pieces:
+            return
         batch = lane.take(now.mono_s, live=live)
         if batch is None:
             self._wake_lane(shard, lane)
             return
+        tumbling = None if batch.replays or batch.is_final else lane.tumbling
+        if tumbling:
+            batch.window = tumbling.call()
         expired = self._planner.expire(batch, now)
         if expired:
             self._follow(shard, lane, batch, expired, now)
@@ -441,9 +454,23 @@ class StreamEngine:
         if self._must_wait(shard, batch):
             self._blocked[shard.name, lane.number] = None
             return
+        if tumbling:
+            tumbling.started(batch.first_position)
         lane.running = batch
         self._running[batch.id] = (shard, lane)
         self._commands.append(f.Invoke(batch))
+
+    def _fill(self, shard: ShardState, lane: Lane, now: Instant) -> None:
+        """Let a lane have what comes next: the final call of a window that is over, or a batch that is due."""
+        call = None
+        if lane.tumbling:
+            call = lane.tumbling.end(settled=not lane.pieces, shard_ended=shard.ended, leaving=shard.rehashing)
+        if lane.tumbling and call:
+            lane.pieces.appendleft(shard.final_call(lane, lane.tumbling, call))
+            if call.early:
+                self._note("window.ended_early", shard.name, window_start=call.start_s, state_bytes=len(call.state))
+        elif not (lane.pieces or shard.rehashing) and self._is_due(shard, lane, now):
+            lane.pieces.append(self._cut(shard, lane))
 
     def _must_wait(self, shard: ShardState, batch: Batch) -> bool:
         """Say whether a key of the batch is with the function in a shard where it may not be known to be the same."""
@@ -495,7 +522,9 @@ class StreamEngine:
             self._died(shard.name, batch_id, now)
             return
         verdict = judge(outcome, batch, self._mapping, self._identify)
-        if verdict is SUCCEEDED:
+        if isinstance(verdict, Succeeded | PartlyFailed) and verdict.state and lane.tumbling and not batch.replays:
+            lane.tumbling.returned(verdict.state)
+        if isinstance(verdict, Succeeded):
             self._succeeded(shard, lane, batch, now)
             return
         plan = self._planner.settle(batch, verdict, now)
@@ -510,10 +539,17 @@ class StreamEngine:
         lane.replace(batch, ())
         if batch.replays:
             self._replay_moved(batch.replays, 0)
+        elif lane.tumbling and batch.is_final:
+            self._close_window(shard, lane.tumbling, now)
         else:
             lane.window.completed(now.mono_s)
             self._commits.changed(shard, now.mono_s + self._mapping.commit_interval_s)
         self._go_on(shard, lane, now)
+
+    def _close_window(self, shard: ShardState, tumbling: TumblingWindow, now: Instant) -> None:
+        """Let a window be over, and soon so for good: a kill before that repeats its final call."""
+        tumbling.close()
+        self._commits.changed(shard, now.mono_s)
 
     def _died(self, name: str, batch_id: str, now: Instant) -> None:
         dying = self._dying[name]
@@ -570,6 +606,8 @@ class StreamEngine:
         lane.replace(keep.batch, ())
         if keep.batch.replays:
             self._replay_moved(keep.batch.replays, 0, failure_id)
+        elif lane.tumbling and keep.batch.is_final:
+            self._close_window(shard, lane.tumbling, now)
         else:
             lane.window.completed(now.mono_s)
             self._commits.changed(shard, now.mono_s)
@@ -646,9 +684,12 @@ class StreamEngine:
             self._park(request, now)
             return
         lanes = [(lane, mine) for lane, mine in zip(shard.lanes, shard.by_lane(chunk), strict=True) if mine]
+        # The final call of a window has no records, and goes to any lane.
+        lanes = lanes or [(shard.lanes[0], ())]
         self._replays.begin(request, len(lanes))
         for lane, mine in lanes:
-            batch = Batch(self._planner.new_id(), shard.name, lane.number, [Part(chunk, mine)], len(mine))
+            parts = [Part(chunk, mine)] if mine else []
+            batch = Batch(self._planner.new_id(), shard.name, lane.number, parts, len(mine), window=chunk.window)
             batch.replays = request.failure_id
             lane.replays.append(batch)
             self._advance(shard, lane, now)

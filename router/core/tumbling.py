@@ -131,24 +131,28 @@ class TumblingWindow(BatchWindow):
 
     # --- calls
 
-    def call(self, first_position: int) -> WindowCall:
-        """Say what a batch of the newest window is told of it as it starts; a closed window opens again."""
+    def call(self) -> WindowCall:
+        """Say what a batch of the newest window is told of it now."""
+        return WindowCall(*self._span, EMPTY if self._state is None else self._state)
+
+    def started(self, first_position: int) -> None:
+        """Note that a batch of the newest window starts: a closed one opens, and will have a final call."""
         if self._state is None:
             self._state = EMPTY
             self._since = first_position
-        return WindowCall(*self._span, self._state)
 
-    def end(self, *, settled: bool, shard_ended: bool) -> WindowCall | None:
+    def end(self, *, settled: bool, shard_ended: bool, leaving: bool = False) -> WindowCall | None:
         """Give the final call of the newest window if it is due, once.
 
         Args:
             settled: Is everything done that was cut?
             shard_ended: Will nothing come behind what waits?
+            leaving: Is no more cut here, whatever waits?
         """
         if self._state is None or self._is_ending:
             return None
         early = len(self._state) > STATE_LIMIT_BYTES
-        if not (early or (settled and self._is_over(shard_ended=shard_ended))):
+        if not (early or (settled and (leaving or self._is_over(shard_ended=shard_ended)))):
             return None
         self._is_ending = True
         return WindowCall(*self._span, self._state, final=True, early=early)
