@@ -36,7 +36,7 @@ from connectors.settings import DynamoDbSettings
 from router.core.facts import Demand
 from router.core.model import TRIM_HORIZON, Chunk, ShardInfo, time_of
 from router.errors import PositionLost, ShardGone, SourceUnavailable
-from router.ports import ShardCodec
+from router.ports import PAGE_COUNT, ShardCodec
 
 #: Most records of one read (API reference, GetRecords).
 _PAGE: Final = 1000
@@ -100,8 +100,8 @@ class DynamoDbSource:
         after, limit = demand[shard]
         return [await self._next(self._reads, shard, Demand(after, min(limit, _PAGE)), self._behind(after))]
 
-    async def page(self, shard: str, first: int) -> Chunk:
-        wish = Demand(first - 1, _PAGE)
+    async def page(self, shard: str, first: int, limit: int = PAGE_COUNT) -> Chunk:
+        wish = Demand(first - 1, min(limit, _PAGE))
         if wish.after > TRIM_HORIZON:
             with suppress(PositionLost):
                 return await self._next(self._pages, shard, wish, self._at("AT_SEQUENCE_NUMBER", first))

@@ -18,7 +18,7 @@ from connectors.kafka_offsets import GroupOffsets
 from connectors.settings import KafkaSettings
 from router.core.model import Chunk
 from router.errors import PositionLost, ShardGone, SourceUnavailable
-from router.ports import PositionCodec
+from router.ports import PAGE_COUNT, PositionCodec
 
 #: Longest wait for the records of a page, and for the answer to any other call.
 _READ_S: Final = 2.0
@@ -63,19 +63,19 @@ class KafkaPages:
         self._partitions = {shard_name(*each): each for each in partitions}
         self._consumer = consumer
 
-    async def page(self, shard: str, first: int) -> Chunk:
+    async def page(self, shard: str, first: int, limit: int = PAGE_COUNT) -> Chunk:
         partition = self._partitions.get(shard)
         if self._consumer is None or partition is None:
             raise ShardGone(shard, f"Topic {self._settings.topic} has no partition {shard}.")
         async with self._reading, self._answering():
-            return await self._page(self._consumer, partition, first)
+            return await self._page(self._consumer, partition, first, min(limit, _PAGE_COUNT))
 
     async def close(self) -> None:
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
             await consumer.stop()
 
-    async def _page(self, consumer: AIOKafkaConsumer, partition: TopicPartition, first: int) -> Chunk:
+    async def _page(self, consumer: AIOKafkaConsumer, partition: TopicPartition, first: int, limit: int) -> Chunk:
         shard = shard_name(*partition)
         if consumer.assignment() != {partition}:
             consumer.assign([partition])
@@ -87,7 +87,7 @@ class KafkaPages:
         if start >= end:
             return Chunk(shard, (), (), (), (), (), start - 1)
         consumer.seek(partition, start)
-        fetched = await plain_fetch(consumer)([partition], _PAGE_COUNT, _READ_S)
+        fetched = await plain_fetch(consumer)([partition], limit, _READ_S)
         rows: Sequence[KafkaRecord] = fetched.get(partition, ())
         # Behind the last record may be transaction markers, aborted records, or nothing after a compaction.
         position = int(await consumer.position(partition))

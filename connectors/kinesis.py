@@ -21,7 +21,7 @@ from connectors.settings import KinesisSettings
 from router.core.facts import Demand
 from router.core.model import Chunk, ShardInfo
 from router.errors import SourceUnavailable
-from router.ports import ShardCodec
+from router.ports import PAGE_COUNT, ShardCodec
 
 if TYPE_CHECKING:
     from connectors.kinesis_fanout import Subscriber
@@ -140,10 +140,10 @@ class KinesisSource:
             read = self._subscriber.poll if self.handicap else self._subscriber.read
             return [await read(shard, wish)]
 
-    async def page(self, shard: str, first: int) -> Chunk:
+    async def page(self, shard: str, first: int, limit: int = PAGE_COUNT) -> Chunk:
         _, poller = await self._ready()
         with self._failing():
-            return await poller.page(shard, first)
+            return await poller.page(shard, first, limit)
 
     def behind_ms(self, shard: str) -> int | None:
         return self._poller.behind_ms.get(shard) if self._poller else None

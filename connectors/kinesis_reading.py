@@ -145,12 +145,12 @@ class Poller:
             cursor = _Cursor(wish.after, await self._client.iterator(self._arn, shard, start))
         return await self._next(self._reads, shard, cursor, wish.limit)
 
-    async def page(self, shard: str, first: int) -> Chunk:
+    async def page(self, shard: str, first: int, limit: int) -> Chunk:
         """Give records from a position on, as ShardSource.page does, beside what is read. Raises the same."""
         cursor = self._pages.get(shard)
         if cursor is None or cursor.after != first - 1:
             cursor = _Cursor(first - 1, await self._iterator_at(shard, first))
-        return await self._next(self._pages, shard, cursor, RECORDS_LIMIT)
+        return await self._next(self._pages, shard, cursor, min(limit, RECORDS_LIMIT))
 
     async def _iterator_at(self, shard: str, first: int) -> str:
         at = Place("AT_SEQUENCE_NUMBER", self._codec.sequence_number(first))

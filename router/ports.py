@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from router.core.facts import Demand, Progress
 from router.core.model import (
@@ -27,6 +27,9 @@ from router.core.model import (
     WindowCall,
 )
 from router.core.seek import Direction, Extent, Move, SeekTo
+
+#: Records of a page of a stream unless asked otherwise, at most; sources may give fewer.
+PAGE_COUNT: Final = 10_000
 
 # --- sources
 
@@ -204,8 +207,8 @@ class PageSource(Protocol):
         """Reach the stream. Raises SourceUnavailable."""
         ...
 
-    async def page(self, shard: str, first: int) -> Chunk:
-        """Give records from this position on, itself included; 0 = from the oldest that is there.
+    async def page(self, shard: str, first: int, limit: int = PAGE_COUNT) -> Chunk:
+        """Give records from this position on, itself included, about so many at most; 0 = from the oldest there is.
 
         Raises:
             SourceUnavailable, PositionLost, ShardGone
@@ -252,7 +255,7 @@ class ShardSource(Source, Protocol):
         """
         ...
 
-    async def page(self, shard: str, first: int) -> Chunk:
+    async def page(self, shard: str, first: int, limit: int = PAGE_COUNT) -> Chunk:
         """Give records from this position on, as a PageSource does. Raises as that does."""
         ...
 

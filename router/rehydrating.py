@@ -199,7 +199,7 @@ class Rehydration:
         held = gone = 0
         notes = []
         for wanted in record.ranges:
-            found, pages = await self._reread(wanted, mapping, life)
+            found, pages = await self._reread(wanted, count, mapping, life)
             rows = of_one_lane(found, count, life.parts.mapping.parallelization_factor)
             missing, note = told(found, len(rows), wanted, count)
             gone += missing
@@ -223,7 +223,9 @@ class Rehydration:
         except ValueError as error:
             raise _Refused(str(error)) from error
 
-    async def _reread(self, wanted: FailedRange, mapping: str, life: MappingLife) -> tuple[Reread, PageSource]:
+    async def _reread(
+        self, wanted: FailedRange, count: int | None, mapping: str, life: MappingLife
+    ) -> tuple[Reread, PageSource]:
         """Read a range again, for a while also of a stream that does not answer."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self._outage_s
@@ -234,7 +236,7 @@ class Rehydration:
                     raise _Refused(self._away[mapping])
                 try:
                     pages = await self._opened(mapping)
-                    return await reread(pages, wanted, life.parts.passes), pages
+                    return await reread(pages, wanted, life.parts.passes, count), pages
                 except NotTheRange as error:
                     raise _Refused(str(error)) from error
                 except ShardGone as error:

@@ -27,6 +27,9 @@ HELD_BYTES: Final = 4 * EVENT_LIMIT_BYTES
 HELD_COUNT: Final = 100_000
 
 
+#: Records of the first page where it is not known how many failed, and of each further one.
+_FIRST_COUNT: Final = 100
+_MORE_COUNT: Final = 1000
 #: How far the time of a record may be off from what its failure record says: DynamoDB's say the second.
 TIME_MS: Final = 1000
 
@@ -52,8 +55,10 @@ class Reread:
     first: int | None = None
 
 
-async def reread(pages: PageSource, wanted: FailedRange, passes: Passes | None) -> Reread:
-    """Read a range.
+async def reread(pages: PageSource, wanted: FailedRange, passes: Passes | None, count: int | None) -> Reread:
+    """Read a range in which so many records had failed (None = that is not known).
+
+    No more is read than that, if it is enough: whoever else reads the shard has its share of what may be read of it.
 
     Raises:
         SourceUnavailable, ShardGone
@@ -63,19 +68,19 @@ async def reread(pages: PageSource, wanted: FailedRange, passes: Passes | None) 
     codec = pages.codec
     # Behind the record before it: where records are taken apart, a number alone names the last of its pieces.
     first = codec.read_position(str(wanted.first - 1)) + 1 if wanted.first else 0
-    chunk = await _page(pages, wanted.shard, first)
+    chunk = await _page(pages, wanted.shard, first, count or _FIRST_COUNT)
     while not _take(found, chunk, wanted, pages, passes) and (chunk.more or chunk.rows) and not chunk.ended:
-        chunk = await _page(pages, wanted.shard, chunk.through + 1)
+        chunk = await _page(pages, wanted.shard, chunk.through + 1, _MORE_COUNT)
     found.is_whole = found.first == wanted.first
     return found
 
 
-async def _page(pages: PageSource, shard: str, first: int) -> Chunk:
+async def _page(pages: PageSource, shard: str, first: int, limit: int) -> Chunk:
     """Give what is left from a position on, though it may be gone itself."""
     try:
-        return await pages.page(shard, first)
+        return await pages.page(shard, first, limit)
     except PositionLost:
-        return await pages.page(shard, 0)
+        return await pages.page(shard, 0, limit)
 
 
 def _take(found: Reread, chunk: Chunk, wanted: FailedRange, pages: PageSource, passes: Passes | None) -> bool:

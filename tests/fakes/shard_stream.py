@@ -23,7 +23,7 @@ from connectors.window_event import window_of, with_window
 from router.core.facts import Demand
 from router.core.model import STREAM_RULES, TRIM_HORIZON, Batch, Chunk, ShardInfo, WindowCall, time_of
 from router.errors import PositionLost, RouterError, ShardGone
-from router.ports import ShardCodec
+from router.ports import PAGE_COUNT, ShardCodec
 from tests.fakes.stream_source import MemoryCodec, MemoryRecord, memory_chunk
 
 #: First position of a stream.
@@ -247,11 +247,11 @@ class ShardStreamSource:
         self._behind_ms[shard] = max(0, last_ms - rows[-1].time_ms) if rows and more else 0
         return [self._chunk(log, rows, wish.after, more=more)]
 
-    async def page(self, shard: str, first: int) -> Chunk:
+    async def page(self, shard: str, first: int, limit: int = PAGE_COUNT) -> Chunk:
         self._raise("page")
         log = self._reach(shard, first - 1)
         rows = log.records[log.behind(first - 1) :]
-        return self._chunk(log, rows, first - 1, more=False)
+        return self._chunk(log, rows[:limit], first - 1, more=len(rows) > limit)
 
     def behind_ms(self, shard: str) -> int | None:
         return self._behind_ms.get(shard)

@@ -15,6 +15,7 @@ import pytest
 
 from router.core.model import (
     STREAM_RULES,
+    Chunk,
     EventSourceMapping,
     Failed,
     FailureKind,
@@ -28,10 +29,10 @@ from router.core.shard import lane_of
 from router.errors import NotFound, RouterError, SourceUnavailable
 from router.failures import Failures
 from router.life import MappingLife, MappingParts
-from router.ports import QueueSource, Selection
+from router.ports import PAGE_COUNT, QueueSource, Selection
 from router.record_frames import ReadText
 from router.record_replay import RecordReplays, RecordsAt
-from router.rehydrating import OUTAGE_S
+from router.rehydrating import OUTAGE_S, MakePages
 from router.replay import PATIENCE_S, Replayer
 from router.replay_end import JobOver, Prospect, RecordEnd
 from router.shard_side import plug_shards
@@ -77,16 +78,7 @@ class Service:
         self.page_faults: list[RouterError] = []
         self.opened = 0
         self.replayer = Replayer(self.store, Log())
-        self.replayer.records = RecordReplays(
-            self.store,
-            Log(),
-            self.replayer,
-            streams=lambda: {"clicks": StreamName("kinesis", "clicks")},
-            make_pages=self.make_pages,
-            make_queue=self.make_queue,
-            make_objects=lambda *_: self.objects,
-            wall=self.wall,
-        )
+        self.replayer.records = self.records(self.make_pages)
         self.failures = Failures(
             "clicks",
             store=self.store,
@@ -119,6 +111,18 @@ class Service:
             rng=Random(1),
         )
         self.replayer.lives = {"clicks": self.life}
+
+    def records(self, make_pages: MakePages) -> RecordReplays:
+        return RecordReplays(
+            self.store,
+            Log(),
+            self.replayer,
+            streams=lambda: {"clicks": StreamName("kinesis", "clicks")},
+            make_pages=make_pages,
+            make_queue=self.make_queue,
+            make_objects=lambda *_: self.objects,
+            wall=self.wall,
+        )
 
     def wall(self) -> float:
         return NOW_S + self.days * 86400.0 + asyncio.get_running_loop().time()
@@ -299,6 +303,24 @@ async def test_records_of_a_shard_begin_in_the_order_they_come_in() -> None:
         ends, _ = await service.replay([record(each) for each in records])
     assert outcomes(ends) == ["replayed"] * 16
     assert service.values == list("abcdefghijklmnop")
+
+
+@in_virtual_time
+async def test_no_more_is_read_than_has_failed_where_that_is_all() -> None:
+    read: list[tuple[int, int]] = []
+
+    class Counted(ShardStreamSource):
+        async def page(self, shard: str, first: int, limit: int = PAGE_COUNT) -> Chunk:
+            chunk = await super().page(shard, first, limit)
+            read.append((limit, len(chunk.positions)))
+            return chunk
+
+    service = Service()
+    records = put(service.stream, *(f"v{number}" for number in range(3000)))
+    async with service.running():
+        service.replayer.records = service.records(lambda _: Counted(service.stream))
+        await service.replay([record(*records[7:9]), record(records[0], records[2500], count=1)])
+    assert read == [(2, 2), (1, 1), (1000, 1000), (1000, 1000), (1000, 1000)]
 
 
 # --- what is gone
