@@ -312,7 +312,7 @@ class Runner:
             self._abandoned.append(Repeat(shard, records=cast("int", fields["messages"])))
         elif event == "source.failed":
             self._metrics.polling_errors.inc()
-        places = {name: self._side.position(cast("int", fields[name])) for name in _PLACES & fields.keys()}
+        places = {name: self._side.position(place) for name in _PLACES if isinstance(place := fields.get(name), int)}
         self._log.write(event, shard=shard, **{**fields, **places})
 
     # --- giving up
@@ -332,7 +332,7 @@ class Runner:
             shard=failure.shard,
             failure=failure.id,
             reason=failure.reason.value,
-            first_position=self._side.position(failure.first_position),
+            first_position=self._side.position(failure.first_position) if failure.batch_size else None,
             records=failure.batch_size,
             attempts=failure.attempts,
         )
