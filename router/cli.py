@@ -566,37 +566,31 @@ def _as_dict(held: Holding) -> dict[str, Any]:
 
 
 def export_checkpoints(given: argparse.Namespace) -> int:
-    from router import seek_commands
+    import msgspec
 
-    names = [given.mapping] if given.mapping else _streams(given)
-    found = [_exported(given, name) for name in names]
+    from router import control_client, seek_commands
+    from router.checkpoint_file import Saved
+
+    try:
+        found = msgspec.convert(control_client.export(_state_dir(given), given.mapping), list[Saved])
+    except NotRunning:
+        found = _export_here(given)
+    if not found:
+        raise NotFound("no mapping reads a stream: queues have no checkpoints")
     return seek_commands.export(found, given.output, time.time(), as_json=given.json)
 
 
-def _streams(given: argparse.Namespace) -> list[str]:
-    """Name the mappings that have places. Raises NotFound where there is none."""
+def _export_here(given: argparse.Namespace) -> list[Saved]:
     from router.assembly import make_places
-
-    configuration = _configuration(given)
-    names = [each.mapping.name for each in configuration.mappings if make_places(each)]
-    if not names:
-        raise NotFound(f"{configuration.path} has no mapping that reads a stream: queues have no checkpoints")
-    return names
-
-
-def _exported(given: argparse.Namespace, name: str) -> Saved:
-    import msgspec
-
-    from router import control_client
-    from router.checkpoint_file import Saved
     from router.seeking import save
 
-    directory = _state_dir(given)
-    try:
-        return msgspec.convert(control_client.export(directory, name), Saved)
-    except NotRunning:
-        make = _places(given, name)
-        return _write(directory, lambda store: save(store, name, partial(make, store)))
+    streams = [each.mapping.name for each in _configuration(given).mappings if make_places(each)]
+    makers = {name: _places(given, name) for name in ([given.mapping] if given.mapping else streams)}
+
+    async def work(store: SqliteStore) -> list[Saved]:
+        return [await save(store, name, partial(make, store)) for name, make in makers.items()]
+
+    return _write(_state_dir(given), work) if makers else []
 
 
 def import_checkpoints(given: argparse.Namespace) -> int:

@@ -163,6 +163,11 @@ class SeekRequest(msgspec.Struct):
     apply: bool
 
 
+class ExportRequest(msgspec.Struct):
+    #: None = all that read a stream.
+    mapping: str | None
+
+
 class ImportRequest(msgspec.Struct):
     mapping: str
     saved: Saved
@@ -349,7 +354,7 @@ class Control:
         return await _answered(self._seeking.seek(wanted.mapping, wanted.to, wanted.shard, apply=wanted.apply))
 
     async def _export(self, request: web.Request) -> web.Response:
-        wanted = msgspec.json.decode(await request.read(), type=MappingRequest)
+        wanted = msgspec.json.decode(await request.read(), type=ExportRequest)
         return await _answered(self._seeking.save(wanted.mapping))
 
     async def _import(self, request: web.Request) -> web.Response:

@@ -345,9 +345,9 @@ def seek(state_dir: Path, mapping: str, to: Wanted, shard: str | None, *, apply:
     return found
 
 
-def export(state_dir: Path, mapping: str) -> dict[str, Any]:
-    """Ask where a mapping is in its stream: a `checkpoint_file.Saved`. Raises as `seek`."""
-    found: dict[str, Any] = _ask(state_dir, "POST", "/checkpoints/export", {"mapping": mapping}, None)
+def export(state_dir: Path, mapping: str | None) -> list[dict[str, Any]]:
+    """Ask where a mapping is in its stream, or all are: a `checkpoint_file.Saved` for each. Raises as `seek`."""
+    found: list[dict[str, Any]] = _ask(state_dir, "POST", "/checkpoints/export", {"mapping": mapping}, None)
     return found
 
 

@@ -59,9 +59,10 @@ class Seeking:
         mover = Mover(self._store, name, _maker(life), life.log.write)
         return {**await mover.restore(saved, still), "state": life.health().state}
 
-    async def save(self, name: str) -> Saved:
-        """Say where a mapping is, as far as it is committed."""
-        return await save(self._store, name, _maker(self._life(name)))
+    async def save(self, name: str | None = None) -> list[Saved]:
+        """Say where a mapping is, as far as it is committed; None = all that read a stream."""
+        lives = [self._life(name)] if name else [each for each in self._lives.values() if each.parts.make_places]
+        return [await save(self._store, life.name, _maker(life)) for life in lives]
 
     def _free(self, name: str) -> MappingLife:
         life = self._life(name)

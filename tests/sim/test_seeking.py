@@ -236,7 +236,7 @@ async def test_retries_that_were_too_large_for_the_source_are_forgotten_with_the
         await machine.steering.drain("orders", None)
         await machine.store.apply([PutState("orders", f"retry:{FIRST}:abc", "large"), PutState("orders", "x", "y")])
         machine.stream.committed[FIRST] = Progress(1, "store:abc")
-        assert (await machine.seeking.save("orders")).shards[0].retry_state == "large"
+        assert (await machine.seeking.save("orders"))[0].shards[0].retry_state == "large"
         await machine.seek(START)
         assert "x" in await machine.store.states("orders")
         assert f"retry:{FIRST}:abc" not in await machine.store.states("orders")
@@ -418,7 +418,7 @@ async def test_what_was_exported_is_where_it_goes_on_elsewhere() -> None:
     async with machine.running():
         await machine.until(lambda: machine.begun[FIRST].count(2) > 1 and machine.begun[SECOND].count(2) > 1)
         await machine.steering.drain("orders", None)
-        saved = await machine.seeking.save("orders")
+        [saved] = await machine.seeking.save()
     assert all(shard.retry_state for shard in saved.shards)
 
     other = Machine()
@@ -451,7 +451,7 @@ async def test_checkpoints_of_another_stream_or_of_what_it_was_before_are_refuse
     machine.put(2)
     async with machine.running():
         await machine.until_read(2, 2)
-        saved = await machine.seeking.save("orders")
+        [saved] = await machine.seeking.save()
     machine.incarnation = "second"
     await refused(machine, saved, r"are of memory \(first\), and it reads memory \(second\)")
     machine.incarnation = "first"
@@ -467,7 +467,7 @@ async def test_shards_that_are_gone_are_named_and_what_was_deleted_meanwhile_is_
         await machine.until_read(3, 3)
         await machine.seek(Wanted(position="1"), FIRST)
         await machine.steering.drain("orders", None)
-        saved = await machine.seeking.save("orders")
+        [saved] = await machine.seeking.save()
         machine.put(3)
         for shard in SHARDS:
             machine.stream.trim(shard, 5)
@@ -484,7 +484,7 @@ async def test_a_shard_that_came_after_the_export_is_read_from_its_beginning() -
     async with machine.running():
         await machine.until_read(3, 3)
         await machine.steering.drain("orders", None)
-        saved = await machine.seeking.save("orders")
+        [saved] = await machine.seeking.save()
         machine.stream.shards["memory-2"] = MemoryShard()
         done = await machine.seeking.restore("orders", saved, apply=True)
         assert [(shard["shard"], shard["from"], shard["to"]) for shard in done["shards"]] == [

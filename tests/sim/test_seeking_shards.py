@@ -370,7 +370,7 @@ async def test_what_was_exported_is_where_it_goes_on_elsewhere() -> None:
     machine.put(2)
     async with machine.running():
         await machine.settle()
-        saved = await machine.seeking.save("orders")
+        [saved] = await machine.seeking.save("orders")
     assert [(each.shard, each.ended) for each in saved.shards] == [(NAMES[0], True), (NAMES[1], False)]
     machine.stream.roll(NAMES[1])
     machine.put(2)
@@ -396,7 +396,7 @@ async def test_checkpoints_of_a_stream_that_was_made_again_are_refused() -> None
     machine.put(2)
     async with machine.running():
         await machine.settle()
-        saved = await machine.seeking.save("orders")
+        [saved] = await machine.seeking.save("orders")
         machine.stream.recreate(1)
         with pytest.raises(ConfigError, match=r"are of memory \(1\), and it reads memory \(2\)"):
             await machine.seeking.restore("orders", saved, apply=True)
@@ -408,7 +408,7 @@ async def test_a_checkpoint_that_cannot_be_read_is_replaced_by_an_import() -> No
     machine.put(2)
     async with machine.running():
         await machine.settle()
-        saved = await machine.seeking.save("orders")
+        [saved] = await machine.seeking.save("orders")
         await machine.store.apply([PutState("orders", f"shard:{NAMES[0]}", "{]")])
         machine.put(1)
         await machine.steering.resume("orders")
@@ -446,7 +446,7 @@ async def test_a_place_that_was_deleted_meanwhile_is_told_and_read_from_what_is_
     async with machine.running():
         await machine.settle()
         await machine.seek(position(positions[1]))
-        saved = await machine.seeking.save("orders")
+        [saved] = await machine.seeking.save("orders")
         machine.stream.trim(NAMES[0], positions[4])
         done = await machine.seeking.restore("orders", saved, apply=True)
         assert [each["is_exact"] for each in done["shards"]] == [True]
