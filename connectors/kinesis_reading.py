@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final, NamedTuple
@@ -153,12 +154,11 @@ class Poller:
         return await self._next(self._pages, shard, cursor, min(limit, RECORDS_LIMIT))
 
     async def _iterator_at(self, shard: str, first: int) -> str:
-        at = Place("AT_SEQUENCE_NUMBER", self._codec.sequence_number(first))
-        try:
-            return await self._client.iterator(self._arn, shard, at)
-        except PositionLost:
-            # It may be what follows a record, and none itself.
-            return await self._client.iterator(self._arn, shard, place(self._codec, first - 1))
+        if first:
+            at = Place("AT_SEQUENCE_NUMBER", self._codec.sequence_number(first))
+            with suppress(PositionLost):  # it may be what follows a record, and none itself
+                return await self._client.iterator(self._arn, shard, at)
+        return await self._client.iterator(self._arn, shard, place(self._codec, first - 1))
 
     async def _next(self, cursors: dict[str, _Cursor], shard: str, cursor: _Cursor, limit: int) -> Chunk:
         """Give what a cursor stands before, and move it."""

@@ -314,6 +314,16 @@ async def test_a_page_behind_another_is_found_without_memory_of_it(server: Kines
         assert list((await source.page(ONE, positions[0] + 1)).positions) == positions[1:]
 
 
+async def test_the_first_page_of_all_begins_with_the_oldest_record(server: KinesisServer) -> None:
+    positions = append(server, b"a", b"b", b"c")
+    server.stream.trim(ONE, positions[1])
+    async with opened(server) as source:
+        assert list((await source.page(ONE, 0)).positions) == positions[1:]
+        assert [each["ShardIteratorType"] for each in server.asked("GetShardIterator")] == ["TRIM_HORIZON"]
+        with pytest.raises(PositionLost):
+            await source.page(ONE, positions[0] - 1)
+
+
 async def test_a_page_may_begin_within_an_aggregate(server: KinesisServer) -> None:
     append(server, aggregate(("k", b"0"), ("k", b"1")), b"2")
     async with opened(server, deaggregate=True) as source:
