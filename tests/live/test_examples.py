@@ -6,9 +6,11 @@ environment. That a record reached its handler is read from the log of the funct
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -21,7 +23,7 @@ from handlers.log_reader import LogReader
 from handlers.logs import log_file
 from tests.conftest import MakeTopic
 from tests.fakes.function_server import function_server
-from tests.live.daemon import Daemon, produce
+from tests.live.daemon import PATIENCE_S, Daemon, produce
 from tests.live.queue_rig import Queue, Queues
 from tests.live.s3_rig import S3Rig, open_rig
 from tests.live.stream_rig import Streams
@@ -171,6 +173,26 @@ async def test_dynamodb(tmp_path: Path, aws_endpoint: str, streams: Streams, que
         assert (failure["reason"], failure["attempts"], failure["batch_size"]) == ("RetryAttemptsExhausted", 4, 1)
         told = json.loads(await take(failed))
         assert told["DDBStreamBatchInfo"]["batchSize"] == 1
+        assert await daemon.terminate() == 0
+
+
+async def test_tumbling_windows(tmp_path: Path, aws_endpoint: str, streams: Streams) -> None:
+    clicks = await streams.make()
+    async with Example(tmp_path, "tumbling-window.yaml", aws_endpoint) as daemon:
+        daemon.change("127.0.0.1:9301", f"127.0.0.1:{daemon.port}")
+        daemon.change("stream: clicks", f"stream: {clicks.name}")
+        daemon.change("tumbling_window_in_seconds: 60", "tumbling_window_in_seconds: 1")
+        await daemon.check()
+        await daemon.start()
+        pages = [f"/{n % 3}" for n in range(30)]
+        await clicks.put(*(("user-1", {"page": page}) for page in pages))
+        counted: Counter[str] = Counter()
+        async with asyncio.timeout(PATIENCE_S):
+            while counted != Counter(pages):
+                await clicks.put(("user-1", {"page": "/end"}))  # a window ends when a record of a later one comes
+                states = [json.loads(line.split(" ", 2)[2]) for line in daemon.printed("totals")]
+                counted = sum(map(Counter, states), Counter())
+                del counted["/end"]
         assert await daemon.terminate() == 0
 
 
