@@ -5,9 +5,12 @@ gets room while a read is under way, a new read with the whole demand takes its 
 same is recognised by the position it was read behind. Between two reads of a unit lies what its pace asks for; after a
 failure it waits, with growing pauses.
 
-Room is counted by shard in records and bytes, and over all shards in bytes, those that reads of single shards may bring
-among them: while the buffers of the mapping are full, only shards that hold nothing are read, and no more of them than
-fills a batch of each lane.
+Room is counted by shard in records and bytes, and over all shards in bytes: while the buffers of the mapping are full,
+only shards that hold nothing are read. As soon as what reads of single shards may bring might not fit either, a shard
+is asked for no more than fills a batch of each lane.
+
+Shards that have nothing new are read at times of their own: a thousand that were begun together would else be read
+together, each second anew, and hold up everything else for as long as that takes.
 """
 
 from __future__ import annotations
@@ -41,6 +44,8 @@ class _Unit:
     reserved_bytes: int = 0
     #: When the read that is under way, or the last one, was asked for.
     asked_s: float = 0.0
+    #: Had the last read something, or did it say that there is something?
+    had_more: bool = True
     failures: int = 0
     #: Not before this time is it read again.
     not_before_s: float = 0.0
@@ -96,13 +101,11 @@ class Reading:
 
     def room(self, shard: ShardState) -> int:
         """Count the records that may be read now."""
-        if not self.is_memory_full:
-            return shard.room()
-        return 0 if shard.buffered else min(shard.room(), shard.fill_count)
+        return 0 if shard.buffered and self.is_memory_full else shard.room()
 
     @property
     def is_memory_full(self) -> bool:
-        return self.buffered_bytes + self._reserved_bytes > self._memory_bytes
+        return self.buffered_bytes > self._memory_bytes
 
     def changed(self, size_bytes: int, shards: Iterable[ShardState]) -> None:
         """Count bytes that came (positive) or went; shards that had to wait for memory are asked for again."""
@@ -139,10 +142,13 @@ class Reading:
     def _demand(self, unit: _Unit, shards: Mapping[str, ShardState]) -> dict[str, Demand]:
         """Say what to read; shards that have no room any more starve again when a batch leaves them."""
         demand = {}
+        may_come_bytes = self._reserved_bytes - unit.reserved_bytes
+        is_tight = self.buffered_bytes + may_come_bytes > self._memory_bytes
         for name in sorted(unit.starved):
-            limit = self.room(shards[name])
+            shard = shards[name]
+            limit = min(self.room(shard), shard.fill_count) if is_tight else self.room(shard)
             if limit:
-                demand[name] = Demand(shards[name].read_behind, limit)
+                demand[name] = Demand(shard.read_behind, limit)
         unit.starved.intersection_update(demand)
         return demand
 
@@ -167,6 +173,9 @@ class Reading:
         state.failures = 0
         state.error = None
         wait_s = pace.busy_s if more else pace.idle_s
+        if state.had_more and not more:
+            wait_s = self._rng.uniform(pace.busy_s, wait_s)
+        state.had_more = more
         if pace.bytes_per_s:
             wait_s = max(wait_s, read_bytes / pace.bytes_per_s)
         state.not_before_s = state.asked_s + wait_s

@@ -225,6 +225,37 @@ def test_while_memory_is_full_only_shards_that_hold_nothing_are_read():
     assert play.feed(f.ShardLost("a")) == [read_of(b=(0, 999))]
 
 
+def test_shards_that_are_read_at_once_are_asked_for_a_batch_each_as_soon_as_more_might_not_fit():
+    play = Play(memory_bytes=1_500_000, batch_size=10, parallelization_factor=2)
+    wanted = [play.open(name, unit=name) for name in "abc"]
+    assert [read.demand[name].limit for name, (read,) in zip("abc", wanted, strict=True)] == [1000, 1000, 20]
+
+
+def test_a_window_is_not_cut_because_reads_of_other_shards_may_bring_much():
+    play = Play(memory_bytes=1_500_000, batch_size=1000, window_s=60.0)
+    for name in "abc":
+        play.open(name, unit=name)
+    assert play.read(chunk_of([0], shard="a"), unit="a") == [f.Read("a", {"a": f.Demand(0, 1000)})]
+
+
+def test_shards_that_have_nothing_new_are_read_at_times_of_their_own_and_then_at_their_pace():
+    play = Play(pace=Pace(idle_s=1.0, busy_s=0.2))
+    for name in "ab":
+        play.open(name, unit=name)
+        play.read(chunk_of([], shard=name), unit=name)
+    times_s: dict[str, list[float]] = {"a": [], "b": []}
+    while play.now_s < 4:
+        for command in play.wait():
+            assert isinstance(command, f.Read)
+            (name,) = command.demand
+            times_s[name].append(play.now_s)
+            play.read(chunk_of([], shard=name), unit=name)
+    for mine in times_s.values():
+        assert 0.2 <= mine[0] <= 1.0
+        assert mine[:3] == pytest.approx([mine[0], mine[0] + 1, mine[0] + 2])
+    assert times_s["a"][0] != times_s["b"][0]
+
+
 def test_a_shard_that_has_no_room_does_not_wait_for_its_window():
     play = Play(buffer_count=2, window_s=60.0, batch_size=10)
     play.open("s")
