@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from aiokafka.admin import RecordsToDelete
 from aiokafka.structs import TopicPartition
 
 from connectors.aws import s3_client
+from router.record_places import AT_ONCE
 from tests.conftest import MakeTopic
 from tests.live.daemon import Daemon, await_committed, cluster, plain, produce
 from tests.live.queue_rig import REGION, Queue, Queues
@@ -149,3 +151,33 @@ async def test_what_cannot_be_is_one_line(rig: Rehydrating, topic: MakeTopic, ka
     assert await rig.daemon.terminate() == 0
     status, _, _, err = await rig.replay("failed.jsonl")
     assert (status, "start it with `headrace run`" in err) == (3, True)
+
+
+async def test_a_daemon_that_is_killed_goes_on_and_runs_nothing_twice_that_was_settled(
+    rig: Rehydrating, topic: MakeTopic, kafka_bootstrap: str
+) -> None:
+    name = await topic()
+    file = rig.daemon.folder / "failed.jsonl"
+    poison = [f"poison{number}" for number in range(20)]
+    await fail(rig, kafka_bootstrap, name, {"file": {"path": str(file)}}, poison)
+    await rig.daemon.until(lambda: len(rig.daemon.events("failure.delivered")) == 20, "all are in the file")
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(f"{json.dumps({**each, 'payload': None})}\n" for each in records))
+    await rig.mend()
+    watching = asyncio.create_task(rig.replay("failed.jsonl", "--rate", "5"))
+    await rig.daemon.line("failure.replayed")
+    await rig.daemon.kill()
+    status, told, _, err = await watching
+    assert (status, "start it and replay again: it goes on from there" in err) == (3, True)
+    done = {end["where"] for end in told}
+    assert 0 < len(done) < 20
+
+    await rig.daemon.start()
+    status, ends, summary, _ = await rig.replay("failed.jsonl")
+    assert (status, summary["replayed"] + summary["settled"], summary["refused"]) == (0, 20, 0)
+    assert done <= {end["where"] for end in ends if end["outcome"] == "settled"}
+    assert set(rig.values()) == set(poison)
+    # Only what was with the function, or just done, when it was killed may have run twice.
+    assert len(rig.values()) <= 20 + AT_ONCE
+    status, ends, summary, _ = await rig.replay("failed.jsonl")
+    assert (status, summary) == (0, {**NOTHING, "settled": 20})

@@ -23,6 +23,7 @@ from router.core.model import (
     Outcome,
     Pace,
     Returned,
+    WindowCall,
 )
 from router.core.retention import Retention
 from router.core.shard import lane_of
@@ -71,6 +72,7 @@ class Service:
         self.bad: set[str] = set()
         #: Time and values of every invocation.
         self.runs: list[tuple[float, list[str]]] = []
+        self.events: list[dict[str, Any]] = []
         self.takes_s = 0.01
         #: Days that the clock was put forward.
         self.days = 0
@@ -142,7 +144,8 @@ class Service:
     def invoke(self, _: str, event: bytes) -> tuple[float, Outcome]:
         values = values_of(event)
         self.runs.append((asyncio.get_running_loop().time(), values))
-        return self.takes_s, RAISED if self.bad & set(values) else Returned()
+        self.events.append(json.loads(event))
+        return self.takes_s, RAISED if self.bad & set(values) else Returned({"state": {"sum": 1}})
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -151,6 +154,7 @@ class Service:
         await self.life.running.wait()
         await asyncio.sleep(60.0)
         self.runs.clear()
+        self.events.clear()
         yield
         for work in works:
             work.cancel()
@@ -321,6 +325,31 @@ async def test_no_more_is_read_than_has_failed_where_that_is_all() -> None:
         service.replayer.records = service.records(lambda _: Counted(service.stream))
         await service.replay([record(*records[7:9]), record(records[0], records[2500], count=1)])
     assert read == [(2, 2), (1, 1), (1000, 1000), (1000, 1000), (1000, 999)]
+
+
+@in_virtual_time
+async def test_records_of_a_tumbling_window_begin_with_an_empty_state_and_a_final_call_runs_from_its_event() -> None:
+    service = Service(tumbling_window_s=10)
+    a, b = put(service.stream, "a", "b")
+    bounds = {"start": "2026-01-02T00:00:00Z", "end": "2026-01-02T00:00:10Z"}
+    codec = ShardStreamSource(service.stream).codec
+    start_s = int(NOW_S)
+    final = codec.window_event(a.shard, [], WindowCall(start_s, start_s + 10, b'{"sum":7}', final=True))
+    of_window = json.loads(record(a, b))
+    last = {**of_window, "payload": final.decode(), "KinesisBatchInfo": {"shardId": a.shard, "streamArn": CLICKS}}
+    of_window["timeWindowInfo"] = {"window": bounds}
+    async with service.running():
+        service.events.clear()
+        [end], _ = await service.replay([json.dumps(of_window)])
+        assert (end.outcome, "it begins with {}" in (end.reason or "")) == ("replayed", True)
+        assert service.values == ["a", "b"]
+        [event] = service.events
+        assert (event["window"], event["state"], event["isFinalInvokeForWindow"]) == (bounds, {}, False)
+        service.events.clear()
+        [end], _ = await service.replay([json.dumps(last)])
+        assert (end.outcome, end.reason) == ("replayed", None)
+        [event] = service.events
+    assert (event["records"], event["state"], event["isFinalInvokeForWindow"]) == ([], {"sum": 7}, True)
 
 
 # --- what is gone
