@@ -8,7 +8,7 @@ the ARN of a stream, that one is read and no other.
 A table that was deleted and made again is no other case: its former streams stay for as long, and the new one comes
 behind them. No checkpoint is void then, since the id of a shard, made of a time and chance, never comes again: so it
 cannot be taken for that of another stream, and `incarnation` stays as it is. What is gone before it was read is told
-as its shards are asked for. (Weak spot: stand-ins that give a table made anew the shard ids of the former one.)
+as its shards are asked for. Weak spot: stand-ins that give each stream the same shard ids.
 
 The API knows no time to read from. `at_time` reads from the oldest record on and leaves out what is older, up to the
 first record that may be young enough; where such a read is interrupted by a restart it begins again. Times of records

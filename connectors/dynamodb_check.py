@@ -31,5 +31,5 @@ async def check_dynamodb(settings: DynamoDbSettings, function_timeout_s: float) 
             "source is an ARN"
         )
     open_count = sum(not shard.closed for shard in shards_of(streams))
-    kept = "" if place.stream_arn else f"; streams: {len(streams)}, each read when the one before it has ended"
+    kept = f"; streams: {len(streams)}, each read when the one before it has ended" if len(streams) > 1 else ""
     return f"table {place.table}: {streams[-1].stream_view_type}; open shards: {open_count}{kept}"

@@ -531,8 +531,11 @@ async def test_a_check_tells_what_it_found_and_reads_nothing(rig: Rig) -> None:
     rig.service.roll(one, 2)
     told = "table orders: NEW_IMAGE; open shards: 3"
     assert await check_dynamodb(rig.settings(stream.arn), 3) == told
-    counted = "; streams: 1, each read when the one before it has ended"
-    assert await check_dynamodb(rig.settings(), 3) == told + counted
+    assert await check_dynamodb(rig.settings(), 3) == told
+    rig.service.disable("orders")
+    rig.stream(2)
+    told = "table orders: NEW_AND_OLD_IMAGES; open shards: 2; streams: 2, each read when the one before it has ended"
+    assert await check_dynamodb(rig.settings(), 3) == told
     assert not rig.asked("GetRecords")
 
 
