@@ -92,13 +92,16 @@ class KafkaPlaces:
 
     async def measure(self, moves: Sequence[Move]) -> Sequence[Span]:
         ranges = {
-            self._partitions[shard]: sorted((before.checkpoint + 1, after.checkpoint + 1))
+            self._partitions[shard]: (
+                min(before.checkpoint, after.checkpoint) + 1,
+                max(before.checkpoint, after.checkpoint) + 1,
+            )
             for shard, before, after in moves
             if before is not None and before.checkpoint != after.checkpoint
         }
         async with self._answering("read"):
-            firsts = await self._times({partition: low for partition, (low, _) in ranges.items()})
-            lasts = await self._times({partition: high - 1 for partition, (_, high) in ranges.items()})
+            firsts = await self._times(ranges)
+            lasts = await self._times({partition: (high - 1, high) for partition, (_, high) in ranges.items()})
         spans = []
         for shard, before, after in moves:
             partition = self._partitions[shard]
@@ -109,18 +112,20 @@ class KafkaPlaces:
             spans.append(Span(way, high - low, seconds=seconds))
         return spans
 
-    async def _times(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-        """Give the times of the records at offsets, or of the first behind them; those that do not come are missing."""
+    async def _times(self, ranges: Mapping[TopicPartition, tuple[int, int]]) -> dict[TopicPartition, int]:
+        """Give the times of the first records at or behind offsets and before others; those that do not come lack."""
         consumer, _ = self._clients()
-        for partition, offset in offsets.items():
+        for partition, (offset, _) in ranges.items():
             consumer.seek(partition, offset)
-        reads = {partition: asyncio.ensure_future(consumer.getone(partition)) for partition in offsets}
+        reads = {partition: asyncio.ensure_future(consumer.getone(partition)) for partition in ranges}
         if reads:
             await asyncio.wait(reads.values(), timeout=_TIMES_S)
         times = {}
         for partition, read in reads.items():
-            if not read.cancel() and not read.cancelled() and read.exception() is None:
-                record: ConsumerRecord = read.result()
+            if read.cancel() or read.cancelled() or read.exception() is not None:
+                continue
+            record: ConsumerRecord = read.result()
+            if record.offset < ranges[partition][1]:
                 times[partition] = record.timestamp
         return times
 
