@@ -7,12 +7,14 @@ that with CI=true in the environment a missing Kafka is a failure.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pathlib
 import shlex
 import socket
 import subprocess
 import sys
+import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
@@ -168,6 +170,17 @@ async def has_leaders(admin: AIOKafkaAdminClient, name: str, partitions: int) ->
 def aws_endpoint() -> Iterator[str]:
     """URL of a LocalStack that serves SQS; region and keys for it are in the environment while tests run."""
     yield from stand_in("localstack", "HEADRACE_TEST_AWS")
+
+
+@pytest.fixture(scope="session")
+def streams_endpoint(aws_endpoint: str) -> str:
+    """The same, if it serves Kinesis and DynamoDB, which need more of the machine."""
+    with urllib.request.urlopen(f"{aws_endpoint}/_localstack/health") as answer:
+        found = json.load(answer)["services"]
+    lacking = [name for name in ("kinesis", "dynamodb") if found[name] == "disabled"]
+    if lacking:
+        give_up(f"LocalStack runs without {' and '.join(lacking)} here; `tests/services/services --help` says why")
+    return aws_endpoint
 
 
 @pytest.fixture(scope="session")

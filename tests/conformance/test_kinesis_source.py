@@ -125,13 +125,13 @@ class ConsumerBench(KinesisBench):
 
 class TestKinesisConsumer(ShardSourceConformance):
     @pytest.fixture
-    async def bench(self, aws_endpoint: str) -> AsyncIterator[Bench]:
-        async with kinesis_bench(aws_endpoint, ConsumerBench) as bench:
+    async def bench(self, streams_endpoint: str) -> AsyncIterator[Bench]:
+        async with kinesis_bench(streams_endpoint, ConsumerBench) as bench:
             yield bench
 
 
 class TestKinesisSource(ShardSourceConformance):
     @pytest.fixture
-    async def bench(self, aws_endpoint: str) -> AsyncIterator[Bench]:
-        async with kinesis_bench(aws_endpoint) as bench:
+    async def bench(self, streams_endpoint: str) -> AsyncIterator[Bench]:
+        async with kinesis_bench(streams_endpoint) as bench:
             yield bench

@@ -41,6 +41,6 @@ def disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 @pytest.fixture
-async def streams(aws_endpoint: str) -> AsyncIterator[Streams]:
-    async with open_streams(aws_endpoint) as made:
+async def streams(streams_endpoint: str) -> AsyncIterator[Streams]:
+    async with open_streams(streams_endpoint) as made:
         yield made
