@@ -446,7 +446,7 @@ class StreamEngine:
             return
         tumbling = None if batch.replays or batch.is_final else lane.tumbling
         if tumbling:
-            batch.window = tumbling.call()
+            batch.window = tumbling.call(batch)
         expired = self._planner.expire(batch, now)
         if expired:
             self._follow(shard, lane, batch, expired, now)
@@ -455,7 +455,7 @@ class StreamEngine:
             self._blocked[shard.name, lane.number] = None
             return
         if tumbling:
-            tumbling.started(batch.first_position)
+            tumbling.started(batch)
         lane.running = batch
         self._running[batch.id] = (shard, lane)
         self._commands.append(f.Invoke(batch))

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final, NamedTuple
 
-from router.core.model import Part, WindowCall, WindowStart
+from router.core.model import Batch, Part, WindowCall, WindowStart
 from router.core.retry_state import SavedWindow
 from router.core.window import BatchWindow, Trigger
 
@@ -131,15 +131,19 @@ class TumblingWindow(BatchWindow):
 
     # --- calls
 
-    def call(self) -> WindowCall:
+    def call(self, batch: Batch) -> WindowCall:
         """Say what a batch of the newest window is told of it now."""
+        if self._span.start_s < 0:
+            # It was begun while there were no windows, and is of that of its first record.
+            chunk, index = batch.first
+            self._span = span_of(chunk.times_ms[index], self._length_s)
         return WindowCall(*self._span, EMPTY if self._state is None else self._state)
 
-    def started(self, first_position: int) -> None:
+    def started(self, batch: Batch) -> None:
         """Note that a batch of the newest window starts: a closed one opens, and will have a final call."""
         if self._state is None:
             self._state = EMPTY
-            self._since = first_position
+            self._since = batch.first_position
 
     def end(self, *, settled: bool, shard_ended: bool, leaving: bool = False) -> WindowCall | None:
         """Give the final call of the newest window if it is due, once.

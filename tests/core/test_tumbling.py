@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from router.core.model import UNKNOWN_TIME_MS, Part, WindowCall, WindowStart
+from router.core.model import UNKNOWN_TIME_MS, Batch, Part, WindowCall, WindowStart
 from router.core.retry_state import FailedCall, SavedWindow
 from router.core.tumbling import GRACE_S, STATE_LIMIT_BYTES, Span, TumblingWindow, span_of
 from router.core.window import Trigger
-from tests.core.columns import chunk_of
+from tests.core.columns import batch_of, chunk_of
 
 LARGEST = b'{"x":"' + b"x" * (STATE_LIMIT_BYTES - 8) + b'"}'
 LARGE = LARGEST + b" "
@@ -38,14 +38,17 @@ class Lane:
 
     def run(self, state: bytes = b'{"n":1}') -> WindowCall:
         """Let the next batch succeed; gives what it was told."""
-        first = self.cut()[0]
-        call = self.window.call()
-        self.window.started(first)
+        batch = self.batch()
+        call = self.window.call(batch)
+        self.window.started(batch)
         self.window.returned(state)
         return call
 
-    def end(self, *, settled: bool = True, shard_ended: bool = False) -> WindowCall | None:
-        return self.window.end(settled=settled, shard_ended=shard_ended)
+    def batch(self) -> Batch:
+        return Batch("id", "s", 0, *self.window.cut())
+
+    def end(self, *, settled: bool = True, shard_ended: bool = False, leaving: bool = False) -> WindowCall | None:
+        return self.window.end(settled=settled, shard_ended=shard_ended, leaving=leaving)
 
 
 @pytest.mark.parametrize(
@@ -109,13 +112,13 @@ def test_each_call_is_told_what_the_one_before_returned():
 def test_a_try_that_failed_leaves_the_state_as_it_was():
     lane = Lane(1, 2, size=1)
     lane.run()
-    assert [lane.window.call() for _ in range(2)] == [WindowCall(0, 10, b'{"n":1}')] * 2
+    batch = lane.batch()
+    assert [lane.window.call(batch) for _ in range(2)] == [WindowCall(0, 10, b'{"n":1}')] * 2
 
 
 def test_a_window_of_which_nothing_was_started_has_no_final_call():
     lane = Lane(1, 12)
-    lane.cut()
-    assert lane.window.call() == WindowCall(0, 10, b"{}")
+    assert lane.window.call(lane.batch()) == WindowCall(0, 10, b"{}")
     assert not lane.window.is_open
     assert lane.end() is None
 
@@ -239,14 +242,22 @@ def test_a_final_call_that_had_failed_is_made_again(state, early):
     assert lane.end(shard_ended=True) is None
 
 
+def test_a_batch_from_before_there_were_windows_is_of_that_of_its_first_record():
+    lane = Lane()
+    batch = batch_of([1, 2], times_ms=[12_000, 25_000])
+    assert lane.window.call(batch) == WindowCall(10, 20)
+    lane.window.started(batch)
+    assert lane.end(leaving=True) == WindowCall(10, 20, final=True)
+
+
 def test_an_open_window_keeps_its_bounds_when_the_length_changes():
     window = TumblingWindow(60, 100, 10_000, 5.0, WindowStart.PREVIOUS_COMPLETION)
     window.restore(SavedWindow(0, 10, 0, b'{"n":1}'))
     chunk = chunk_of([1, 2], times_ms=[9_000, 15_000])
     window.add(Part(chunk, range(2)), 0.0)
-    assert window.cut()[1] == 1
-    assert window.call() == WindowCall(0, 10, b'{"n":1}')
+    batch = Batch("id", "s", 0, *window.cut())
+    assert (batch.count, window.call(batch)) == (1, WindowCall(0, 10, b'{"n":1}'))
     assert window.end(settled=True, shard_ended=False)
     window.close()
-    window.cut()
-    assert window.call() == WindowCall(0, 60, b"{}")
+    batch = Batch("id", "s", 0, *window.cut())
+    assert window.call(batch) == WindowCall(0, 60, b"{}")
