@@ -106,10 +106,10 @@ def test_notifications():
 def test_streams(tmp_path):
     (mapping,) = loaded("kinesis.yaml").mappings
     assert mapping.source == KinesisSettings("clicks", "clicks", None, "us-east-1")
-    assert (mapping.mapping.rules, mapping.mapping.pace) == (STREAM_RULES, Pace(1.0, 0.2))
+    assert (mapping.mapping.rules, mapping.mapping.pace) == (STREAM_RULES, Pace(1.0, 0.2, 2_000_000))
     (mapping,) = taken_in(tmp_path, "kinesis.yaml").mappings
     assert mapping.source == KinesisSettings("clicks", "clicks", "http://127.0.0.1:4566", "us-east-1", deaggregate=True)
-    assert mapping.mapping.pace == Pace(5.0, 0.2)
+    assert mapping.mapping.pace == Pace(5.0, 0.2, 2_000_000)
     (mapping,) = loaded("dynamodb.yaml").mappings
     assert mapping.source == DynamoDbSettings("changes", "orders", None, "us-east-1")
     (mapping,) = loaded("tumbling-window.yaml").mappings
