@@ -20,6 +20,9 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SOURCES = {
     "kafka": {"kafka": {"bootstrap_servers": ["127.0.0.1:9092"], "topic": "orders"}},
+    "kinesis": {"kinesis": {"stream": "clicks"}},
+    "tumbling-windows": {"kinesis": {"stream": "clicks"}},
+    "dynamodb": {"dynamodb": {"table": "orders"}},
     "sqs": {"sqs": {"queue": "orders"}},
     "fifo": {"sqs": {"queue": "orders.fifo"}},
     "s3": {"s3": {"bucket": "uploads", "queue": "upload-events"}},
@@ -43,7 +46,7 @@ def shown(language: str) -> list[Any]:
 def whole(text: str, page: str) -> dict[str, Any]:
     """Make a whole file of a part of one, which may be the inside of a mapping, or of its source."""
     part = YAML(typ="safe").load(io.StringIO(text)) or {}
-    if part.keys() & {"kafka", "sqs", "s3"}:
+    if part.keys() & {"kafka", "kinesis", "dynamodb", "sqs", "s3"}:
         part = {"source": part}
     if not part.keys() & {"functions", "event_source_mappings"}:
         part = {"event_source_mappings": {"orders": part}}
