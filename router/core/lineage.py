@@ -38,6 +38,8 @@ class Lineage:
         self._started: set[str] = set()
         self._listed: dict[str, ShardInfo] = {}
         self._parents: set[str] = set()
+        #: Parents of what is listed, and of what is gone unread between those and what is still in memory.
+        self._ancestry: dict[str, tuple[str, ...]] = {}
         #: Parents that the last listing did not have, and of them those that the one before did not have either.
         self._missing: set[str] = set()
         self._trimmed: set[str] = set()
@@ -52,9 +54,19 @@ class Lineage:
         missing = self._parents - self._listed.keys() - self._finished - self._begun
         self._trimmed = missing & self._missing
         self._missing = missing
+        self._remember(shards)
         unknown = self._finished - self._listed.keys() - self._parents
         self._gone = unknown & self._unknown
         self._unknown = unknown
+
+    def _remember(self, shards: Sequence[ShardInfo]) -> None:
+        former, self._ancestry = self._ancestry, {shard.name: shard.parents for shard in shards}
+        names = [*self._parents]
+        while names:
+            name = names.pop()
+            if name in former and name not in self._ancestry and name not in self._finished:
+                self._ancestry[name] = former[name]
+                names += former[name]
 
     def start(self) -> list[str]:
         """Give the shards that may be read now and were not started yet: they are from now on."""
@@ -71,7 +83,12 @@ class Lineage:
         return shard is None or all(self._is_done(parent) for parent in shard.parents)
 
     def _is_done(self, parent: str) -> bool:
-        return parent in self._finished or parent in self._trimmed
+        return parent in self._finished or (parent in self._trimmed and not self._follows_unfinished(parent))
+
+    def _follows_unfinished(self, name: str) -> bool:
+        """Say whether what was read of a shard before this one, which is gone, is not settled yet."""
+        parents = self._ancestry.get(name, ())
+        return any(parent in self._begun or self._follows_unfinished(parent) for parent in parents)
 
     def finish(self, name: str) -> None:
         """Note that a shard is finished, or gone."""

@@ -58,6 +58,16 @@ def test_a_parent_that_one_listing_overlooked_is_waited_for():
     assert lineage.start() == ["a"]
 
 
+def test_a_shard_waits_for_its_grandparent_when_its_parent_is_gone_unread():
+    lineage = lineage_of(ROOT, LEFT, ShardInfo("c", ("a",)))
+    assert lineage.start() == ["r"]
+    for _ in range(2):
+        lineage.listed([ShardInfo("c", ("a",))])
+        assert lineage.start() == []
+    lineage.finish("r")
+    assert lineage.start() == ["c"]
+
+
 def test_what_was_begun_goes_on_whether_it_is_listed_or_not():
     lineage = lineage_of(begun=["a"])
     assert lineage.start() == ["a"]
@@ -146,9 +156,19 @@ class Forest:
         for name in lineage.start():
             assert name not in self.started, "it is read twice"
             waits = [each for each in self.parents[name] if each not in self.trimmed | self.finished]
-            waits += [each for each in self.parents[name] if each in self.started and each not in self.finished]
+            waits += [each for each in self.ancestors(name) if each in self.running]
             assert not waits, f"{name} starts before {waits}"
             self.started.append(name)
+
+    def ancestors(self, name: str) -> set[str]:
+        found: set[str] = set()
+        names = [*self.parents[name]]
+        while names:
+            each = names.pop()
+            if each not in found:
+                found.add(each)
+                names += self.parents[each]
+        return found
 
     @property
     def running(self) -> list[str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router.core import facts as f
 from router.core.model import (
@@ -198,6 +201,103 @@ def test_a_failed_read_is_tried_again_later_and_the_reason_told():
     assert play.wait() == [read_of(s=(-1, 1000))]
     play.read(chunk_of([0]))
     assert play.engine.why_stuck() is None
+
+
+PACE = Pace(idle_s=1.0, busy_s=0.2)
+
+
+def next_read_s(play: Play) -> float:
+    """Wait for the next read; give how long that took."""
+    since_s = play.now_s
+    for _ in range(10):
+        if any(isinstance(command, f.Read) for command in play.wait()):
+            return play.now_s - since_s
+    raise AssertionError("it is asked to wake up again and again")
+
+
+@pytest.mark.parametrize(
+    ("page", "pause_s"),
+    [
+        (chunk_of([]), 1.0),
+        (chunk_of([], more=True), 0.2),
+        (chunk_of([], through=7), 1.0),
+        (chunk_of([0]), 0.2),
+        (chunk_of([0], more=True), 0.2),
+        (chunk_of([0], kept=[]), 0.2),
+    ],
+)
+def test_a_stream_is_read_at_its_pace_from_the_start_of_one_read_to_that_of_the_next(page: Chunk, pause_s: float):
+    play = Play(pace=PACE)
+    assert play.open("s") == [read_of(s=(-1, 1000))]
+    play.now_s = 0.1
+    play.read(replace(page))
+    assert next_read_s(play) == pytest.approx(pause_s - 0.1)
+
+
+def test_a_read_that_took_longer_than_its_pace_is_followed_by_the_next_at_once():
+    play = Play(pace=PACE)
+    play.open("s")
+    play.now_s = 0.3
+    assert read_of(s=(0, 1000)) in play.read(chunk_of([0]))
+    play.now_s = 1.2
+    assert play.read(chunk_of([], before=0)) == []
+    assert next_read_s(play) == pytest.approx(0.1)
+
+
+def test_nothing_hurries_a_stream_beyond_its_pace():
+    play = Play(pace=PACE, buffer_count=2)
+    play.open("s")
+    assert play.read(chunk_of([0, 1])) == [play.only(f.Invoke)]
+    for fact in (f.Unheld(), f.Due(), f.Due()):
+        assert play.feed(fact) == []
+    assert next_read_s(play) == pytest.approx(0.2)
+
+
+def test_a_stream_that_is_read_too_often_waits_longer_each_time_and_then_goes_on_at_its_pace():
+    play = Play(pace=PACE)
+    play.open("s")
+    pauses_s = []
+    for _ in range(6):
+        assert play.feed(f.ReadFailed("unit", "too many reads", throttled=True)) == []
+        pauses_s.append(next_read_s(play))
+    assert pauses_s[:3] == [pytest.approx(0.5 * 2**retry, rel=0.2) for retry in range(3)]
+    assert pauses_s[-1] == pytest.approx(5.0, rel=0.2)
+    play.read(chunk_of([]))
+    assert next_read_s(play) == pytest.approx(1.0)
+
+
+def test_without_a_pace_a_stream_that_waits_by_itself_is_read_on_at_once():
+    play = Play()
+    play.open("s")
+    for _ in range(3):
+        assert play.read(chunk_of([])) == [read_of(s=(-1, 1000))]
+    assert play.wakes == []
+
+
+@given(data=st.data())
+def test_an_engine_never_asks_to_be_woken_for_nothing(data: st.DataObject):
+    """Whatever comes, each wake-up is later than the last, or something is done at it."""
+    play = Play(pace=data.draw(st.sampled_from((PACE, Pace(0.25, 0.25), Pace()))), window_s=1.0, commit_interval_s=0.5)
+    play.feed(f.StreamOpened(frozenset(), frozenset()))
+    play.open("s", unit="s")
+    position = -1
+    for step in data.draw(st.lists(st.sampled_from(("page", "empty", "more", "fails", "throttled")), max_size=12)):
+        match step:
+            case "page":
+                play.read(chunk_of([position + 1], before=position), unit="s")
+                position += 1
+            case "empty" | "more":
+                play.read(chunk_of([], before=position, more=step == "more"), unit="s")
+            case _:
+                play.feed(f.ReadFailed("s", "no", throttled=step == "throttled"))
+        for _ in range(data.draw(st.integers(0, 4))):
+            if not play.wakes:
+                break
+            idle = 0
+            before_s = play.now_s
+            while play.wait() == [] and play.wakes and play.now_s <= before_s:
+                idle += 1
+                assert idle < 5, "it spins"
 
 
 def test_a_full_shard_is_read_again_when_a_batch_leaves_it():

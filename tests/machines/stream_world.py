@@ -8,7 +8,7 @@ outlives the engine: a crash throws the engine away and keeps what is durable.
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -26,6 +26,7 @@ from router.core.model import (
     Refused,
     ReportStyle,
     Returned,
+    ShardInfo,
     TooLarge,
     WindowStart,
 )
@@ -60,15 +61,20 @@ class Log:
     committed: f.Progress | None = None
     assigned: bool = False
     revoking: bool = False
+    #: Will nothing more be written to it; and is its end committed, so that nobody reads it any more?
+    closed: bool = False
+    over: bool = False
+    #: Lanes that it is run in now.
+    factor: int = 1
     #: Times it was taken away, by a crash too.
     losses: int = 0
-    #: Per lane, the highest position that was ever delivered.
-    highest: dict[int, int] = field(default_factory=dict)
+    #: Per key, and per lane of so many, the highest position that was ever delivered.
+    highest: dict[object, int] = field(default_factory=dict)
     # What is known in this life of the shard, from one opening to the next:
     life: int = 0
     life_settled: set[int] = field(default_factory=set)
     life_delivered: set[int] = field(default_factory=set)
-    life_highest: dict[int, int] = field(default_factory=dict)
+    life_highest: dict[object, int] = field(default_factory=dict)
     resumed: dict[str, set[int]] = field(default_factory=dict)
 
 
@@ -96,6 +102,8 @@ class World:
     def __init__(self, mapping: EventSourceMapping, units: dict[str, str], seed: int) -> None:
         self.mapping = mapping
         self.logs = {shard: Log(unit=unit) for shard, unit in units.items()}
+        #: Is it a stream whose shards the engine finds, and which may end? Then each is a unit.
+        self.found = all(shard == unit for shard, unit in units.items())
         self.chance = Random(seed)
         self.mono_s = 1000.0
         self.wall_offset_s = 1_700_000_000.0
@@ -124,6 +132,13 @@ class World:
         self.held = False
         self.draining = False
         self.finished = False
+        self.listing = False
+        for log in self.logs.values():
+            log.over = log.committed is not None and log.committed.ended
+        if self.found:
+            begun = {shard for shard, log in self.logs.items() if log.committed is not None}
+            self.feed(f.StreamOpened(frozenset(begun), frozenset(s for s in begun if self.logs[s].over)))
+            self.answer_listing()
 
     @property
     def now(self) -> Instant:
@@ -133,8 +148,8 @@ class World:
     def wall_ms(self) -> int:
         return int(self.now.wall_s * 1000)
 
-    def lane_of(self, row: Row) -> int:
-        factor = self.mapping.parallelization_factor
+    @staticmethod
+    def lane_of(row: Row, factor: int) -> int:
         return row.position % factor if row.key is None else lane_of(row.key, factor)
 
     def relevant(self, shard: str) -> list[Row]:
@@ -150,7 +165,7 @@ class World:
             self.carry_out(command)
         self.check()
 
-    def carry_out(self, command: f.Command) -> None:  # noqa: C901 - a table
+    def carry_out(self, command: f.Command) -> None:  # noqa: C901, PLR0912 - a table
         match command:
             case f.Read(unit, demand):
                 self.read_asked(unit, demand)
@@ -169,6 +184,15 @@ class World:
                     self.check_progress(shard, progress)
             case f.Locate(shard, lost):
                 self.locates[shard] = lost
+            case f.List():
+                assert not self.listing, "one listing at a time"
+                self.listing = True
+            case f.Open(shard):
+                assert not self.logs[shard].over
+            case f.Note("shard.finished", shard):
+                self.shard_finished(shard)
+            case f.Note("lanes.changed", shard):
+                self.lanes_changed(shard)
             case f.Release(shard):
                 assert self.logs[shard].revoking
                 self.unassign(shard)
@@ -199,13 +223,14 @@ class World:
         log = self.logs[batch.shard]
         rows = batch.rows()
         positions = batch.positions()
-        assert log.assigned
+        assert log.assigned or (log.over and batch.replays)
         assert not self.draining
         assert not self.held or batch.replays
         assert batch.not_before_s <= self.mono_s
         assert [row.position for row in rows] == positions == sorted(positions)
         assert batch.count == len(positions) > 0
-        assert {self.lane_of(row) for row in rows} == {batch.lane}
+        factor = self.mapping.parallelization_factor if log.over else log.factor
+        assert {self.lane_of(row, factor) for row in rows} == {batch.lane}
         assert batch.id not in self.flights
         for other in self.flights.values():
             assert (other.batch.shard, other.batch.lane) != (batch.shard, batch.lane), "two invocations in one lane"
@@ -242,7 +267,9 @@ class World:
         if not batch.durable or self.mapping.maximum_record_age_s is not None:
             return
         assert log.committed is not None
-        pieces = self.lanes_of(log.committed)[batch.lane].pieces
+        factor, lanes = self.lanes_of(log.committed)
+        assert factor == log.factor
+        pieces = lanes[batch.lane].pieces
         assert (batch.id, batch.attempts) in [(piece.request_id, piece.attempts) for piece in pieces]
 
     def check_order(self, log: Log, batch: Batch, rows: list[Row]) -> None:
@@ -250,10 +277,12 @@ class World:
             position = row.position
             assert row.kept
             assert position not in log.life_settled, "a finished record runs again"
+            lines: list[object] = [(log.factor, batch.lane), *([row.key] if row.key else [])]
             for delivered, highest in ((log.delivered, log.highest), (log.life_delivered, log.life_highest)):
                 if position not in delivered:
-                    assert position > highest.get(batch.lane, -1), "first deliveries out of order"
-                    highest[batch.lane] = position
+                    for line in lines:
+                        assert position > highest.get(line, -1), "first deliveries out of order"
+                        highest[line] = position
                     delivered.add(position)
 
     def keep_asked(self, command: f.Keep) -> None:
@@ -280,26 +309,31 @@ class World:
         claimed = self.claimed_done(shard, progress)
         unsettled = [p for p in claimed if p not in log.settled]
         assert not unsettled, f"{progress} passes {unsettled}"
+        if progress.ended:
+            assert log.closed
+            assert log.settled.issuperset(row.position for row in self.relevant(shard))
 
     def claimed_done(self, shard: str, progress: f.Progress) -> set[int]:
-        lanes = self.lanes_of(progress)
+        factor, lanes = self.lanes_of(progress)
         done = set()
         for row in self.relevant(shard):
             if row.position <= progress.checkpoint:
                 done.add(row.position)
-            elif work := lanes.get(self.lane_of(row)):
+            elif work := lanes.get(self.lane_of(row, factor)):
                 held = any(piece.holds(row.position) for piece in work.pieces)
                 if row.position <= work.taken_through and not held:
                     done.add(row.position)
         return done
 
-    def lanes_of(self, progress: f.Progress) -> dict[int, retry_state.Pending]:
-        if not progress.retry_state:
-            return {}
-        factor = self.mapping.parallelization_factor
+    def lanes_of(self, progress: f.Progress) -> tuple[int, dict[int, retry_state.Pending]]:
+        """Give what is written of unfinished work, and in how many lanes it is."""
+        factor = retry_state.lanes_of(progress.retry_state)
+        if not factor:
+            assert not progress.retry_state
+            return self.mapping.parallelization_factor, {}
         lanes = retry_state.decode(progress.retry_state, progress.checkpoint, factor)
         assert lanes is not None
-        return lanes
+        return factor, lanes
 
     # --- what holds after each step
 
@@ -314,8 +348,12 @@ class World:
             assert shard.buffered <= size * (1 + log.losses)
             if shard.phase is not Phase.OPEN or shard.name in engine._dying:
                 continue
+            assert not shard.is_clear
             for lane in shard.lanes:
-                if not lane.busy:
+                # What was begun in the lanes of another factor is finished before anything else.
+                if lane.busy or (shard.rehashing and not lane.pieces):
+                    continue
+                if (shard.name, lane.number) not in engine._blocked:
                     self.check_idle(shard.name, lane)
 
     def check_idle(self, shard: str, lane: Any) -> None:
@@ -344,6 +382,7 @@ class World:
         log.life += 1
         log.life_delivered, log.life_highest, log.resumed = set(), {}, {}
         progress = log.committed
+        log.factor = self.mapping.parallelization_factor if progress is None else self.lanes_of(progress)[0]
         log.life_settled = set() if progress is None else self.claimed_done(shard, progress)
         if progress is not None:
             self.expect_pieces(shard, progress)
@@ -357,9 +396,10 @@ class World:
     def expect_pieces(self, shard: str, progress: f.Progress) -> None:
         log = self.logs[shard]
         rows = self.relevant(shard)
-        for number, work in self.lanes_of(progress).items():
+        factor, lanes = self.lanes_of(progress)
+        for number, work in lanes.items():
             for piece in work.pieces:
-                mine = {r.position for r in rows if self.lane_of(r) == number and piece.holds(r.position)}
+                mine = {r.position for r in rows if self.lane_of(r, factor) == number and piece.holds(r.position)}
                 log.resumed[piece.request_id] = mine
 
     def unassign(self, shard: str) -> None:
@@ -372,7 +412,30 @@ class World:
             if self.chance.random() < 0.5:
                 log.committed = progress
 
-    def crash(self) -> None:
+    def shard_finished(self, shard: str) -> None:
+        log = self.logs[shard]
+        assert log.committed is not None
+        assert log.committed.ended
+        log.assigned, log.over = False, True
+
+    def lanes_changed(self, shard: str) -> None:
+        """See that a shard goes over to the lanes of its mapping only when nothing is left of what was begun before."""
+        log = self.logs[shard]
+        assert log.factor != self.mapping.parallelization_factor
+        assert not any(flight.log is log and flight.life == log.life for flight in self.flights.values())
+        log.factor = self.mapping.parallelization_factor
+        self.fed_s.update({key: (chunk, self.mono_s) for key, (chunk, _) in self.fed_s.items() if chunk.shard == shard})
+        self.lane_ended_s.update({(shard, lane): self.mono_s for lane in range(log.factor)})
+
+    def answer_listing(self) -> None:
+        if self.listing:
+            self.listing = False
+            self.feed(f.ShardsListed([ShardInfo(shard, (), log.closed) for shard, log in self.logs.items()]))
+
+    def crash(self, factor: int | None = None) -> None:
+        """Start anew, perhaps with another parallelization factor."""
+        if factor:
+            self.mapping = replace(self.mapping, parallelization_factor=factor)
         if self.commit and self.chance.random() < 0.5:
             for shard, progress in self.commit.items():
                 self.logs[shard].committed = progress
@@ -406,7 +469,10 @@ class World:
         log = self.logs[shard]
         behind = [row for row in log.rows if row.position > wanted.after]
         rows = behind[:limit]
-        through = rows[-1].position if len(rows) < len(behind) else max(log.end, wanted.after)
+        if self.found:  # such a source says nothing of positions without records
+            through = rows[-1].position if rows else wanted.after
+        else:
+            through = rows[-1].position if len(rows) < len(behind) else max(log.end, wanted.after)
         chunk = Chunk(
             shard,
             [row.position for row in rows],
@@ -417,6 +483,7 @@ class World:
             through,
             None if all(row.kept for row in rows) else [index for index, row in enumerate(rows) if row.kept],
             wanted.after,
+            ended=log.closed and len(rows) == len(behind),
         )
         self.fed_s[id(chunk)] = (chunk, self.mono_s)
         return chunk
@@ -481,6 +548,9 @@ class World:
     def answer_locate(self, shard: str, *, latest: bool) -> None:
         log = self.logs[shard]
         lost = self.locates.pop(shard)
+        if lost and self.found:
+            self.feed(f.Rewound(shard))
+            return
         if not lost:
             log.start = log.end if latest else log.start
         self.feed(f.Located(shard, log.start))
@@ -489,17 +559,31 @@ class World:
         """Let the source lose what is up to a position behind the one that is read."""
         log = self.logs[shard]
         self.reads.pop(unit)
-        log.start = max(log.start, upto)
-        log.end = max(log.end, upto)
+        log.start = max(log.start, min(upto, log.end) if self.found else upto)
+        log.end = max(log.end, log.start)
         log.rows = [row for row in log.rows if row.position > log.start]
         self.feed(f.PositionGone(unit, shard, "out of range"))
+
+    def delete(self, unit: str, shard: str) -> None:
+        """Let the source lose a closed shard, and what is not read of it."""
+        log = self.logs[shard]
+        self.reads.pop(unit)
+        through = self.engine._shards[shard].read_through
+        log.rows = [row for row in log.rows if row.position <= through]
+        log.end = through
+        self.feed(f.ShardDeleted(unit, shard, "no such shard"))
 
     def begin_anew(self, unit: str, shard: str) -> None:
         """Let somebody delete and make the log again: old positions mean nothing any more."""
         old = self.logs[shard]
         self.reads.pop(unit)
         self.logs[shard] = Log(
-            unit=unit, assigned=True, losses=old.losses + 1, life=old.life + 1, revoking=old.revoking
+            unit=unit,
+            assigned=True,
+            losses=old.losses + 1,
+            life=old.life + 1,
+            revoking=old.revoking,
+            factor=self.mapping.parallelization_factor,
         )
         self.feed(f.PositionGone(unit, shard, "out of range"))
         if self.commit:
@@ -538,7 +622,7 @@ class World:
             self.held = False
             self.feed(f.Unheld())
         for shard, log in self.logs.items():
-            if not (log.assigned or self.draining):
+            if not (log.assigned or log.over or self.draining):
                 self.open(shard)
         steps = deque(maxlen=20)
         for _ in range(3000):
@@ -563,19 +647,23 @@ class World:
             self.answer_locate(next(iter(self.locates)), latest=False)
             return "locate"
         for unit, demand in self.reads.items():
-            if any(
-                self.logs[shard].end > wanted.after for shard, wanted in demand.items() if self.logs[shard].assigned
-            ):
+            if any(self.has_more(shard, wanted.after) for shard, wanted in demand.items()):
                 self.answer_read(unit)
                 return "read"
         for shard, log in self.logs.items():
-            if not (log.assigned or self.draining):
+            if not (log.assigned or log.over or self.draining):
                 self.open(shard)
                 return "open"
         if not self.wakes:
             return None
         self.advance(max(0.0, min(self.wakes) - self.mono_s))
         return "wait"
+
+    def has_more(self, shard: str, after: int) -> bool:
+        log = self.logs[shard]
+        if not self.found:
+            return log.assigned and log.end > after
+        return log.assigned and (log.closed or any(row.position > after for row in log.rows))
 
     def check_settled(self) -> None:
         """After `settle`: everything is finished and committed, or the drain is over."""
@@ -585,8 +673,15 @@ class World:
             return
         for shard, log in self.logs.items():
             assert {row.position for row in self.relevant(shard)} <= log.settled
-            assert log.committed is not None
-            assert log.committed == f.Progress(max(log.end, log.start), "")
+            assert log.committed is not None or (self.found and not log.rows)
+            assert log.over == log.closed
+            if log.over:
+                assert log.committed
+                assert log.committed.ended
+            elif not self.found:
+                assert log.committed == f.Progress(max(log.end, log.start), "")
+            elif log.rows:
+                assert log.committed == f.Progress(log.rows[-1].position, "")
 
 
 def plain(command: f.Command) -> object:

@@ -18,6 +18,7 @@ from router.core.model import (
     FailureKind,
     FunctionError,
     Outcome,
+    Pace,
     Refused,
     Returned,
     TooLarge,
@@ -48,6 +49,7 @@ mappings = st.builds(
     buffer_count=st.sampled_from((None, 1, 6, 20)),
     buffer_bytes=st.sampled_from((300, 100_000)),
     memory_bytes=st.sampled_from((200, 100_000)),
+    pace=st.sampled_from((Pace(), Pace(idle_s=1.0, busy_s=0.2))),
 )
 #: Gap before it, key, size, age on arrival in seconds, kept by the filter.
 records = st.tuples(
@@ -78,14 +80,32 @@ class StreamEngineMachine(RuleBasedStateMachine):
     @rule(shard=st.sampled_from(SHARDS), batch=st.lists(records, min_size=1, max_size=12), tail=st.integers(0, 2))
     def append(self, shard: str, batch: list[Any], tail: int) -> None:
         log = self.world.logs[shard]
+        if log.closed:
+            return
         for gap, key, size, age_s, kept in batch:
             log.end += gap
             log.rows.append(Row(log.end, key, size, self.world.wall_ms - age_s * 1000, kept))
-        log.end += tail
+        log.end += 0 if self.world.found else tail
+
+    @rule(shard=st.sampled_from(SHARDS))
+    @precondition(lambda self: self.world.found)
+    def close(self, shard: str) -> None:
+        self.world.logs[shard].closed = True
+
+    @rule()
+    @precondition(lambda self: self.world.listing)
+    def list_shards(self) -> None:
+        self.world.answer_listing()
+
+    @rule()
+    @precondition(lambda self: self.world.listing)
+    def listing_fails(self) -> None:
+        self.world.listing = False
+        self.world.feed(f.ListFailed("away"))
 
     @rule(pick=indexes)
     def open_shard(self, pick: int) -> None:
-        away = [shard for shard, log in self.world.logs.items() if not log.assigned]
+        away = [shard for shard, log in self.world.logs.items() if not (log.assigned or log.over)]
         if away:
             self.world.open(away[pick % len(away)])
 
@@ -139,10 +159,22 @@ class StreamEngineMachine(RuleBasedStateMachine):
         state = self.world.engine._shards.get(shard)
         if state is None or state.phase is not Phase.OPEN or demand[shard].after != state.read_through:
             return
-        if anew and demand[shard].after >= 0:
+        if self.world.found and demand[shard].after < 0:
+            return
+        if anew and not self.world.found and demand[shard].after >= 0:
             self.world.begin_anew(unit, shard)
         else:
             self.world.trim(unit, shard, demand[shard].after + further)
+
+    @rule(pick=indexes)
+    @precondition(lambda self: self.world.found and self.world.reads)
+    def shard_deleted(self, pick: int) -> None:
+        units = [unit for unit in self.world.reads if self.world.logs[unit].closed]
+        if units:
+            shard = units[pick % len(units)]
+            state = self.world.engine._shards.get(shard)
+            if state is not None and state.phase is Phase.OPEN:
+                self.world.delete(shard, shard)
 
     # --- the function
 
@@ -193,12 +225,13 @@ class StreamEngineMachine(RuleBasedStateMachine):
         self.world.draining = True
         self.world.feed(f.DrainRequested(within_s))
 
-    @rule(come_back=st.booleans())
-    def crash(self, *, come_back: bool) -> None:
+    @rule(come_back=st.booleans(), factor=st.none() | st.integers(1, 4))
+    def crash(self, *, come_back: bool, factor: int | None) -> None:
         ours = [shard for shard, log in self.world.logs.items() if log.assigned]
-        self.world.crash()
+        self.world.crash(factor)
         for shard in ours if come_back else ():
-            self.world.open(shard)
+            if not self.world.logs[shard].over:
+                self.world.open(shard)
 
 
 def outcomes(world: World, flight: Flight) -> st.SearchStrategy[Outcome]:
