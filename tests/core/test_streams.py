@@ -215,6 +215,13 @@ def next_read_s(play: Play) -> float:
     raise AssertionError("it is asked to wake up again and again")
 
 
+def following(page: Chunk) -> Chunk:
+    """Give a page like this one, that comes next."""
+    positions = [position + 10 for position in page.positions]
+    through = positions[-1] if positions else page.through
+    return replace(page, before=page.through, through=through, positions=positions)
+
+
 @pytest.mark.parametrize(
     ("page", "pause_s"),
     [
@@ -231,6 +238,10 @@ def test_a_stream_is_read_at_its_pace_from_the_start_of_one_read_to_that_of_the_
     assert play.open("s") == [read_of(s=(-1, 1000))]
     play.now_s = 0.1
     play.read(replace(page))
+    # The first pause of an idle shard may be shorter, so that not all are read at one time.
+    assert PACE.busy_s <= next_read_s(play) + 0.1001 <= pause_s + 0.0002
+    play.now_s += 0.1
+    play.read(following(page))
     assert next_read_s(play) == pytest.approx(pause_s - 0.1)
 
 
@@ -239,9 +250,8 @@ def test_a_read_that_took_longer_than_its_pace_is_followed_by_the_next_at_once()
     play.open("s")
     play.now_s = 0.3
     assert read_of(s=(0, 1000)) in play.read(chunk_of([0]))
-    play.now_s = 1.2
-    assert play.read(chunk_of([], before=0)) == []
-    assert next_read_s(play) == pytest.approx(0.1)
+    play.now_s = 1.4
+    assert play.read(chunk_of([], before=0)) == [read_of(s=(0, 1000))]
 
 
 def test_nothing_hurries_a_stream_beyond_its_pace():
@@ -262,8 +272,10 @@ def test_a_stream_that_is_read_too_often_waits_longer_each_time_and_then_goes_on
         pauses_s.append(next_read_s(play))
     assert pauses_s[:3] == [pytest.approx(0.5 * 2**retry, rel=0.2) for retry in range(3)]
     assert pauses_s[-1] == pytest.approx(5.0, rel=0.2)
-    play.read(chunk_of([]))
-    assert next_read_s(play) == pytest.approx(1.0)
+    for _ in range(2):
+        play.read(chunk_of([]))
+        pauses_s.append(next_read_s(play))
+    assert pauses_s[-1] == pytest.approx(1.0)
 
 
 def test_without_a_pace_a_stream_that_waits_by_itself_is_read_on_at_once():
