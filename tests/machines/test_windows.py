@@ -110,6 +110,11 @@ class WindowMachine(RuleBasedStateMachine):
         for _ in range(steps):
             self.world.step_well()
 
+    @rule(steps=st.integers(1, 60))
+    def stumble_on(self, steps: int) -> None:
+        for _ in range(steps):
+            self.world.stumble(RAISED)
+
     @rule()
     @precondition(lambda self: not self.world.life.draining)
     def hold(self) -> None:
@@ -151,7 +156,7 @@ def outcomes(world: World, flight: Flight) -> st.SearchStrategy[Outcome]:
 
 TestWindows = WindowMachine.TestCase
 TestWindows.settings = settings(
-    max_examples=300,
+    max_examples=200,
     stateful_step_count=50,
     deadline=None,
     derandomize=True,

@@ -330,6 +330,8 @@ class World:
     def reply(self, batch: Batch, *, large: bool = False, failed: int | None = None) -> Returned:
         """What the counting function returns; `failed` = it reports that record and those behind it as failed."""
         assert batch.window
+        if batch.is_final:
+            return Returned({})
         state = json.loads(batch.window.state)
         counted = batch.positions()[:failed]
         body: dict[str, Any] = {"state": {"counted": [*state.get("counted", []), *counted]}}
@@ -481,6 +483,29 @@ class World:
             self.answer_read()
             return "read"
         return None
+
+    def stumble(self, failing: Outcome) -> None:
+        """Do one thing, mostly as well as it can end."""
+        life, chance = self.life, self.chance.random()
+        if chance < 0.02 and not life.draining:
+            self.crash()
+        elif chance < 0.2 and not self.ended:
+            self.append(1, self.chance.choice((0, 0, 1, 20)))
+        elif chance < 0.3:
+            self.advance(self.chance.choice((0.3, 0.3, 5.0, 150.0)))
+        elif life.flight and chance < 0.8:
+            self.end(Cancelled() if life.flight.cancel is False else self.some_outcome(life.flight.batch, failing))
+        elif self.step_well() is None and life.read:
+            self.answer_read()
+
+    def some_outcome(self, batch: Batch, failing: Outcome) -> Outcome:
+        chance = self.chance.random()
+        if chance < 0.3:
+            return failing
+        failed = None
+        if chance < 0.6 and batch.count and self.mapping.report_item_failures:
+            failed = self.chance.randrange(batch.count)
+        return self.reply(batch, large=self.chance.random() < 0.1, failed=failed)
 
     def is_settled(self) -> bool:
         life = self.life
