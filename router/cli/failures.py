@@ -1,0 +1,252 @@
+"""`headrace failures`: looks at failed batches, replays, delivers and drops them."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from router.arguments import add_command, add_selectors, natural, rate
+from router.cli import here
+from router.errors import ConfigError, NotFound
+
+if TYPE_CHECKING:
+    from router.ports import FailureEntry, Selection
+    from router.selecting import Options
+
+
+def add_failures(commands: Any) -> None:
+    """Add the commands of the group."""
+    listing = add_command(commands, "list", list_failures, "list failed batches that are open, oldest first")
+    one = add_command(commands, "show", show_failure, "show one failed batch whole: its records and every try")
+    one.add_argument("ids", nargs=1, metavar="ID", help="the failure")
+    replaying = add_command(commands, "replay", replay_failures, "run failed batches again, in the running daemon")
+    replaying.add_argument("--rate", type=rate, metavar="N", help="batches or messages a second, at most")
+    replaying.add_argument(
+        "--from",
+        dest="place",
+        metavar="PLACE",
+        help="failure records of streams, in FILE, sqs:QUEUE or s3://BUCKET/PREFIX, whose records are read again; or, "
+        "with --mapping of a queue mapping, sqs:QUEUE as its dead-letter queue",
+    )
+    replaying.add_argument("--again", action="store_true", help="with --from, also what an earlier replay has settled")
+    delivering = add_command(commands, "deliver", deliver_failures, "send what waits for its destination now")
+    dropping = add_command(commands, "drop", drop_failures, "give failed batches up for good; deletes their records")
+    listing.add_argument("--limit", type=natural, metavar="N", help="failures at most; else 100, or all with --json")
+    for one in (listing, replaying, delivering, dropping):
+        add_selectors(one)
+    for one in (replaying, delivering, dropping):
+        one.add_argument("--all", action="store_true", help="every failure that is open")
+        one.add_argument("--dry-run", action="store_true", help="only list what was selected")
+    for one in (replaying, dropping):
+        one.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def list_failures(given: argparse.Namespace) -> int:
+    from router.selecting import OPEN
+
+    show_list(given, _options(given), OPEN, given.limit)
+    return 0
+
+
+def show_list(given: argparse.Namespace, options: Options, statuses: Sequence[str], limit: int | None) -> None:
+    from router import failure_commands
+
+    directory = here.state_dir(given)
+    wanted, count = selected(directory, options, statuses)
+    entries = chain.from_iterable(pages(directory, replace(wanted, limit=limit)))
+    failure_commands.show_list(entries, count, limit, as_json=given.json)
+
+
+def show_failure(given: argparse.Namespace) -> int:
+    from router.failure_commands import show_one
+    from router.selecting import Options
+
+    directory = here.state_dir(given)
+    wanted, _ = selected(directory, Options(given.ids), ())
+    [entry] = here.read(directory, lambda store: store.failures(wanted))
+    show_one(entry, here.read(directory, lambda store: store.event(entry.batch.id)), as_json=given.json)
+    return 0
+
+
+def replay_failures(given: argparse.Namespace) -> int:
+    from router import control_client, failure_commands
+    from router.selecting import REPLAYABLE
+
+    if given.again and (given.place or "sqs:").startswith("sqs:"):
+        raise ConfigError("--again is for --from FILE or s3://BUCKET/PREFIX: a queue keeps nothing that is settled")
+    if given.place is not None:
+        return _replay_from(given)
+    options = _chosen(given)
+    if given.dry_run:
+        show_list(given, options, REPLAYABLE, None)
+        return 0
+    directory = here.state_dir(given)
+    control_client.connect(directory, control_client.ANSWER_S).close()
+    now_s = time.time()
+    wanted, count = selected(directory, options, REPLAYABLE)
+    # What fails again is a failure of later, and not to be replayed by the same job.
+    wanted = wanted if wanted.ids else replace(wanted, until_s=min(now_s, wanted.until_s or now_s))
+    return failure_commands.replay(
+        count,
+        lambda: control_client.replay(directory, wanted, _interval_s(given)),
+        here.asker(given),
+        as_json=given.json,
+    )
+
+
+def _replay_from(given: argparse.Namespace) -> int:
+    from router import control_client
+    from router.selecting import QUEUE, place_of
+
+    place, mapping = place_of(given.place, _options(given), every=given.all)
+    directory = here.state_dir(given)
+    if mapping and place.startswith(QUEUE):
+        # Messages of a dead-letter queue are records of a queue mapping; those of streams are only named by records.
+        reads = {each["name"]: each["source"] for each in control_client.status(directory)["mappings"]}
+        if reads.get(mapping, "").startswith(("sqs:", "s3:")):
+            return _replay_queue(given, directory, mapping, place.removeprefix(QUEUE))
+    return _replay_records(given, directory, mapping, place)
+
+
+def _replay_queue(given: argparse.Namespace, directory: Path, mapping: str, queue: str) -> int:
+    from router import control_client, failure_commands
+
+    found = control_client.look(directory, mapping, queue, failure_commands.SHOWN if given.dry_run else 0)
+    if given.dry_run:
+        failure_commands.show_queue(found, as_json=given.json)
+        return 0
+    return failure_commands.replay_queue(
+        found,
+        mapping,
+        lambda: control_client.replay_queue(directory, mapping, queue, _interval_s(given)),
+        here.asker(given),
+        as_json=given.json,
+    )
+
+
+def _replay_records(given: argparse.Namespace, directory: Path, mapping: str | None, place: str) -> int:
+    from router import control_client, record_frames, records_command
+    from router.record_file import read_file
+    from router.selecting import is_file
+
+    file = Path(place) if is_file(place) else None
+
+    def run() -> Iterator[dict[str, Any]]:
+        return control_client.replay_records(
+            directory,
+            place if file is None else f"file:{file.resolve()}",
+            mapping,
+            _interval_s(given),
+            only_look=given.dry_run,
+            again=given.again,
+            frames=None if file is None else record_frames.write(read_file(file)),
+        )
+
+    if file is not None:
+        count: int | None = sum(1 for _ in read_file(file))
+        control_client.connect(directory, control_client.ANSWER_S).close()
+    else:
+        count = control_client.count_records(directory, place, mapping)
+    if given.dry_run:
+        return records_command.look(run, as_json=given.json)
+    return records_command.replay(
+        place, count, mapping, run, here.asker(given), is_file=file is not None, as_json=given.json
+    )
+
+
+def _interval_s(given: argparse.Namespace) -> float:
+    return 1 / given.rate if given.rate else 0.0
+
+
+def deliver_failures(given: argparse.Namespace) -> int:
+    from router import control_client, deliver_command, failure_commands
+    from router.selecting import DELIVERABLE
+
+    options = _chosen(given)
+    directory = here.state_dir(given)
+    if not given.dry_run:
+        control_client.connect(directory, control_client.ANSWER_S).close()
+    wanted, _ = selected(directory, options, DELIVERABLE)
+    entries = deliver_command.choose(chain.from_iterable(pages(directory, wanted)), wanted.ids)
+    if given.dry_run:
+        failure_commands.show_list(entries, len(entries), None, as_json=given.json)
+        return 0
+    ids = [entry.batch.id for entry in entries]
+    return deliver_command.deliver(ids, lambda: control_client.deliver(directory, ids), as_json=given.json)
+
+
+def drop_failures(given: argparse.Namespace) -> int:
+    from router import failure_commands
+    from router.selecting import DROPPABLE
+
+    options = _chosen(given)
+    if given.dry_run:
+        show_list(given, options, DROPPABLE, None)
+        return 0
+    here.need_yes(given, "dropping deletes records")
+    directory = here.state_dir(given)
+    wanted, count = selected(directory, options, DROPPABLE)
+    return failure_commands.drop(count, lambda: _drop(directory, wanted), here.asker(given), as_json=given.json)
+
+
+def _drop(directory: Path, wanted: Selection) -> Iterator[tuple[str, bool]]:
+    """Drop failures a page at a time; give each with whether it was."""
+    from connectors.store.sqlite import SqliteStore
+    from router import control_client
+    from router.stored import each_done
+
+    done: Iterator[tuple[Sequence[str], Sequence[str]]]
+    if here.is_served(directory):
+        done = ((page, control_client.drop(directory, page)) for page in ids(directory, wanted))
+    else:
+        # A daemon that is there but does not answer holds the lock, so this cannot go past it.
+        done = each_done(partial(SqliteStore.open, directory), wanted, SqliteStore.drop)
+    for page, dropped in done:
+        yield from ((each, each in set(dropped)) for each in page)
+
+
+def ids(directory: Path, wanted: Selection) -> Iterator[Sequence[str]]:
+    for page in pages(directory, wanted):
+        yield [entry.batch.id for entry in page]
+
+
+def _options(given: argparse.Namespace) -> Options:
+    from router.selecting import Options
+
+    return Options(
+        given.ids, given.mapping, given.shard, given.key, given.since, given.until, given.error, given.status
+    )
+
+
+def _chosen(given: argparse.Namespace) -> Options:
+    """Give the options of a command that changes failures: it must name some. Raises ConfigError."""
+    options = _options(given)
+    if options.select_nothing and not given.all:
+        raise ConfigError("name the failures: an ID, a selector such as --mapping NAME, or --all")
+    return options
+
+
+def selected(directory: Path, options: Options, statuses: Sequence[str]) -> tuple[Selection, int]:
+    """Give what the options select, and how many failures that is. Raises NotFound for an ID that is not there."""
+    from router.selecting import selection
+
+    wanted = selection(options, statuses, time.time())
+    if wanted.ids:
+        found = {entry.batch.id for entry in here.read(directory, lambda store: store.failures(wanted))}
+        if missing := sorted(set(wanted.ids) - found):
+            raise NotFound(f"there is no such failure: {', '.join(missing)}; see `headrace failures list --status all`")
+        return wanted, len(found)
+    return wanted, here.read(directory, lambda store: store.count(wanted))
+
+
+def pages(directory: Path, wanted: Selection) -> Iterator[Sequence[FailureEntry]]:
+    from connectors.store.reader import SqliteReader
+    from router.stored import each_page
+
+    return each_page(partial(SqliteReader.open_read_only, directory), wanted)
