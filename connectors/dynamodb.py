@@ -157,7 +157,7 @@ class DynamoDbSource:
 
     def _meaning(self, error: Refused, shard: str, after: int) -> Exception:
         if is_not_found(error):
-            return ShardGone(shard, f"{self._what}: shard {shard} does not exist any more")
+            return self._gone(shard)
         if error.code in (Refusals.TRIMMED, Refusals.INVALID) and after > TRIM_HORIZON:
             number = self.codec.write_position(after)
             return PositionLost(shard, f"{self._what}: shard {shard} cannot be read behind {number} ({error.code})")
@@ -167,8 +167,12 @@ class DynamoDbSource:
         if shard not in self._codec.streams:
             await self.shards()
         if shard not in self._codec.streams:
-            raise ShardGone(shard, f"{self._what}: shard {shard} does not exist any more")
+            raise self._gone(shard)
         return self._codec.streams[shard]
+
+    def _gone(self, shard: str) -> ShardGone:
+        self._reads.pop(shard, None)
+        return ShardGone(shard, f"{self._what}: shard {shard} does not exist any more")
 
     def _behind_ms(self, records: Sequence[StreamRecord]) -> int | None:
         """Say how far the newest record can be away at most: what comes behind the last of these is not older."""

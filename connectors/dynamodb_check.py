@@ -25,7 +25,7 @@ async def check_dynamodb(settings: DynamoDbSettings, function_timeout_s: float) 
         streams = await find_streams(client, place, what)
     finally:
         await client.close()
-    if not streams or streams[-1].stream_status not in _ENABLED:
+    if streams[-1].stream_status not in _ENABLED:
         raise SourceUnavailable(
             f"{what}: the stream is disabled, so that nothing new comes; enable another one, and name that where the "
             "source is an ARN"

@@ -48,10 +48,7 @@ async def find_table(client: DynamoDbClient, name: str, what: str) -> str:
             ) from error
         raise
     if not table.latest_stream_arn:
-        raise SourceUnavailable(
-            f"{what}: the table has no stream; enable one: aws dynamodb update-table --table-name {name} "
-            "--stream-specification StreamEnabled=true,StreamViewType=NEW_AND_OLD_IMAGES"
-        )
+        raise _no_stream(what, name)
     return table.table_arn
 
 
@@ -59,7 +56,7 @@ async def find_streams(client: DynamoDbClient, place: Place, what: str) -> Seque
     """Look at the stream, or at all streams of the table, the oldest first.
 
     Raises:
-        SourceUnavailable: the stream is missing, or what there is cannot be asked about.
+        SourceUnavailable: none is there, or what there is cannot be asked about.
     """
     if place.stream_arn:
         try:
@@ -78,4 +75,13 @@ async def find_streams(client: DynamoDbClient, place: Place, what: str) -> Seque
             if not is_not_found(error):
                 raise
             # Its 24 hours ended since it was listed.
+    if not found:
+        raise _no_stream(what, place.table)
     return found
+
+
+def _no_stream(what: str, table: str) -> SourceUnavailable:
+    return SourceUnavailable(
+        f"{what}: the table has no stream; enable one: aws dynamodb update-table --table-name {table} "
+        "--stream-specification StreamEnabled=true,StreamViewType=NEW_AND_OLD_IMAGES"
+    )

@@ -512,6 +512,17 @@ async def test_a_table_without_a_stream_says_how_to_enable_one(rig: Rig) -> None
             await opening
 
 
+async def test_a_table_whose_last_stream_is_gone_is_told_until_there_is_another(rig: Rig) -> None:
+    stream, _ = rig.stream()
+    source = await rig.open()
+    rig.service.delete_table("orders")
+    rig.service.forget(stream)
+    with pytest.raises(SourceUnavailable, match="the table has no stream; enable one"):
+        await source.shards()
+    _, (two,) = rig.stream()
+    assert await source.shards() == [ShardInfo(two, (), closed=False)]
+
+
 async def test_a_table_or_stream_that_is_not_there_is_told(rig: Rig) -> None:
     arn = "arn:aws:dynamodb:eu-west-1:111122223333:table/orders/stream/2026-01-01T00:00:00.000"
     with pytest.raises(SourceUnavailable, match=r"DynamoDB table orders: the table does not exist there; create it"):
