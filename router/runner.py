@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, TypeAlias, cast
 
 from router.core import facts as f
 from router.core.describe import Repeat, ShardStatus
-from router.core.model import Batch, Chunk, EventSourceMapping, FailedBatch, Instant, Outcome, Returned
+from router.core.model import Batch, Cancelled, Chunk, EventSourceMapping, FailedBatch, Instant, Outcome, Returned
 from router.errors import StoreUnavailable
 from router.events import event_of
 from router.ports import Codec, Invocation, Invoker, WallClock
@@ -291,8 +291,9 @@ class Runner:
             if not self._started_s:
                 self._all_ended.set()
             return
-        if isinstance(outcome, Returned):
-            self.last_result = "OK"
+        if not isinstance(outcome, Cancelled):
+            # Whatever it has reported of the records.
+            self.last_result = "OK" if isinstance(outcome, Returned) else "PROBLEM: Function call failed"
         self.post(f.InvocationEnded(batch.id, outcome))
 
     def _note(self, event: str, shard: str, fields: Mapping[str, object]) -> None:
@@ -302,8 +303,6 @@ class Runner:
         ):
             self._metrics.failed_invoke.inc(records)
             self._metrics.invoke_errors.inc()
-            if event != "batch.partly_failed":
-                self.last_result = "PROBLEM: Function call failed"
         elif event == "commit.failed":
             self._metrics.commit_errors.inc()
         elif event == "shard.abandoned":
