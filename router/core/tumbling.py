@@ -13,8 +13,8 @@ the shard alone, not on when it was read: a restart comes to the same.
 A window is over when everything of it is settled and
 - a record of a later window waits, or
 - the shard has ended, or
-- the source was found to have nothing more, at least `GRACE_S` after the window's end. Decision: the clock alone does
-  not end it, because who is behind, or cannot reach the source, has not seen all of it yet.
+- the source has had nothing more for `CALM_S`, at least `GRACE_S` after the window's end. Decision: the clock alone
+  does not end it, because who is behind, or cannot reach the source, has not seen all of it yet.
 A window whose state is over `STATE_LIMIT_BYTES` is closed at once, before what is left of a batch that succeeded in
 part. Records of a closed window that come later open it again, with an empty state.
 
@@ -37,6 +37,8 @@ from router.core.window import BatchWindow, Trigger
 
 #: How long after a window's end records of it may still come to be seen (AWS documents up to two minutes).
 GRACE_S: Final = 120
+#: How long the source must have had nothing more: DynamoDB's pages may be empty although records are behind them.
+CALM_S: Final = 10
 #: A state of more bytes, as JSON, ends its window.
 STATE_LIMIT_BYTES: Final = 1024 * 1024
 #: State of a window in which nothing has returned yet.
@@ -67,7 +69,7 @@ class _Run:
 class TumblingWindow(BatchWindow):
     """Records that wait for a batch, oldest first, none of which spans two windows; and the newest window."""
 
-    __slots__ = ("_idle_s", "_is_ending", "_length_s", "_runs", "_since", "_span", "_state")
+    __slots__ = ("_calm_since_s", "_idle_s", "_is_ending", "_length_s", "_runs", "_since", "_span", "_state")
 
     def __init__(self, length_s: int, size: int, limit_bytes: int, window_s: float, start: WindowStart) -> None:
         super().__init__(size, limit_bytes, window_s, start)
@@ -83,6 +85,8 @@ class TumblingWindow(BatchWindow):
         self._is_ending = False
         #: Wall time at which the source was found to have nothing more; infinitely long ago = it was not, or did since.
         self._idle_s = -inf
+        #: The same, when it was found so first since something came.
+        self._calm_since_s = inf
 
     @property
     def is_open(self) -> bool:
@@ -93,7 +97,7 @@ class TumblingWindow(BatchWindow):
 
     def add(self, part: Part, now_s: float) -> None:
         """Append records (never empty) that arrived now."""
-        self._idle_s = -inf
+        self._idle_s, self._calm_since_s = -inf, inf
         for span, indexes in self._by_window(part):
             super().add(Part(part.chunk, indexes), now_s)
             if self._runs and self._runs[-1].span == span:
@@ -114,6 +118,7 @@ class TumblingWindow(BatchWindow):
     def found_nothing(self, wall_s: float) -> None:
         """Note that the source has nothing more at this wall time."""
         self._idle_s = wall_s
+        self._calm_since_s = min(self._calm_since_s, wall_s)
 
     def trigger(self, now_s: float) -> Trigger | None:
         """Say what makes a batch due now; None when nothing does."""
@@ -164,7 +169,8 @@ class TumblingWindow(BatchWindow):
     def _is_over(self, *, shard_ended: bool) -> bool:
         if self._runs:
             return self._runs[0].span != self._span
-        return shard_ended or self._idle_s >= self._span.end_s + GRACE_S
+        idle_s = max(self._span.end_s + GRACE_S, self._calm_since_s + CALM_S)
+        return shard_ended or self._idle_s >= idle_s
 
     @property
     def mark(self) -> str:

@@ -38,7 +38,7 @@ from router.core.model import (
 )
 from router.core.shard import lane_of
 from router.core.streams import StreamEngine
-from router.core.tumbling import GRACE_S, STATE_LIMIT_BYTES
+from router.core.tumbling import CALM_S, GRACE_S, STATE_LIMIT_BYTES
 
 CASES = json.loads((Path(__file__).parents[1] / "vectors" / "stream-cases.json").read_text())["cases"]
 
@@ -79,7 +79,9 @@ class Simulation:
     def grace_ends(self) -> Iterator[int]:
         length_ms = self.case["settings"].get("TumblingWindowInSeconds", 0) * 1000
         for record in self.case["records"] if length_ms else ():
-            yield (record["arrival"] // length_ms + 1) * length_ms + GRACE_S * 1000
+            end_ms = (record["arrival"] // length_ms + 1) * length_ms
+            yield end_ms + (GRACE_S - CALM_S) * 1000
+            yield end_ms + GRACE_S * 1000
 
     def run(self) -> None:
         self.post(0, f.StreamOpened(frozenset(), frozenset()))

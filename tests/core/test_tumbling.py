@@ -6,7 +6,7 @@ import pytest
 
 from router.core.model import UNKNOWN_TIME_MS, Batch, Part, WindowCall, WindowStart
 from router.core.retry_state import FailedCall, SavedWindow
-from router.core.tumbling import GRACE_S, STATE_LIMIT_BYTES, Span, TumblingWindow, span_of
+from router.core.tumbling import CALM_S, GRACE_S, STATE_LIMIT_BYTES, Span, TumblingWindow, span_of
 from router.core.window import Trigger
 from tests.core.columns import batch_of, chunk_of
 
@@ -159,10 +159,21 @@ def test_the_end_of_the_shard_is_that_of_its_window():
 def test_a_window_ends_when_the_source_still_has_nothing_more_long_after_it():
     lane = Lane(1)
     lane.run()
+    lane.window.found_nothing(11)
     lane.window.found_nothing(10 + GRACE_S - 0.1)
     assert lane.end() is None
     lane.window.found_nothing(10 + GRACE_S)
     assert lane.end() == WindowCall(0, 10, b'{"n":1}', final=True)
+
+
+def test_one_page_without_records_is_not_the_end_of_what_there_is():
+    lane = Lane(1)
+    lane.run()
+    for wall_s in (1000.0, 1000.0 + CALM_S - 0.1):
+        lane.window.found_nothing(wall_s)
+        assert lane.end() is None
+    lane.window.found_nothing(1000.0 + CALM_S)
+    assert lane.end()
 
 
 def test_what_came_since_may_be_followed_by_more():

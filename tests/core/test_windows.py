@@ -81,6 +81,7 @@ def test_an_idle_window_is_closed_when_the_source_is_found_to_have_nothing_more(
     play = Windows()
     play.arrive(1)
     play.succeed()
+    play.nothing()
     play.now_s = 10 + GRACE_S - 1
     play.nothing()
     assert not play.running
@@ -96,6 +97,7 @@ def test_nothing_new_long_after_is_no_end_while_the_mapping_is_held():
     play.arrive(1)
     play.succeed()
     play.feed(f.Held("full"))
+    play.nothing()
     play.now_s = 1000
     play.nothing()
     assert not play.running
