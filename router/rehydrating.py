@@ -20,6 +20,7 @@ from router.errors import ShardGone, SourceUnavailable
 from router.events import event_of
 from router.failure_reading import FailedRange, FailureRecord, events, read_record
 from router.life import MappingLife
+from router.page_memory import PageMemory
 from router.ports import PageSource
 from router.record_frames import ReadText
 from router.replay_end import Prospect, RecordEnd, ReplayEnd
@@ -250,7 +251,7 @@ class Rehydration:
     async def _opened(self, mapping: str) -> PageSource:
         async with self._opening:
             if mapping not in self._pages:
-                pages = self._make_pages(mapping)
+                pages = PageMemory(self._make_pages(mapping))
                 try:
                     await pages.open()
                 except BaseException:

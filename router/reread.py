@@ -56,9 +56,7 @@ class Reread:
 
 
 async def reread(pages: PageSource, wanted: FailedRange, passes: Passes | None, count: int | None) -> Reread:
-    """Read a range in which so many records had failed (None = that is not known).
-
-    No more is read than that, if it is enough: whoever else reads the shard has its share of what may be read of it.
+    """Read a range in which so many records had failed (None = that is not known): no more, if that is enough.
 
     Raises:
         SourceUnavailable, ShardGone

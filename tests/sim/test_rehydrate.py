@@ -310,7 +310,7 @@ async def test_records_of_a_shard_begin_in_the_order_they_come_in() -> None:
 
 
 @in_virtual_time
-async def test_no_more_is_read_than_has_failed_where_that_is_all() -> None:
+async def test_no_more_is_read_than_has_failed_until_there_is_more_of_the_same_shard() -> None:
     read: list[tuple[int, int]] = []
 
     class Counted(ShardStreamSource):
@@ -320,11 +320,17 @@ async def test_no_more_is_read_than_has_failed_where_that_is_all() -> None:
             return chunk
 
     service = Service()
-    records = put(service.stream, *(f"v{number}" for number in range(3000)))
+    records = put(service.stream, *(f"v{number}" for number in range(2500)))
     async with service.running():
         service.replayer.records = service.records(lambda _: Counted(service.stream))
-        await service.replay([record(*records[7:9]), record(records[0], records[2500], count=1)])
-    assert read == [(2, 2), (1, 1), (1000, 1000), (1000, 1000), (1000, 999)]
+        await service.replay([record(*records[7:9])])
+        assert read == [(2, 2)]
+        read.clear()
+        service.runs.clear()
+        ends, _ = await service.replay([record(each) for each in records[100:2200:3]])
+    assert outcomes(ends) == ["replayed"] * 700
+    assert read == [(1, 1), (1000, 1000), (1000, 1000), (1000, 393)]
+    assert service.values == [f"v{number}" for number in range(100, 2200, 3)]
 
 
 @in_virtual_time
