@@ -167,15 +167,15 @@ async def test_a_daemon_that_is_killed_goes_on_and_runs_nothing_twice_that_was_s
     watching = asyncio.create_task(rig.replay("failed.jsonl", "--rate", "5"))
     await rig.daemon.line("failure.replayed")
     await rig.daemon.kill()
-    status, told, _, err = await watching
+    status, _, _, err = await watching
     assert (status, "start it and replay again: it goes on from there" in err) == (3, True)
-    done = {end["where"] for end in told}
+    done = {line["failure"] for line in rig.daemon.events("failure.replayed")}
     assert 0 < len(done) < 20
 
     await rig.daemon.start()
     status, ends, summary, _ = await rig.replay("failed.jsonl")
     assert (status, summary["replayed"] + summary["settled"], summary["refused"]) == (0, 20, 0)
-    assert done <= {end["where"] for end in ends if end["outcome"] == "settled"}
+    assert done <= {end["id"] for end in ends if end["outcome"] == "settled"}
     assert set(rig.values()) == set(poison)
     # Only what was with the function, or just done, when it was killed may have run twice.
     assert len(rig.values()) <= 20 + AT_ONCE
