@@ -145,7 +145,13 @@ class DynamoDbSource:
 
     async def _begin(self, arn: str, shard: str, wish: Demand, start: Mapping[str, str]) -> Page:
         try:
-            return await self._client.records(await self._client.iterator(arn, shard, start), wish.limit)
+            iterator = await self._client.iterator(arn, shard, start)
+        except Refused as error:
+            if error.code == Refusals.INVALID and wish.after > TRIM_HORIZON:
+                raise self._lost(error, shard, wish.after) from error
+            raise self._meaning(error, shard, wish.after) from error
+        try:
+            return await self._client.records(iterator, wish.limit)
         except Refused as error:
             raise self._meaning(error, shard, wish.after) from error
 
@@ -158,10 +164,13 @@ class DynamoDbSource:
     def _meaning(self, error: Refused, shard: str, after: int) -> Exception:
         if is_not_found(error):
             return self._gone(shard)
-        if error.code in (Refusals.TRIMMED, Refusals.INVALID) and after > TRIM_HORIZON:
-            number = self.codec.write_position(after)
-            return PositionLost(shard, f"{self._what}: shard {shard} cannot be read behind {number} ({error.code})")
+        if error.code == Refusals.TRIMMED and after > TRIM_HORIZON:
+            return self._lost(error, shard, after)
         return error
+
+    def _lost(self, error: Refused, shard: str, after: int) -> PositionLost:
+        number = self.codec.write_position(after)
+        return PositionLost(shard, f"{self._what}: shard {shard} cannot be read behind {number} ({error.code})")
 
     async def _stream_of(self, shard: str) -> str:
         if shard not in self._codec.streams:
