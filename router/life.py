@@ -467,6 +467,11 @@ class MappingLife:
         return MappingHealth("running" if busy else "idle", None)
 
 
+def paused(mapping: str) -> str:
+    """Say why a mapping that is paused runs nothing."""
+    return f"its mapping {mapping} is paused: `headrace mapping resume {mapping}` first"
+
+
 def _first_message(group: BaseExceptionGroup[BaseException]) -> str:
     error = group.exceptions[0]
     return _first_message(error) if isinstance(error, BaseExceptionGroup) else str(error)

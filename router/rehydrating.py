@@ -19,7 +19,7 @@ from router.core.model import BATCH_LIMIT_BYTES
 from router.errors import ShardGone, SourceUnavailable
 from router.events import event_of
 from router.failure_reading import FailedRange, FailureRecord, events, read_record
-from router.life import MappingLife
+from router.life import MappingLife, paused
 from router.page_memory import PageMemory
 from router.ports import PageSource
 from router.record_frames import ReadText
@@ -69,6 +69,11 @@ class _Prepared:
 class _Refused(Exception):
     """A record does not run; says why."""
 
+    def __init__(self, why: str, gone: int = 0) -> None:
+        super().__init__(why)
+        #: Records of it that its stream has no more, at least.
+        self.gone = gone
+
 
 class Rehydration:
     """Runs the records of one job; `close` ends it."""
@@ -113,7 +118,8 @@ class Rehydration:
         self._reading: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
         #: Why records of a mapping and shard are refused from now on.
         self._in_vain: dict[tuple[str, str], str] = {}
-        self._in_hand: set[str] = set()
+        #: Set when a record that runs has ended, by its id.
+        self._in_hand: dict[str, asyncio.Event] = {}
 
     async def close(self) -> None:
         for pages in self._pages.values():
@@ -126,6 +132,8 @@ class Rehydration:
         try:
             record = _read(found)
             mapping = self._choose(record)
+            while other := self._in_hand.get(record.id):
+                await other.wait()
             if self._memory.has(record.id, mapping):
                 return RecordEnd(record.id, "settled", where=found.where, mapping=mapping)
             if record.made_ms is not None and record.made_ms >= self._began_ms:
@@ -137,7 +145,7 @@ class Rehydration:
                     await self._memory.add(record.id, mapping)
         except _Refused as why:
             record_id = record.id if record else found.where
-            return RecordEnd(record_id, "refused", reason=str(why), where=found.where, mapping=mapping)
+            return RecordEnd(record_id, "refused", (), str(why), found.where, mapping, why.gone)
         reason = "; ".join(filter(None, (end.reason, prepared.note))) or None
         where = found.where
         return RecordEnd(record.id, end.outcome, end.new_failures, reason, where, mapping, prepared.gone)
@@ -165,7 +173,7 @@ class Rehydration:
                 prepared = await self._prepare(record, mapping)
                 prospect.held, prospect.gone, prospect.note = prepared.held, prepared.gone, prepared.note
         except _Refused as why:
-            prospect.why_not = str(why)
+            prospect.why_not, prospect.gone = str(why), why.gone
         return prospect
 
     # --- which mapping
@@ -178,13 +186,13 @@ class Rehydration:
 
     @contextmanager
     def _alone(self, record: FailureRecord) -> Iterator[None]:
-        if record.id in self._in_hand:
-            raise _Refused("the same record is being replayed already")
-        self._in_hand.add(record.id)
+        """Hold up the same record, found elsewhere, until this one is over."""
+        over = self._in_hand[record.id] = asyncio.Event()
         try:
             yield
         finally:
-            self._in_hand.discard(record.id)
+            del self._in_hand[record.id]
+            over.set()
 
     # --- what is to run
 
@@ -192,11 +200,13 @@ class Rehydration:
         life = self._lives.get(mapping)
         if life is None or life.is_down:
             raise _Refused(f"its mapping {mapping!r} is not configured, disabled, or has failed; see `headrace status`")
+        if life.is_paused:
+            raise _Refused(paused(mapping))
         if record.payload is not None:
             return _Prepared(self._from_payload(record))
         # Of several ranges it is not told how many records of each had failed.
         count = record.count if len(record.ranges) == 1 else None
-        events: list[tuple[str, bytes]] = []
+        pieces: list[tuple[str, bytes]] = []
         held = gone = 0
         notes = []
         for wanted in record.ranges:
@@ -207,15 +217,15 @@ class Rehydration:
             held += len(rows)
             notes += [note] if note else []
             limit = max(count or 0, life.parts.mapping.batch_size)
-            events += [
+            pieces += [
                 (wanted.shard, event_of(pages.codec, wanted.shard, piece, record.window))
                 for piece in _pieces(found, rows, limit)
             ]
-        if events and record.window:
+        if pieces and record.window:
             notes.append("the state that its tumbling window had is not in the record: it begins with {}")
-        if not events:
-            raise _Refused("; ".join(notes) or "nothing of its range passes the mapping's filter_criteria")
-        return _Prepared(events, held, gone, "; ".join(notes) or None)
+        if not pieces:
+            raise _Refused("; ".join(notes) or "nothing of its range passes the mapping's filter_criteria", gone)
+        return _Prepared(pieces, held, gone, "; ".join(notes) or None)
 
     @staticmethod
     def _from_payload(record: FailureRecord) -> Sequence[tuple[str, bytes]]:
@@ -241,7 +251,7 @@ class Rehydration:
                 except NotTheRange as error:
                     raise _Refused(str(error)) from error
                 except ShardGone as error:
-                    raise _Refused(f"its records are gone: {error}") from error
+                    raise _Refused(f"its records are gone: {error}", count or 1) from error
                 except SourceUnavailable as error:
                     if loop.time() + wait_s > until_s:
                         self._away[mapping] = f"its stream cannot be read again: {error}"

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from router.errors import NotFound, StoreUnavailable
 from router.failure_replay import Claim, FailureReplay, RunOne
-from router.life import MappingLife
+from router.life import MappingLife, paused
 from router.ports import FailureEntry, QueueSource, Selection, SetStatus, Store, Unclaim
 from router.queue_replay import QueueLook, QueueReplay, look
 from router.record_replay import RecordReplays
@@ -108,7 +108,7 @@ class Replayer:
         if life and life.is_down:
             raise NotFound(f"mapping {mapping} is disabled or has failed, so it runs nothing; see `headrace status`")
         if life and life.is_paused:
-            raise NotFound(_paused(mapping))
+            raise NotFound(paused(mapping))
         source = await self._open(mapping, queue)
         ends = Ends()
         self._tasks.create_task(self._work_queue(source, self.lives[mapping], interval_s, ends))
@@ -303,7 +303,7 @@ class Replayer:
         """
         life = self.lives.get(mapping)
         if life is not None and life.is_paused and patience_s is not None:
-            self.refused(failure_id, _paused(mapping))
+            self.refused(failure_id, paused(mapping))
             return
         try:
             runner = await self._running(mapping, patience_s)
@@ -349,10 +349,6 @@ class Replayer:
             self._log.write("failure.replay_refused", failure=end.id, reason=end.reason)
         else:
             self._log.write("failure.replayed", failure=end.id, outcome=end.outcome, reason=end.reason)
-
-
-def _paused(mapping: str) -> str:
-    return f"its mapping {mapping} is paused: `headrace mapping resume {mapping}` first"
 
 
 async def _first_of(*futures: asyncio.Future[Any]) -> None:

@@ -383,7 +383,7 @@ async def test_a_range_that_is_gone_is_refused_by_name() -> None:
         [end], _ = await service.replay([record(a, b)])
     assert (end.outcome, service.values) == ("refused", [])
     where = f"{a.shard} from {a.position} to {b.position}"
-    assert end.reason == f"2 of 2 records of {where} are gone: the stream still holds nothing"
+    assert (end.reason, end.gone) == (f"2 of 2 records of {where} are gone: the stream still holds nothing", 2)
 
 
 @in_virtual_time
@@ -569,6 +569,20 @@ async def test_a_rate_is_kept() -> None:
         await service.replay([record(each) for each in records], interval_s=2.0)
     times = [time_s for time_s, _ in service.runs]
     assert [round(later - earlier) for earlier, later in pairwise(times)] == [2] * 5
+
+
+@in_virtual_time
+async def test_a_record_that_is_there_twice_runs_once() -> None:
+    service = Service()
+    [a] = put(service.stream, "a")
+    async with service.running():
+        ends, _ = await service.replay([record(a)] * 5)
+        assert sorted(end.outcome for end in ends) == ["replayed", *["settled"] * 4]
+        for _ in range(3):
+            service.queue.send(record(a))
+        service.runs.clear()
+        ends, _ = await service.job(RecordsAt("sqs:failed", None))
+    assert (len(ends), service.values, list(service.queue.messages)) == (3, ["a"], [])
 
 
 # --- queues
