@@ -102,7 +102,7 @@ def _take(found: Reread, chunk: Chunk, wanted: FailedRange, pages: PageSource, p
             found.size_bytes += chunk.sizes[index]
             if found.size_bytes > HELD_BYTES or len(found.rows) > HELD_COUNT:
                 raise NotTheRange("its range holds far more than one batch can have had: is it as it was written?")
-    return int(codec.write_position(chunk.through).partition(".")[0]) >= wanted.last if chunk.through >= 0 else False
+    return chunk.through >= codec.read_position(str(wanted.last))
 
 
 def _check_time(wanted: FailedRange, number: int, time_ms: int) -> None:

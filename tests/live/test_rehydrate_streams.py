@@ -62,9 +62,14 @@ async def write(made: Stream | Table, *values: str) -> None:
         await made.put({"id": {"S": value}, "value": {"S": value}})
 
 
-async def replayed_from_its_queue(rig: Rehydrating, made: Stream | Table, queue: Queue) -> list[dict[str, Any]]:
+async def replayed_from_its_queue(
+    rig: Rehydrating, made: Stream | Table, queue: Queue, consumer: str | None = None
+) -> list[dict[str, Any]]:
     """Isolate a poison record, look at its failure record, mend the function, and replay; gives what the look told."""
-    mapped(rig, source_of(made), queue)
+    source = source_of(made)
+    if consumer:
+        source["kinesis"]["stream"] = consumer
+    mapped(rig, source, queue)
     await write(made, "a", "b", "poison", "c")
     await rig.daemon.start()
     await queue.until((1, 0))
@@ -94,6 +99,14 @@ async def test_a_poison_record_of_a_table_comes_back_by_its_sequence_number(
     [shown] = await replayed_from_its_queue(rig, await tables.table(), await queues.make())
     assert (shown["held"], shown["records"], shown["has_event"]) == (1, 1, False)
     assert ":table/" in shown["stream"]
+
+
+async def test_a_consumer_s_record_comes_back_from_its_stream(
+    rig: Rehydrating, streams: Streams, queues: Queues
+) -> None:
+    stream, queue = await streams.make(), await queues.make()
+    [shown] = await replayed_from_its_queue(rig, stream, queue, await stream.consumer())
+    assert "/consumer/headrace-test:" in shown["stream"]
 
 
 async def test_a_table_of_the_stand_in_too(rig: Rehydrating, streams: Streams, queues: Queues) -> None:
