@@ -8,7 +8,7 @@ import os
 import pytest
 
 from router.checkpoints import SHARD
-from router.core.model import Reason
+from router.core.model import Reason, Returned
 from router.ports import PutState
 from tests.fakes.http_server import Answer, Request, refuse, say, send, stall
 from tests.sim.endpoints import SITES, DynamoDbSite, KinesisSite
@@ -330,3 +330,21 @@ async def test_records_from_the_future_of_a_clock_that_is_behind_are_run(kind: s
         await site.all_seen()
     assert site.seen == ["a", "b"]
     assert site.given_up == []
+
+
+@KINDS
+@SKEWS
+@in_virtual_time
+async def test_each_record_is_in_its_own_tumbling_window_whatever_our_clock_says(kind: str, ahead_s: float) -> None:
+    site = SITES[kind](ahead_s=ahead_s, tumbling_window_s=60)
+    site.reply = lambda _: Returned({"state": {}})
+    async with site.served(), site.running():
+        for value in "abcd":
+            site.put(value)
+            await asyncio.sleep(90)
+        await site.until(lambda: sum(event["isFinalInvokeForWindow"] for event in site.events) >= 3)
+    assert site.seen == ["a", "b", "c", "d"]
+    windows = [event["window"]["start"] for event in site.events if event["Records"]]
+    assert len(set(windows)) == 4
+    finals = [event["window"]["start"] for event in site.events if event["isFinalInvokeForWindow"]]
+    assert finals[:3] == windows[:3]
