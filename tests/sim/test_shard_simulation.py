@@ -201,10 +201,10 @@ async def simulate(plan: ShardPlan) -> tuple[ShardWorld, list[str]]:
     return world, wrong + world.kept_for_nothing()
 
 
-@pytest.mark.parametrize("first", seeds("1:200")[::AT_ONCE])
+@pytest.mark.parametrize("first", seeds("1:300")[::AT_ONCE])
 def test_nothing_is_lost_or_comes_before_what_it_follows(first: int) -> None:
     depths = interruptions = finished = records = 0
-    for seed in range(first, min(first + AT_ONCE, seeds("1:200").stop)):
+    for seed in range(first, min(first + AT_ONCE, seeds("1:300").stop)):
         plan = make_plan(seed)
         world, wrong = virtual_time.run(simulate(plan))
         assert not wrong, f"seed {seed}: {plan}\n" + "\n".join([*wrong[:20], "faults:", *world.faults[-60:]])
