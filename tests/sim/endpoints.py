@@ -80,6 +80,10 @@ class Site:
         """Delete the stream and make it again under its name."""
         raise NotImplementedError
 
+    def reshard(self) -> None:
+        """Close the shard; what is put goes to others."""
+        raise NotImplementedError
+
     def trim(self) -> None:
         """Delete all records but the last."""
         raise NotImplementedError
@@ -224,6 +228,9 @@ class KinesisSite(Site):
         self.stream.recreate(1)
         self.server.iterators.clear()
 
+    def reshard(self) -> None:
+        self.stream.split(*self.stream.open_shards)
+
     def trim(self) -> None:
         [shard] = self.stream.shards.values()
         self.stream.trim(shard.name, shard.records[-1].position)
@@ -264,6 +271,11 @@ class DynamoDbSite(Site):
         self.service.delete_table("orders")
         self.service.create_table("orders")
         self.service.enable("orders")
+
+    def reshard(self) -> None:
+        stream = self.service.tables["orders"]
+        assert stream
+        self.service.roll([*stream.shards][-1])
 
     def trim(self) -> None:
         stream = self.service.tables["orders"]

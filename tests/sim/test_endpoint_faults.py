@@ -144,6 +144,33 @@ async def test_credentials_that_are_wrong_until_they_are_right(kind: str) -> Non
     assert site.seen == ["a", "b"]
 
 
+LISTINGS = ("DescribeStreamSummary", "ListShards", "DescribeTable", "ListStreams", "DescribeStream")
+
+
+@KINDS
+@pytest.mark.parametrize("code", ["LimitExceededException", "InternalFailure"])
+@in_virtual_time
+async def test_a_listing_that_fails_holds_up_only_the_shards_that_it_would_name(kind: str, code: str) -> None:
+    site = SITES[kind]()
+    async with site.served(), site.running():
+        site.put("a")
+        await site.all_seen()
+        site.break_down(refuse(400, code), *LISTINGS)
+        site.put("b")
+        await site.all_seen()
+        site.reshard()
+        site.put("c")
+        failed = await site.note("source.failed")
+        assert code in failed["error"]
+        await asyncio.sleep(600)
+        assert code in site.why[1]
+        assert site.seen == ["a", "b"]
+        site.mend()
+        await site.all_seen()
+        assert site.life.health().reason is None
+    assert site.seen == ["a", "b", "c"]
+
+
 # --- the stream
 
 
