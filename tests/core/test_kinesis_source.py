@@ -468,7 +468,7 @@ async def test_the_check_says_what_is_there(server: KinesisServer) -> None:
     server.stream.split(ONE)
     settings = KinesisSettings("m", "clicks", server.http.url, REGION)
     assert await check_kinesis(settings, 3.0) == f"stream {server.arn}: 3 open shards, 1 closed"
-    server.fail("SubscribeToShard", say(b"", 500))
+    server.fail("SubscribeToShard", say(b"", 500), times=2)
     consumer = KinesisSettings("m", server.consumer_arn, server.http.url, REGION)
     assert await check_kinesis(consumer, 3.0) == (
         f"stream {server.consumer_arn}: 3 open shards, 1 closed; SubscribeToShard is not served (HTTP status 500), "
