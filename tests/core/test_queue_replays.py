@@ -80,3 +80,11 @@ def test_a_drain_waits_for_what_is_being_stored() -> None:
     play.feed(f.DrainRequested(30.0))
     assert play.asked == []
     assert play.feed(f.Kept(keep.failure.id)) == [f.ReplayRefused("a", "the mapping is stopping"), f.Finished()]
+
+
+def test_a_replay_that_fails_without_a_limit_of_retries_is_kept_and_not_left_to_the_queue() -> None:
+    play = Play()
+    play.feed(f.ReplayRequested("a", page([1])))
+    (keep,) = play.end(RAISED)
+    assert isinstance(keep, f.Keep)
+    assert play.feed(f.Kept(keep.failure.id)) == [f.Replayed("a", (keep.failure.id,))]

@@ -213,3 +213,9 @@ def test_the_lanes_of_many_keys_are_remembered_in_bounded_memory() -> None:
     assert [table[key] for key in keys] == [lane_of(key, 10) for key in keys]
     assert len(table) == 10
     assert table[None] == 10
+
+
+def test_a_state_of_another_factor_that_is_void_leaves_the_lanes_of_the_mapping():
+    shard = shard_of(parallelization_factor=2)
+    assert not shard.resume(10, '{"v":1,"c":9,"n":3,"l":{}}', at(0))
+    assert (len(shard.lanes), shard.rehashing) == (2, False)

@@ -929,3 +929,27 @@ def test_reads_under_way_count_as_memory_and_a_shard_that_holds_nothing_can_fill
     play.read(chunk_of([], before=-1, shard="b"), unit="b")
     play.open("c", unit="c")
     assert play.asked == [f.Read("c", {"c": f.Demand(-1, 6)})]
+
+
+def test_a_stream_that_was_made_again_is_told():
+    play = Play()
+    assert f.Note("stream.remade", "", {}) in play.engine.feed(
+        f.StreamOpened(frozenset(), frozenset(), remade=True), at(0)
+    )
+
+
+def test_a_listing_that_fails_says_why_nothing_moves():
+    play = Play()
+    play.feed(f.StreamOpened(frozenset(), frozenset()))
+    play.feed(f.ListFailed("no answer"))
+    assert play.engine.why_stuck() == ("SourceUnavailable", "no answer")
+    assert play.wait() == [f.List()]
+    play.feed(f.ShardsListed([]))
+    assert play.engine.why_stuck() is None
+
+
+def test_a_shard_that_went_while_it_was_read_is_not_told_as_deleted():
+    play = Play()
+    play.open("s")
+    play.feed(f.ShardLost("s"))
+    assert play.feed(f.ShardDeleted("unit", "s", "it is gone")) == []
