@@ -453,6 +453,117 @@ def test_a_rewind_of_a_shard_that_is_gone_is_not_heard():
     assert play.feed(f.Rewound("s")) == []
 
 
+# --- shards that are found
+
+
+def find(*shards: ShardInfo, remade: bool = False, **settings: Any) -> Play:
+    """Open a stream that lists these shards; gives what is to be opened."""
+    play = Play(**settings)
+    assert play.feed(f.StreamOpened(frozenset(), frozenset(), remade)) == [f.List()]
+    play.feed(f.ShardsListed(shards))
+    return play
+
+
+PARENT, CHILD = ShardInfo("s", (), closed=True), ShardInfo("c", ("s",))
+
+
+def test_a_shard_is_finished_when_its_end_is_committed_and_then_its_children_are_read():
+    play = find(PARENT, CHILD)
+    assert play.asked == [f.Open("s")]
+    play.open("s", unit="s")
+    play.read(chunk_of([0, 1], ended=True), unit="s")
+    assert play.end() == [f.Commit({"s": f.Progress(1, "", ended=True)})]
+    assert play.feed(f.Committed()) == [f.Open("c")]
+    assert [shard.shard for shard in play.engine.status(at(0))] == []
+
+
+def test_a_shard_that_ends_while_a_batch_is_tried_again_is_not_finished_before_that_is_settled():
+    play = find(PARENT, CHILD, maximum_retry_attempts=1)
+    play.open("s", unit="s")
+    play.read(chunk_of([0, 1], ended=True), unit="s")
+    play.end(RAISED)
+    assert not play.only(f.Commit).done["s"].ended
+    assert play.feed(f.Committed()) == []
+    play.wait()
+    play.end(RAISED)
+    keep = play.only(f.Keep)
+    assert play.feed(f.Kept(keep.failure.id)) == [f.Commit({"s": f.Progress(1, "", ended=True)})]
+    assert play.feed(f.Committed()) == [f.Open("c")]
+
+
+def test_what_was_read_of_a_shard_that_is_deleted_is_finished():
+    play = find(PARENT, CHILD)
+    play.open("s", unit="s")
+    play.read(chunk_of([0, 1]), unit="s")
+    assert play.feed(f.ShardDeleted("s", "s", "no such shard")) == []
+    assert play.end() == [f.Commit({"s": f.Progress(1, "", ended=True)})]
+    assert play.feed(f.Committed()) == [f.Open("c")]
+
+
+def test_a_shard_that_is_deleted_while_it_is_closing_is_left_as_it_is():
+    play = find(ShardInfo("s"))
+    play.open("s", unit="s")
+    play.read(chunk_of([0, 1]), unit="s")
+    play.feed(f.DrainRequested(30.0))
+    assert play.feed(f.ShardDeleted("s", "s", "no such shard")) == []
+    assert play.end() == [f.Commit({"s": f.Progress(1, "")})]
+
+
+def test_why_shards_cannot_be_listed_is_told():
+    play = Play()
+    play.feed(f.StreamOpened(frozenset(), frozenset()))
+    assert play.feed(f.ListFailed("access denied")) == []
+    assert play.engine.why_stuck() == ("SourceUnavailable", "access denied")
+    assert play.wait() == [f.List()]
+
+
+def test_that_a_stream_was_made_again_is_told():
+    commands = Play().engine.feed(f.StreamOpened(frozenset(), frozenset(), remade=True), at(0))
+    assert f.Note("stream.remade", "", {}) in commands
+
+
+def test_a_restart_with_other_lanes_first_ends_what_was_begun_and_lets_the_rest_wait():
+    play = Play(parallelization_factor=2)
+    play.open("s")
+    play.read(chunk_of([0, 1, 2, 3], keys=[b"a", b"a", b"a", b"a"]))
+    play.end(RAISED)
+    state = play.only(f.Commit).done["s"].retry_state
+    again = Play()
+    again.feed(f.ShardOpened("s", "unit", -1, state))
+    assert invoked(again.read(chunk_of([0, 1, 2, 3], keys=[b"a"] * 4))) == []
+    assert invoked(again.wait()) == [[0, 1]]
+    assert invoked(again.end()) == [[2, 3]]
+    again.end()
+    again.feed(f.Committed())
+    while not again.wait():
+        pass
+    assert again.asked == [f.Commit({"s": f.Progress(3, "")})]
+
+
+def test_unfinished_work_of_other_lanes_that_belongs_to_another_checkpoint_is_void():
+    play = Play(parallelization_factor=2)
+    play.open("s")
+    play.read(chunk_of([0, 1], keys=[b"a", b"a"]))
+    play.end(RAISED)
+    state = play.only(f.Commit).done["s"].retry_state
+    again = Play()
+    again.feed(f.ShardOpened("s", "unit", 7, state))
+    assert invoked(again.read(chunk_of([8, 9]))) == [[8, 9]]
+
+
+def test_what_is_missing_of_unfinished_work_when_a_shard_ends_is_gone():
+    play = Play()
+    play.open("s")
+    play.read(chunk_of([0, 1]))
+    play.end(RAISED)
+    state = play.only(f.Commit).done["s"].retry_state
+    again = find(PARENT, CHILD)
+    again.feed(f.ShardOpened("s", "s", -1, state))
+    again.read(chunk_of([0], ended=True), unit="s")
+    assert invoked(again.wait()) == [[0]]
+    assert again.end() == [f.Commit({"s": f.Progress(0, "", ended=True)})]
+
+
 # --- committing
 
 
