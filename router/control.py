@@ -386,8 +386,9 @@ async def _answered(work: Awaitable[Any]) -> web.Response:
 
 
 def refusal(error: RouterError) -> web.Response:
-    """Answer with an error that the command is to raise again."""
-    return answer({"error": str(error)}, ERROR_STATUSES[type(error)])
+    """Answer with an error that the command is to raise again, one of a narrower kind as what it is one of."""
+    status = next(status for kind, status in ERROR_STATUSES.items() if isinstance(error, kind))
+    return answer({"error": str(error)}, status)
 
 
 def bind(state_dir: Path) -> socket.socket:

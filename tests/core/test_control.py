@@ -12,7 +12,7 @@ from router import control_client
 from router.board import Board
 from router.control import Control, bind
 from router.control_client import SOCKET_NAME
-from router.errors import CannotListen, ConfigError, InUse, NotFound, NotRunning, SourceUnavailable, StoreUnavailable
+from router.errors import CannotListen, ConfigError, InUse, NotFound, NotRunning, SourceUnavailable, StoreUnavailable, Throttled
 from router.ports import KeepFailure, PutState, Selection
 from router.queue_replay import QueueLook, WaitingMessage
 from router.record_frames import ReadText, write
@@ -498,6 +498,13 @@ async def test_what_is_wrong_with_the_place_is_raised_by_both(tmp_path):
                 await call(control_client.count_records, tmp_path, "s3://b/p", "orders")
             with pytest.raises(type(trouble), match=str(trouble)):
                 await records_replayed(tmp_path, frames=write([ReadText("a", b"x" * 10_000_000)]))
+
+
+async def test_a_narrower_kind_of_error_is_told_as_what_it_is_one_of(tmp_path):
+    async with controlled(tmp_path) as daemon:
+        daemon.replayer.records.trouble = Throttled("the queue is asked too often")
+        with pytest.raises(SourceUnavailable, match="the queue is asked too often"):
+            await call(control_client.count_records, tmp_path, "sqs:failed", None)
 
 
 async def test_a_file_that_breaks_off_ends_the_job_and_is_told(tmp_path):
