@@ -387,7 +387,7 @@ async def _answered(work: Awaitable[Any]) -> web.Response:
 
 def refusal(error: RouterError) -> web.Response:
     """Answer with an error that the command is to raise again, one of a narrower kind as what it is one of."""
-    status = next(status for kind, status in ERROR_STATUSES.items() if isinstance(error, kind))
+    status = next(ERROR_STATUSES[kind] for kind in type(error).__mro__ if kind in ERROR_STATUSES)
     return answer({"error": str(error)}, status)
 
 

@@ -12,7 +12,16 @@ from router import control_client
 from router.board import Board
 from router.control import Control, bind
 from router.control_client import SOCKET_NAME
-from router.errors import CannotListen, ConfigError, InUse, NotFound, NotRunning, SourceUnavailable, StoreUnavailable, Throttled
+from router.errors import (
+    CannotListen,
+    ConfigError,
+    InUse,
+    NotFound,
+    NotRunning,
+    SourceUnavailable,
+    StoreUnavailable,
+    Throttled,
+)
 from router.ports import KeepFailure, PutState, Selection
 from router.queue_replay import QueueLook, WaitingMessage
 from router.record_frames import ReadText, write
