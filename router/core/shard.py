@@ -245,10 +245,17 @@ class ShardState:
     def end(self, now: Instant) -> None:
         """Note that nothing comes behind what was read."""
         self.ended = True
+        self.miss(now)
+
+    def miss(self, now: Instant) -> bool:
+        """Go on without what is missing of work from before a restart, because it is gone; says whether any is."""
+        is_missing = False
         for lane in self.lanes:
-            if lane.pending:  # what is missing of it is gone
+            if lane.pending:
                 lane.pieces.extend(lane.pending.batches(self.name, lane.number, now))
                 lane.pending = None
+                is_missing = True
+        return is_missing
 
     def by_lane(self, chunk: Chunk) -> list[Sequence[int]]:
         """Say which records of a chunk belong to which lane."""

@@ -396,7 +396,11 @@ class StreamEngine:
                 self._end(shard, now)
 
     def _found_nothing(self, shard: ShardState, now: Instant) -> None:
-        """End the tumbling windows that have waited long enough for a record."""
+        """End tumbling windows that have waited long enough for a record, and the wait for records that are gone."""
+        if shard.rewound and shard.miss(now):
+            self._commits.changed(shard, now.mono_s + self._mapping.commit_interval_s)
+            self._advance_shard(shard, now)
+            self._rehash_if_clear(shard, now)
         for lane in shard.lanes:
             if lane.tumbling and lane.tumbling.is_open:
                 lane.tumbling.found_nothing(now.wall_s)

@@ -433,6 +433,22 @@ def test_a_shard_that_was_rewound_and_holds_nothing_comes_to_its_end():
     assert play.read(chunk_of([], ended=True)) == [f.Commit({"s": f.Progress(40, "", ended=True)})]
 
 
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_work_from_before_a_restart_whose_records_are_gone_holds_nothing_up(lanes: int):
+    play = Play()
+    play.open("s")
+    play.read(chunk_of([0, 1], keys=[b"a", b"a"]))
+    play.end(RAISED)
+    again = Play(parallelization_factor=lanes)
+    again.feed(f.ShardOpened("s", "unit", -1, play.only(f.Commit).done["s"].retry_state))
+    lose(again)
+    again.feed(f.Rewound("s"))
+    again.read(chunk_of([], more=True))
+    assert invoked(again.feed(f.ReplayRequested("failure", chunk_of([0, 1], keys=[b"a", b"a"])))) == []
+    assert invoked(again.read(chunk_of([]))) == [[0, 1]]
+    assert f.Replayed("failure", ()) in again.end(GOOD)
+
+
 def test_a_shard_that_was_made_anew_is_read_from_its_beginning():
     play = Play(commit_interval_s=0.0)
     play.open("s", checkpoint=40)
