@@ -19,8 +19,8 @@ _GOES_ON: Final = "the daemon goes on with it; its log tells how each ends"
 _ENDS: Final = "the daemon finishes what it has begun; replay the file again for the rest"
 
 
-def look(run: Run, *, as_json: bool) -> int:
-    """Print what replaying would do: JSON a line, or a table of the first ones; 1 when one would not run."""
+def look(run: Run, count: int | None, *, as_json: bool) -> int:
+    """Print what replaying about so many would do, JSON a line or a table of the first; 1 when one would not run."""
     counts: Counter[str] = Counter()
     prospects = _counted(run(), counts)
     if as_json:
@@ -36,6 +36,8 @@ def look(run: Run, *, as_json: bool) -> int:
             f"{counts['records']} failure records, {counts['would_not_run']} would not run, "
             f"{counts['settled']} settled before, {counts['gone']} of their records are gone"
         )
+    if count is not None and count > counts["records"]:
+        print(f"about {count - counts['records']} more; of a queue the first ones are looked at", file=sys.stderr)
     return int(counts["would_not_run"] > 0)
 
 

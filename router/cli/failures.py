@@ -154,7 +154,7 @@ def _replay_records(given: argparse.Namespace, directory: Path, mapping: str | N
     else:
         count = control_client.count_records(directory, place, mapping)
     if given.dry_run:
-        return records_command.look(run, as_json=given.json)
+        return records_command.look(run, count, as_json=given.json)
     return records_command.replay(
         place, count, mapping, run, here.asker(given), is_file=file is not None, as_json=given.json
     )

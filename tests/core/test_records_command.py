@@ -138,7 +138,7 @@ def test_a_dry_run_says_what_each_would_do(capsys: pytest.CaptureFixture[str]) -
         prospect("f:4", held=1, gone=2, note="2 of 3 records are gone"),
         prospect("f:5", mapping=None, ranges=[], records=None, why_not="it is no JSON"),
     ]
-    assert look(lambda: iter(found), as_json=False) == 1
+    assert look(lambda: iter(found), len(found), as_json=False) == 1
     head, *rows, summary = capsys.readouterr().out.splitlines()
     assert head.split() == ["RECORD", "MAPPING", "SHARD", "FROM", "TO", "FAILED", "WOULD", "RUN", "NOTE"]
     assert [" ".join(row.split()) for row in rows] == [
@@ -150,18 +150,26 @@ def test_a_dry_run_says_what_each_would_do(capsys: pytest.CaptureFixture[str]) -
         "f:5 - - - - - no it is no JSON",
     ]
     assert summary == "5 failure records, 1 would not run, 1 settled before, 2 of their records are gone"
-    assert look(lambda: iter(found), as_json=True) == 1
+    assert look(lambda: iter(found), len(found), as_json=True) == 1
     *told, last = map(json.loads, capsys.readouterr().out.splitlines())
     assert told == found
     assert last == {"summary": {"records": 5, "would_not_run": 1, "settled": 1, "gone": 2}}
 
 
 def test_a_long_dry_run_shows_the_first_ones_and_counts_all(capsys: pytest.CaptureFixture[str]) -> None:
-    assert look(lambda: (prospect(f"f:{number}") for number in range(LISTED + 5)), as_json=False) == 0
+    assert look(lambda: (prospect(f"f:{number}") for number in range(LISTED + 5)), None, as_json=False) == 0
     printed = capsys.readouterr()
     assert len(printed.out.splitlines()) == 1 + LISTED + 1
     assert printed.out.endswith(
         f"{LISTED + 5} failure records, 0 would not run, 0 settled before, 0 of their records are gone\n"
     )
     assert printed.err == "5 more; --json prints all\n"
-    assert look(lambda: iter(()), as_json=False) == 0
+    assert look(lambda: iter(()), 0, as_json=False) == 0
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_a_queue_does_not_show_before_it_runs_is_told(
+    capsys: pytest.CaptureFixture[str], *, as_json: bool
+) -> None:
+    assert look(lambda: (prospect(f"sqs:{number}") for number in range(10)), 22, as_json=as_json) == 0
+    assert capsys.readouterr().err == "about 12 more; of a queue the first ones are looked at\n"
