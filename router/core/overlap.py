@@ -22,23 +22,22 @@ class Overlap:
     """The keys that are replayed in shards that are over."""
 
     def __init__(self) -> None:
-        self._replayed: dict[str, frozenset[bytes]] = {}
+        #: Keys of each batch.
+        self.replayed: dict[str, frozenset[bytes]] = {}
 
     def blocks_live(self, batch: Batch) -> bool:
         """Say whether one of a live batch's keys is being replayed in a shard that is over."""
-        if not self._replayed:
-            return False
         keys = keys_of(batch)
-        return any(not keys.isdisjoint(others) for others in self._replayed.values())
+        return any(not keys.isdisjoint(others) for others in self.replayed.values())
 
     def begin(self, batch: Batch, running: Iterable[Batch]) -> bool:
         """Let a replay in a shard that is over run, unless one of its keys is with the function; say whether it may."""
         keys = keys_of(batch)
         if any(not keys.isdisjoint(keys_of(other)) for other in running):
             return False
-        self._replayed[batch.id] = keys
+        self.replayed[batch.id] = keys
         return True
 
     def end(self, batch_id: str) -> None:
         """Note that a batch is not with the function any more."""
-        self._replayed.pop(batch_id, None)
+        self.replayed.pop(batch_id, None)

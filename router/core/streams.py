@@ -455,7 +455,7 @@ class StreamEngine:
         if expired:
             self._follow(shard, lane, batch, expired, now)
             return
-        if self._must_wait(shard, batch):
+        if (self._overlap.replayed or shard.phase is Phase.OVER) and self._must_wait(shard, batch):
             self._blocked[shard.name, lane.number] = None
             return
         if tumbling:
@@ -521,7 +521,8 @@ class StreamEngine:
         shard, lane = self._running.pop(batch_id)
         batch, lane.running = lane.running, None
         self._overlap.end(batch_id)
-        self._unblock(now)
+        if self._blocked:
+            self._unblock(now)
         if batch is None or not self._is_current(shard):
             self._died(shard.name, batch_id, now)
             return
@@ -584,8 +585,10 @@ class StreamEngine:
             self._let_go(shard, now)
         else:
             self._advance(shard, lane, now)
-            self._rehash_if_clear(shard, now)
-            self._finish_if_settled(shard, now)
+            if shard.rehashing:
+                self._rehash_if_clear(shard, now)
+            if shard.ended:
+                self._finish_if_settled(shard, now)
 
     # --- giving up
 
