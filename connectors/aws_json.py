@@ -7,6 +7,7 @@ the service's code, for all other errors that it answers with.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
@@ -26,6 +27,8 @@ _T = TypeVar("_T")
 
 #: Ten messages of 1 MiB, each character of which takes six in JSON.
 _ANSWER_LIMIT_BYTES: Final = 64 * 1024 * 1024
+#: Calls of one client at once, each on a connection; a thousand shards would else take as many files.
+AT_ONCE: Final = 128
 #: Longest part of a service's own words that is shown, characters.
 _WORDS: Final = 300
 _OK: Final = 200
@@ -84,6 +87,7 @@ class JsonClient:
         self._what = what
         self._date = b""
         self._deadlines = Deadlines()
+        self._turns = asyncio.Semaphore(AT_ONCE)
         url = access.endpoint_url
         try:
             self._signer = Signer(
@@ -110,7 +114,7 @@ class JsonClient:
         Args:
             operation: its name.
             request: JSON.
-            timeout_s: longest time that all of it may take.
+            timeout_s: longest time that all of it may take, once it has its turn.
             decode: reads the answer; raises msgspec.MsgspecError for what is none.
 
         Raises:
@@ -119,8 +123,9 @@ class JsonClient:
         if self._http.closed:
             raise SourceUnavailable(f"{self._what}: it is closed")
         try:
-            with self._deadlines.within(timeout_s):
-                answer = await self._post(operation, request)
+            async with self._turns:
+                with self._deadlines.within(timeout_s):
+                    answer = await self._post(operation, request)
             self._date = answer.fields.get(b"date", b"")
             if answer.status == _OK:
                 return decode(answer.body)

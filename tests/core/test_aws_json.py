@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
-from connectors.aws_json import JsonClient, Refused
+from connectors.aws_json import AT_ONCE, JsonClient, Refused
 from router.errors import SourceUnavailable, Throttled
 from tests.core.test_sqs_client import access
 from tests.fakes.http_server import Answer, http_server, refuse, say
@@ -66,3 +66,21 @@ async def test_the_services_clock_is_that_of_its_last_answer() -> None:
         assert client.server_time_s == 1767225607
         await ask(client)
         assert client.server_time_s is None
+
+
+async def test_a_thousand_calls_take_turns_on_a_bounded_number_of_connections() -> None:
+    waiting, most, all_came = 0, 0, asyncio.Event()
+
+    async def answer(writer: asyncio.StreamWriter) -> bool:
+        nonlocal waiting, most
+        waiting += 1
+        most = max(most, waiting)
+        if waiting == AT_ONCE:
+            all_came.set()
+        await all_came.wait()
+        waiting -= 1
+        return await say({})(writer)
+
+    async with asking(*[answer] * 1000) as client:
+        assert await asyncio.gather(*(ask(client) for _ in range(1000))) == [{}] * 1000
+    assert most == AT_ONCE
