@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.table_rig import TableDaemon, Tables, open_tables
+from tests.live.table_rig import STREAM, TableDaemon, Tables, open_tables
 
 
 @pytest.fixture
@@ -147,6 +147,34 @@ async def test_a_stream_that_is_disabled_enabled_and_made_anew_loses_nothing(tab
         assert await daemon.until_items(4) == [("a", 1), ("a", 2), ("a", 3), ("a", 4)]
         views = [record["dynamodb"]["StreamViewType"] for record in daemon.records()]
         assert views == ["NEW_AND_OLD_IMAGES"] * 2 + ["KEYS_ONLY", "NEW_AND_OLD_IMAGES"]
+
+
+async def test_a_table_made_again_with_other_keys_goes_on_in_order_of_these(tables: Tables, tmp_path: Path) -> None:
+    table = await tables.make()
+    async with TableDaemon(tmp_path, tables, table, parallelization_factor=3) as daemon:
+        await tables.put(table, "a", 1)
+        await daemon.start()
+        await daemon.until_items(1)
+        assert await daemon.terminate() == 0
+        await tables.delete(table)
+        await tables.client.create_table(
+            TableName=table,
+            KeySchema=[{"AttributeName": "number", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "number", "AttributeType": "N"}],
+            BillingMode="PAY_PER_REQUEST",
+            StreamSpecification=STREAM,
+        )
+        for change in range(30):
+            item = {"number": {"N": str(change % 3)}, "change": {"N": str(change)}}
+            await tables.client.put_item(TableName=table, Item=item)
+        await daemon.start()
+        await daemon.until(lambda: len(list(daemon.records())) == 31, "31 records")
+        changes = defaultdict(list)
+        for record in list(daemon.records())[1:]:
+            changes[record["dynamodb"]["Keys"]["number"]["N"]].append(
+                int(record["dynamodb"]["NewImage"]["change"]["N"])
+            )
+    assert changes == {f"{number}": list(range(number, 30, 3)) for number in range(3)}
 
 
 async def test_latest_begins_with_what_is_written_after_the_first_start(tables: Tables, tmp_path: Path) -> None:
