@@ -75,10 +75,27 @@ class AwsService:
         try:
             return await client.call(operation, _encode(request), self._call_s, decode)
         except SourceUnavailable as error:
-            if self._access and are_credentials_refused(error):
-                forget(self._access)
-                self._access = None
+            self.note(error)
             raise
+
+    async def access(self) -> Access:
+        """Say how the service is reached, and as whom.
+
+        Raises:
+            SourceUnavailable: the environment or the profile does not say it.
+        """
+        if self._access is None:
+            with aws_errors(SourceUnavailable, self._what):
+                self._access = await stream_access(self._name, self._endpoint_url, self._region)
+            if self._client:
+                self._client.credentials = self._access.credentials
+        return self._access
+
+    def note(self, error: SourceUnavailable) -> None:
+        """Let the environment and the profile be read anew before the next call, if an error says that it is due."""
+        if self._access and are_credentials_refused(error):
+            forget(self._access)
+            self._access = None
 
     async def close(self) -> None:
         """End all calls. May come twice."""
@@ -87,13 +104,9 @@ class AwsService:
             await self._client.close()
 
     async def _ready(self) -> JsonClient:
-        if self._access is None:
-            with aws_errors(SourceUnavailable, self._what):
-                self._access = await stream_access(self._name, self._endpoint_url, self._region)
-            if self._client:
-                self._client.credentials = self._access.credentials
+        access = await self.access()
         if self._client is None:
-            self._client = self._make(self._access)
+            self._client = self._make(access)
         return self._client
 
     def _make(self, access: Access) -> JsonClient:

@@ -1,9 +1,4 @@
-"""Kinesis as a ShardSource: one stream, polled shard by shard, or pushed to one of its registered consumers.
-
-The AWS library says where Kinesis is and renews credentials; the calls go through a client of our own
-(`connectors.kinesis_client`). When credentials are refused, the environment and the profile are read anew before the
-next call.
-"""
+"""Kinesis as a ShardSource: one stream, polled shard by shard, or pushed to one of its registered consumers."""
 
 from __future__ import annotations
 
@@ -12,9 +7,8 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from connectors.aws import are_credentials_refused, aws_errors
-from connectors.aws_access import Access, forget, stream_access
-from connectors.kinesis_client import SERVICE, KinesisClient, Stream
+from connectors.aws_service import AwsService
+from connectors.kinesis_client import SERVICE, TARGET, VERSION, KinesisClient, Stream
 from connectors.kinesis_codec import KinesisCodec
 from connectors.kinesis_reading import Poller
 from connectors.settings import KinesisSettings
@@ -40,17 +34,20 @@ def stream_of(settings: KinesisSettings) -> str:
     return settings.stream.partition("/consumer/")[0] if settings.is_consumer else settings.stream
 
 
-async def reach(settings: KinesisSettings) -> Access:
-    """Say how the stream's service is reached.
-
-    Raises:
-        SourceUnavailable: the environment or the profile does not say it.
-    """
+def _service(settings: KinesisSettings, *, call_s: float) -> AwsService:
     stream, region = settings.stream, settings.region
     if region is None and stream.startswith("arn:"):
         region = stream.split(":")[3]
-    with aws_errors(SourceUnavailable, describe(settings)):
-        return await stream_access(SERVICE, settings.endpoint_url, region)
+    return AwsService(
+        SERVICE,
+        signs_as=SERVICE,
+        target=TARGET,
+        version=VERSION,
+        what=describe(settings),
+        endpoint_url=settings.endpoint_url,
+        region=region,
+        call_s=call_s,
+    )
 
 
 class KinesisSource:
@@ -81,42 +78,42 @@ class KinesisSource:
         self._what = describe(settings)
         self._call_s = call_s
         self._wait_s = wait_s
-        self._access: Access | None = None
-        self._client: KinesisClient | None = None
+        self._service = _service(settings, call_s=call_s)
+        self._client = KinesisClient(self._service, self._what)
+        #: None until it is open.
         self._poller: Poller | None = None
         self._subscriber: Subscriber | None = None
-        #: Were our credentials refused, so that they are to be read anew?
-        self._is_refused = False
 
     async def open(self) -> None:
         """Find the stream, and the consumer if it is one's."""
-        access = await reach(self._settings)
-        client = KinesisClient(access, self._what, call_s=self._call_s)
-        try:
-            stream = await client.find(stream_of(self._settings))
-            self.server_time_s = client.server_time_s or time.time() - _CLOCK_MARGIN_S
-            poller = Poller(client, stream.arn, self._codec)
-            if self._settings.is_consumer:
-                await self._open_consumer(access, client, stream, poller)
-        except BaseException as error:
-            await client.close()
-            if isinstance(error, SourceUnavailable) and are_credentials_refused(error):
-                forget(access)
-            raise
+        stream = await self._client.find(stream_of(self._settings))
+        self.server_time_s = self._service.server_time_s or time.time() - _CLOCK_MARGIN_S
+        poller = Poller(self._client, stream.arn, self._codec)
+        if self._settings.is_consumer:
+            await self._open_consumer(stream, poller)
         self.identity = self._codec.arn = self._settings.stream if self._settings.is_consumer else stream.arn
         self._learn(stream)
-        self._access, self._client, self._poller = access, client, poller
+        self._poller = poller
 
-    async def _open_consumer(self, access: Access, client: KinesisClient, stream: Stream, poller: Poller) -> None:
+    async def _open_consumer(self, stream: Stream, poller: Poller) -> None:
         """Find the consumer, and out whether anything is pushed to it."""
         # It loads a client for answers that go on, which nobody else needs.
         from connectors.kinesis_fanout import Subscriber  # noqa: PLC0415
 
         arn = self._settings.stream
-        await client.find_consumer(arn)
-        subscriber = Subscriber(access, arn, self._what, poller, self._codec, call_s=self._call_s, wait_s=self._wait_s)
+        await self._client.find_consumer(arn)
+        subscriber = Subscriber(
+            self._service,
+            await self._service.access(),
+            arn,
+            self._what,
+            poller,
+            self._codec,
+            call_s=self._call_s,
+            wait_s=self._wait_s,
+        )
         try:
-            shards = await client.shards(stream.arn)
+            shards = await self._client.shards(stream.arn)
             self.handicap = await subscriber.serves(shards[0].name) if shards else None
         except BaseException:
             await subscriber.close()
@@ -125,15 +122,14 @@ class KinesisSource:
 
     async def shards(self) -> Sequence[ShardInfo]:
         """List all shards; which of the streams of this name it is, is looked at as well."""
-        client, _ = await self._ready()
-        with self._failing():
-            stream = await client.find(stream_of(self._settings))
-            self._learn(stream)
-            return await client.shards(stream.arn)
+        self._opened()
+        stream = await self._client.find(stream_of(self._settings))
+        self._learn(stream)
+        return await self._client.shards(stream.arn)
 
     async def read(self, unit: Hashable, demand: Mapping[str, Demand]) -> Sequence[Chunk]:  # noqa: ARG002 - the shard
         ((shard, wish),) = demand.items()
-        _, poller = await self._ready()
+        poller = self._opened()
         with self._failing():
             if self._subscriber is None:
                 return [await poller.read(shard, wish)]
@@ -141,7 +137,7 @@ class KinesisSource:
             return [await read(shard, wish)]
 
     async def page(self, shard: str, first: int, limit: int = PAGE_COUNT) -> Chunk:
-        _, poller = await self._ready()
+        poller = self._opened()
         with self._failing():
             return await poller.page(shard, first, limit)
 
@@ -151,33 +147,20 @@ class KinesisSource:
     async def close(self) -> None:
         if self._subscriber is not None:
             await self._subscriber.close()
-        if self._client is not None:
-            await self._client.close()
+        await self._service.close()
 
     def _learn(self, stream: Stream) -> None:
         self.incarnation = f"{stream.created_s:.3f}"
 
-    async def _ready(self) -> tuple[KinesisClient, Poller]:
-        if self._client is None or self._poller is None:
+    def _opened(self) -> Poller:
+        if self._poller is None:
             raise SourceUnavailable(f"{self._what}: it is not open yet")
-        if self._is_refused:
-            self._is_refused = False
-            self._access = await reach(self._settings)
-            self._client.renew(self._access.credentials)
-            if self._subscriber is not None:
-                self._subscriber.credentials = self._access.credentials
-        return self._client, self._poller
+        return self._poller
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
-        """Note what a failure says about what we know."""
         try:
             yield
-        except SourceUnavailable as error:
-            if self._access and are_credentials_refused(error):
-                self._is_refused = True
-                forget(self._access)
-            raise
         except ValueError as error:
             raise SourceUnavailable(
                 f"{self._what}: what answers is not the service ({error}); check endpoint_url"

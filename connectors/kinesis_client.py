@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
-from connectors.aws_access import Access, Credentials
-from connectors.aws_json import JsonClient, Refused
+from connectors.aws_json import Refused
+from connectors.aws_service import AwsService
 from connectors.kinesis_codec import ReceivedRecord
 from router.core.model import ShardInfo
 from router.errors import PositionLost, ShardGone, SourceUnavailable
@@ -77,7 +77,6 @@ class Page(msgspec.Struct, gc=False):
     MillisBehindLatest: int | None = None
 
 
-_encode: Final = msgspec.json.Encoder().encode
 _decode_described: Final = msgspec.json.Decoder(_Described).decode
 _decode_consumer: Final = msgspec.json.Decoder(_ConsumerDescribed).decode
 _decode_listed: Final = msgspec.json.Decoder(_Listed).decode
@@ -111,30 +110,18 @@ class Place:
 
 
 class KinesisClient:
-    """Calls one stream. Every call but `renew` and `close` may raise SourceUnavailable, and Throttled."""
+    """Calls one stream. Every call may raise SourceUnavailable, and Throttled."""
 
-    def __init__(self, access: Access, what: str, *, call_s: float) -> None:
-        """Prepare without I/O.
-
-        Args:
-            access: where Kinesis is.
-            what: names the stream in errors.
-            call_s: longest time a call may take.
-        """
+    def __init__(self, service: AwsService, what: str) -> None:
+        """Prepare without I/O; `what` names the stream in errors."""
+        self._service = service
         self._what = what
-        self._call_s = call_s
-        self._service = JsonClient(access, service=SERVICE, target=TARGET, version=VERSION, what=what)
-
-    @property
-    def server_time_s(self) -> float | None:
-        """The service's clock when it last answered, whole wall seconds; None = it did not say."""
-        return self._service.server_time_s
 
     async def find(self, stream: str) -> Stream:
         """Look a stream up by its name or ARN."""
-        request = _encode({"StreamARN" if stream.startswith("arn:") else "StreamName": stream})
+        request = {"StreamARN" if stream.startswith("arn:") else "StreamName": stream}
         with self._finding_stream():
-            found = await self._service.call("DescribeStreamSummary", request, self._call_s, _decode_described)
+            found = await self._service.call("DescribeStreamSummary", request, _decode_described)
         summary = found.StreamDescriptionSummary
         if summary.StreamStatus in ("CREATING", "DELETING"):
             raise SourceUnavailable(f"{self._what}: it is {summary.StreamStatus.lower()}; wait until it is there")
@@ -143,9 +130,7 @@ class KinesisClient:
     async def find_consumer(self, arn: str) -> None:
         """Make sure that a registered consumer can read."""
         try:
-            found = await self._service.call(
-                "DescribeStreamConsumer", _encode({"ConsumerARN": arn}), self._call_s, _decode_consumer
-            )
+            found = await self._service.call("DescribeStreamConsumer", {"ConsumerARN": arn}, _decode_consumer)
         except Refused as error:
             if error.code != NOT_FOUND:
                 raise
@@ -160,9 +145,9 @@ class KinesisClient:
         found: dict[str, ShardInfo] = {}
         request: dict[str, object] = {"StreamARN": stream_arn}
         while request:
-            asked = _encode({**request, "MaxResults": _SHARDS_LIMIT})
+            asked = {**request, "MaxResults": _SHARDS_LIMIT}
             with self._finding_stream():
-                listed = await self._service.call("ListShards", asked, self._call_s, _decode_listed)
+                listed = await self._service.call("ListShards", asked, _decode_listed)
             for each in listed.Shards:
                 parents = tuple(name for name in (each.ParentShardId, each.AdjacentParentShardId) if name)
                 closed = each.SequenceNumberRange.EndingSequenceNumber is not None
@@ -184,7 +169,7 @@ class KinesisClient:
         if place.time_s is not None:
             request["Timestamp"] = place.time_s
         try:
-            made = await self._service.call("GetShardIterator", _encode(request), self._call_s, _decode_iterator)
+            made = await self._service.call("GetShardIterator", request, _decode_iterator)
         except Refused as error:
             if error.code == NOT_FOUND:
                 raise await self.missing(stream_arn, shard, str(error)) from error
@@ -200,21 +185,13 @@ class KinesisClient:
             Refused: with the code ExpiredIteratorException, among others.
         """
         request = {"StreamARN": stream_arn, "ShardIterator": iterator, "Limit": min(limit, RECORDS_LIMIT)}
-        return await self._service.call("GetRecords", _encode(request), self._call_s, _decode_page)
+        return await self._service.call("GetRecords", request, _decode_page)
 
     async def missing(self, stream_arn: str, shard: str, refusal: str) -> ShardGone | PositionLost:
         """Find out what it is that the service did not find: the stream (raised), the shard, or a place in it."""
         if shard in {each.name for each in await self.shards(stream_arn)}:
             return PositionLost(shard, refusal)
         return ShardGone(shard, f"{self._what}: shard {shard} is not there any more")
-
-    def renew(self, credentials: Credentials) -> None:
-        """Use other credentials from the next call on."""
-        self._service.credentials = credentials
-
-    async def close(self) -> None:
-        """End all calls. May come twice."""
-        await self._service.close()
 
     @contextmanager
     def _finding_stream(self) -> Iterator[None]:

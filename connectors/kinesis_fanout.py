@@ -22,8 +22,9 @@ from botocore.eventstream import EventStreamBuffer, ParserError
 from yarl import URL
 
 from connectors.aws import are_credentials_refused, aws_errors
-from connectors.aws_access import Access, Credentials
+from connectors.aws_access import Access
 from connectors.aws_json import Refused, refused
+from connectors.aws_service import AwsService
 from connectors.http_answer import Answer
 from connectors.kinesis_client import INVALID, NOT_FOUND, SERVICE, TARGET, VERSION, Place
 from connectors.kinesis_codec import KinesisCodec, ReceivedRecord
@@ -122,6 +123,7 @@ class Subscriber:
 
     def __init__(
         self,
+        service: AwsService,
         access: Access,
         consumer_arn: str,
         what: str,
@@ -134,6 +136,7 @@ class Subscriber:
         """Prepare without I/O.
 
         Args:
+            service: knows as whom we subscribe.
             access: where Kinesis is.
             consumer_arn: names the consumer.
             what: names it in errors.
@@ -142,8 +145,7 @@ class Subscriber:
             call_s: longest time until a subscription is answered.
             wait_s: longest wait of a read for something to come.
         """
-        #: May be replaced at any time.
-        self.credentials: Credentials = access.credentials
+        self._service = service
         self._access = access
         self._consumer_arn = consumer_arn
         self._what = what
@@ -281,8 +283,9 @@ class Subscriber:
         if at.time_s is not None:
             position["Timestamp"] = at.time_s
         request = _encode({"ConsumerARN": self._consumer_arn, "ShardId": shard, "StartingPosition": position})
+        access = await self._service.access()
         with aws_errors(SourceUnavailable, self._what):
-            keys = await self.credentials.get_frozen_credentials()
+            keys = await access.credentials.get_frozen_credentials()
         headers = self._signer.headers(keys, f"{TARGET}.{_SUBSCRIBE}", request, time.time())
         session = self._session = self._session or self._open()
         url = URL(self._access.endpoint_url, encoded=True)
@@ -299,7 +302,9 @@ class Subscriber:
             body = await answer.read()
         except (aiohttp.ClientError, OSError):
             body = b""
-        return refused(self._what, _SUBSCRIBE, Answer(answer.status, body))
+        problem = refused(self._what, _SUBSCRIBE, Answer(answer.status, body))
+        self._service.note(problem)
+        return problem
 
     def _open(self) -> aiohttp.ClientSession:
         trusted: Any = True
