@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
@@ -43,6 +43,12 @@ class FailedRange:
     last: int
     #: When the first record arrived, epoch milliseconds (DynamoDB: to the second); None = it is not told.
     first_time_ms: int | None = None
+    #: Digits of a number at least, as the record has them: DynamoDB begins with zeros.
+    digits: int = field(default=1, compare=False)
+
+    def shown(self, number: int) -> str:
+        """Write a number as the record does."""
+        return f"{number:0{self.digits}d}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +257,7 @@ def _range(shard: str, first: str | int | None, last: str | int | None, time: st
     for number in (first, last):
         if not _NUMBER.fullmatch(str(number)):
             raise ValueError(f"it is no failure record: {str(number)[:40]!r} is no position of a record")
-    found = FailedRange(_shard(shard), int(str(first)), int(str(last)), _time_ms(time))
+    found = FailedRange(_shard(shard), int(str(first)), int(str(last)), _time_ms(time), len(str(first)))
     if found.first > found.last:
         raise ValueError(f"its range is inverted: it begins at {found.first} and ends at {found.last}")
     return found

@@ -156,7 +156,7 @@ class Rehydration:
             record = _read(found)
         except _Refused as why:
             return Prospect(found.where, found.where, None, "", (), why_not=str(why))
-        ranges = [(each.shard, str(each.first), str(each.last)) for each in record.ranges]
+        ranges = [(each.shard, each.shown(each.first), each.shown(each.last)) for each in record.ranges]
         prospect = Prospect(
             record.id,
             found.where,

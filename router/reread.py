@@ -139,11 +139,11 @@ def told(found: Reread, ran: int, wanted: FailedRange, count: int | None) -> tup
         wanted: the range.
         count: how many had failed in it; None = that is not known.
     """
-    where = f"{wanted.shard} from {wanted.first} to {wanted.last}"
+    where = f"{wanted.shard} from {wanted.shown(wanted.first)} to {wanted.shown(wanted.last)}"
     if not found.is_whole:
         gone = max(1, (count or 0) - ran)
         number = f"{gone} of {count} records" if count is not None else "records"
-        left = "nothing" if found.first is None else f"only what begins at {found.first}"
+        left = "nothing" if found.first is None else f"only what begins at {wanted.shown(found.first)}"
         return gone, f"{number} of {where} are gone: the stream still holds {left}"
     if count is not None and ran != count:
         return 0, f"{where} held {count} failed records, and now {ran} that pass the mapping's filters: all of them ran"

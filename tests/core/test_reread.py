@@ -11,7 +11,7 @@ from connectors.kinesis_codec import KinesisCodec
 from router.core.model import Chunk
 from router.errors import PositionLost
 from router.failure_reading import FailedRange
-from router.reread import HELD_BYTES, NotTheRange, of_one_lane, reread, told
+from router.reread import HELD_BYTES, NotTheRange, Reread, of_one_lane, reread, told
 
 PLACE_BITS = 24
 END = (1 << PLACE_BITS) - 1
@@ -92,3 +92,12 @@ async def test_a_lane_is_told_only_where_there_are_lanes_and_all_of_the_range() 
     found = await reread(Apart(POSITIONS), FailedRange("s", 4, 9), None, None)
     for count, factor in ((1, 1), (None, 4), (5, 4)):
         assert of_one_lane(found, count, factor) == POSITIONS
+
+
+def test_numbers_are_told_as_the_record_has_them() -> None:
+    found = Reread(first=12)
+    gone, said = told(found, 1, FailedRange("s", 7, 13, digits=4), 3)
+    assert (gone, said) == (
+        2,
+        "2 of 3 records of s from 0007 to 0013 are gone: the stream still holds only what begins at 0012",
+    )
