@@ -55,19 +55,16 @@ class KinesisSource:
 
     pinned = False
 
-    def __init__(
-        self, settings: KinesisSettings, *, needs_keys: bool = True, call_s: float = 10.0, wait_s: float = 5.0
-    ) -> None:
+    def __init__(self, settings: KinesisSettings, *, call_s: float = 10.0, wait_s: float = 5.0) -> None:
         """Prepare without I/O.
 
         Args:
             settings: which stream.
-            needs_keys: fill the keys column (a parallelization factor over 1 needs it).
             call_s: longest time a call may take.
             wait_s: longest wait of a consumer's read for something to be pushed; something comes about every 5 s.
         """
         deaggregate = settings.deaggregate or settings.is_consumer
-        self._codec = KinesisCodec(deaggregate=deaggregate, needs_keys=needs_keys)
+        self._codec = KinesisCodec(deaggregate=deaggregate)
         self.codec: ShardCodec = self._codec
         #: The stream's ARN, or the consumer's, once it is open.
         self.identity = ""

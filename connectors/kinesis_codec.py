@@ -83,12 +83,11 @@ class KinesisCodec:
 
     rules: SourceRules = STREAM_RULES
 
-    def __init__(self, *, deaggregate: bool = False, needs_keys: bool = True) -> None:
-        """Make it; `deaggregate`: are aggregates taken apart, `needs_keys`: is the keys column filled?"""
+    def __init__(self, *, deaggregate: bool = False) -> None:
+        """Make it; `deaggregate`: are aggregates taken apart?"""
         #: Of the stream or consumer, as events name it; empty until the stream is found.
         self.arn = ""
         self._deaggregate = deaggregate
-        self._needs_keys = needs_keys
         #: The parts of the batch that was last reported on, and the first position of each of its sequence numbers: a
         #: report may name each of 10,000 records.
         self._reported: Sequence[Part] = ()
@@ -107,7 +106,7 @@ class KinesisCodec:
             if found and not rows:
                 return Chunk(found[0], (), (), (), (), (), TRIM_HORIZON, window=found[1])
             shard = rows[0].eventID.rpartition(":")[0]
-            chunk = _chunk(shard, rows, self._parsed_positions(rows), needs_keys=True)
+            chunk = _chunk(shard, rows, self._parsed_positions(rows))
             chunk.window = found[1] if found else None
         except (msgspec.MsgspecError, IndexError, ValueError) as error:
             raise ValueError(f"no Kinesis event: {error}") from error
@@ -117,7 +116,7 @@ class KinesisCodec:
         """Put records of a shard, as they were received, at least one, into columns."""
         if not self._deaggregate:
             positions = [int(record.SequenceNumber) for record in received]
-            return _chunk(shard, self._rows(shard, received), positions, needs_keys=self._needs_keys)
+            return _chunk(shard, self._rows(shard, received), positions)
         positions, apart = [], []
         for record in received:
             inner = split(record.Data)
@@ -125,7 +124,7 @@ class KinesisCodec:
             # The last one is at the end of the record, which is then finished.
             positions += [*range(end - _END, end - _END + len(inner) - 1), end]
             apart += [_within(record, each) for each in inner] or [record]
-        return _chunk(shard, self._rows(shard, apart), positions, needs_keys=self._needs_keys)
+        return _chunk(shard, self._rows(shard, apart), positions)
 
     def is_within(self, position: int) -> bool:
         """Say whether a position is within an aggregate, and not at its end."""
@@ -240,10 +239,11 @@ def _within(record: ReceivedRecord, inner: UserRecord) -> ReceivedRecord:
     )
 
 
-def _chunk(shard: str, rows: Sequence[KinesisRecord], positions: Sequence[int], *, needs_keys: bool) -> Chunk:
+def _chunk(shard: str, rows: Sequence[KinesisRecord], positions: Sequence[int]) -> Chunk:
     """Put rows of one shard, ascending and at least one, into columns.
 
-    Sizes are computed, not encoded: exact but for the room of times.
+    Sizes are computed, not encoded: exact but for the room of times. Keys are filled with one lane as well: a shard may
+    have unfinished work in the lanes it had before, and replays in shards that are over are told apart by key.
     """
     first = rows[0]
     frame = len(_encode(first)) + _TIME_BYTES - _room(first.kinesis)
@@ -252,7 +252,7 @@ def _chunk(shard: str, rows: Sequence[KinesisRecord], positions: Sequence[int], 
         positions,
         [frame + _room(row.kinesis) for row in rows],
         [round(row.kinesis.approximateArrivalTimestamp * 1000) for row in rows],
-        [row.kinesis.partitionKey.encode() for row in rows] if needs_keys else (),
+        [row.kinesis.partitionKey.encode() for row in rows],
         rows,
         positions[-1],
     )

@@ -155,7 +155,7 @@ def _kind(settings: MappingSettings) -> tuple[str, Plug, DataFormat]:
 
 def _source(settings: MappingSettings) -> Source:
     make = load(SOURCES[type(settings.source)])
-    if isinstance(settings.source, KafkaSettings | KinesisSettings):
+    if isinstance(settings.source, KafkaSettings):
         make = partial(make, needs_keys=settings.mapping.parallelization_factor > 1)
     source: Source = make(settings.source)
     return source

@@ -309,7 +309,7 @@ class Runner:
             self._abandoned.append(Repeat(shard, cast("int", fields["committed"]) + 1))
         elif event == "queue.abandoned":
             self._abandoned.append(Repeat(shard, records=cast("int", fields["messages"])))
-        elif event == "source.failed":
+        elif event in ("source.failed", "source.throttled"):
             self._metrics.polling_errors.inc()
         places = {name: self._side.position(place) for name in _PLACES if isinstance(place := fields.get(name), int)}
         self._log.write(event, shard=shard, **{**fields, **places})

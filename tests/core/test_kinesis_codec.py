@@ -106,10 +106,6 @@ def test_an_event_reads_back(records: list[tuple[str, bytes, float]], deaggregat
     assert len(event) - len(one.event(read.rows[:1])) <= sum(read.sizes[1:])
 
 
-def test_keys_are_left_out_where_nobody_needs_them() -> None:
-    assert chunk(*CLICKS, needs_keys=False).keys == ()
-
-
 @pytest.mark.parametrize("event", [b"{}", b'{"Records":[]}', b"[]", b"x", b'{"Records":[{"eventID":"a:1"}]}'])
 def test_what_is_no_event_is_refused(event: bytes) -> None:
     with pytest.raises(ValueError, match="no Kinesis event"):

@@ -136,6 +136,29 @@ async def test_a_crash_in_the_middle_of_a_split_loses_nothing(streams: Streams, 
         assert mine == sorted(mine)
 
 
+async def test_what_is_retried_in_several_lanes_goes_on_when_there_is_one(streams: Streams, tmp_path: Path) -> None:
+    stream = await streams.make()
+    await stream.put(*[(f"key-{number % 8}", "poison" if number == 5 else f"{number}") for number in range(16)])
+    async with StreamDaemon(
+        tmp_path, streams, {"stream": stream.name}, batch_size=2, parallelization_factor=3
+    ) as daemon:
+        await daemon.start()
+        await daemon.line("batch.failed")
+        assert await daemon.terminate() == 0
+        daemon.document["event_source_mappings"]["clicks"]["parallelization_factor"] = 1
+        await daemon.start()
+        await daemon.line("retry_state.restored")
+        (daemon.notes / "mended").touch()
+        await daemon.line("lanes.changed", former=3, lanes=1)
+        await stream.put(*[(f"key-{number % 8}", f"{number}") for number in range(16, 24)])
+        values = await daemon.until_values(24)
+        assert not daemon.events("mapping.crashed")
+    for key in range(8):
+        mine = [5 if value == "poison" else int(value) for value in values]
+        mine = [number for number in mine if number % 8 == key]
+        assert mine == sorted(mine)
+
+
 async def test_a_poison_record_is_isolated_stored_told_and_replayed(streams: Streams, tmp_path: Path) -> None:
     stream = await streams.make()
     told = tmp_path / "told.jsonl"

@@ -46,6 +46,7 @@ class Site:
         """Make it; our clock is `ahead_s` ahead of the service's."""
         self.ahead_s = ahead_s
         self.store = MemoryStore()
+        self.metrics = Metrics()
         self.mapping = EventSourceMapping("m", "f", STREAM_RULES, **{"pace": self.pace, "drain_s": 10.0, **rules})
         #: Answers to every request for an operation, in place of the service's.
         self.trouble: dict[str, Callable[[Request], Answer | None]] = {}
@@ -144,7 +145,7 @@ class Site:
             parts,
             store=self.store,
             replays=Replayer(self.store, Log()),
-            metrics=Metrics().of("m"),
+            metrics=self.metrics.of("m"),
             log=Log(),
             wall=self.wall_s,
             rng=Random(1),

@@ -107,6 +107,8 @@ async def test_too_many_reads_for_ten_minutes_are_told_and_slow_us_down(kind: st
         assert code == "SourceUnavailable"
         assert "it is throttled" in sentence
         assert not site.notes("source.failed")
+        errors = site.metrics.registry.get_sample_value("headrace_polling_error_count_total", {"mapping": "m"})
+        assert errors == len(site.notes("source.throttled"))
         site.mend()
         site.put("c")
         began_s = site.service_s()
