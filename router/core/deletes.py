@@ -111,3 +111,25 @@ class Deletes:
         self.left -= 1
         deletion.left -= 1
         return None if deletion.left else deletion
+
+
+class Departed:
+    """Messages that were deleted while receives were under way that may still bring them."""
+
+    def __init__(self) -> None:
+        self._positions: set[int] = set()
+        #: The newest receive that had been asked when they were deleted, oldest first.
+        self._until: deque[tuple[int, Sequence[int]]] = deque()
+
+    def __contains__(self, position: int) -> bool:
+        return position in self._positions
+
+    def add(self, positions: Sequence[int], newest: int) -> None:
+        """Note messages that are deleted, and the newest receive so far."""
+        self._positions.update(positions)
+        self._until.append((newest, positions))
+
+    def forget(self, oldest: int) -> None:
+        """Forget what no receive can bring any more, as the oldest that is under way was asked later."""
+        while self._until and self._until[0][0] < oldest:
+            self._positions.difference_update(self._until.popleft()[1])

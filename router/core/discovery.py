@@ -7,7 +7,7 @@ that has just been closed, it is asked for again with growing pauses.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from router.core import facts as f
@@ -64,12 +64,16 @@ class Discovery:
         self._alarm.by(now.mono_s + wait_s)
         return wait_s
 
-    def finished(self, shard: str, now: Instant) -> None:
-        """Go on with the children of a shard that is finished or gone."""
-        self._known().finish(shard)
-        if not self._start():
+    def finished(self, shards: Sequence[str], now: Instant) -> None:
+        """Go on with the children of shards that are finished or gone, whoever has finished them."""
+        news = [shard for shard in shards if self._known().finish(shard)]
+        if news and not self._start():
             self._in_vain = 0
             self._alarm.by(now.mono_s)
+
+    def waiting(self) -> dict[str, list[str]]:
+        """Give the shards that may not be read yet, and which of their parents are not finished."""
+        return self._lineage.waiting() if self._lineage else {}
 
     def is_over(self, shard: str) -> bool:
         """Say whether nothing of a shard is read any more, or will be; not known where shards are assigned."""

@@ -35,6 +35,13 @@ class ShardsListed:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardsFinished:
+    """Other replicas have finished these shards: their children may be read."""
+
+    shards: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class ListFailed:
     error: str
 
@@ -234,6 +241,8 @@ class ReplayRequested:
     chunk: Chunk
     #: Has the batch a place of its own (a dead-letter queue)? Then it is tried once and never stored as a new failure.
     elsewhere: bool = False
+    #: Does it wait for a while when its shard is not ours? Else it is given back at once, as `astray`.
+    waits: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +264,7 @@ StreamFact = (
     SharedFact
     | StreamOpened
     | ShardsListed
+    | ShardsFinished
     | ListFailed
     | ShardDeleted
     | ShardOpened
@@ -313,7 +323,7 @@ class List:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Take this shard up where it is; answered by ShardOpened."""
+    """Take this shard up where it is, once it may be ours; answered by ShardOpened."""
 
     shard: str
 
@@ -370,9 +380,13 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Give the shard back: everything that could be finished is committed."""
+    """Give the shard back, if anybody else may want it: all that could be finished is committed, nothing of it runs."""
 
     shard: str
+    #: Is it finished for good?
+    finished: bool = False
+    #: Does the run end, so that it is not to be ours again?
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,6 +447,8 @@ class ReplayRefused:
     reason: str
     #: Did the function run, and fail?
     failed: bool = False
+    #: Is its shard not ours, or not ours any more? Nothing of it runs here, and another replica may have it.
+    astray: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,14 @@ class Lineage:
         # What was begun and is not listed any more has outlived its parents.
         return shard is None or all(self._is_done(parent) for parent in shard.parents)
 
+    def waiting(self) -> dict[str, list[str]]:
+        """Give the shards that may not be read yet, and which of their parents are not finished."""
+        return {
+            name: [parent for parent in shard.parents if not self._is_done(parent)]
+            for name, shard in self._listed.items()
+            if name not in self._finished and name not in self._started and not self._is_ready(name)
+        }
+
     def _is_done(self, parent: str) -> bool:
         return parent in self._finished or (parent in self._trimmed and not self._follows_unfinished(parent))
 
@@ -90,10 +98,13 @@ class Lineage:
         parents = self._ancestry.get(name, ())
         return any(parent in self._begun or self._follows_unfinished(parent) for parent in parents)
 
-    def finish(self, name: str) -> None:
-        """Note that a shard is finished, or gone."""
+    def finish(self, name: str) -> bool:
+        """Note that a shard is finished, or gone; says whether that was not known."""
+        if name in self._finished:
+            return False
         self._finished.add(name)
         self._begun.discard(name)
+        return True
 
     def is_over(self, name: str) -> bool:
         """Say whether nothing of a shard is read any more, or will be."""

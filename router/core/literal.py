@@ -125,11 +125,12 @@ def _stands_for(nearest: float, text: str) -> bool:
     return abs(nearest) != float("inf") and Decimal(text) == Decimal(repr(nearest))
 
 
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
+def refuse_constant(text: str) -> NoReturn:
+    """Refuse NaN and infinities, which Python's parser takes for JSON. Raises ValueError."""
+    raise ValueError(f"{text} is no JSON value")
 
 
-_EVENT = json.JSONDecoder(parse_float=_read_fraction, parse_int=_read_integer, parse_constant=_refuse_constant)
+_EVENT = json.JSONDecoder(parse_float=_read_fraction, parse_int=_read_integer, parse_constant=refuse_constant)
 _PAIRS = json.JSONDecoder(
-    object_pairs_hook=Pairs, parse_float=_read_fraction, parse_int=_read_integer, parse_constant=_refuse_constant
+    object_pairs_hook=Pairs, parse_float=_read_fraction, parse_int=_read_integer, parse_constant=refuse_constant
 )

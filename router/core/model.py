@@ -245,6 +245,8 @@ class FunctionError:
     message: str
     #: Stack trace lines of the user's own code.
     trace: tuple[str, ...] = ()
+    #: The message as AWS has it, where ours says more; None = they are the same.
+    aws_message: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +322,9 @@ class Reason(Enum):
     AGE = "RecordAgeExceeded"
     SIZE = "MaximumPayloadSizeExceeded"
     UNFIT = "RecordUnfit"
+    #: Of asynchronous events only.
+    EVENT_AGE = "EventAgeExceeded"
+    ZERO_CONCURRENCY = "ZeroReservedConcurrency"
 
 
 @dataclass(frozen=True, slots=True)

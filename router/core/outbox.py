@@ -92,6 +92,13 @@ class Outbox:
         self._wait(failure_id, now_s + wait_s)
         return wait_s
 
+    def is_busy(self, now_s: float) -> bool:
+        """Is one of them being sent, or due? The others were refused, and wait."""
+        due_s = self.next_due_s()
+        is_due = due_s is not None and due_s <= now_s
+        is_ready = any(self._is_turn(failure_id, turn) for _, failure_id, turn in self._ready)
+        return is_due or is_ready or any(each.turn == _TAKEN for each in self._pending.values())
+
     def done(self, failure_id: str) -> None:
         """Forget a failure, wherever it is."""
         self._pending.pop(failure_id, None)

@@ -8,7 +8,6 @@ once, although it was asked to wait, is asked less and less often, up to once a 
 
 from __future__ import annotations
 
-from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from router.core.facts import Receive, StopReceiving
@@ -38,7 +37,7 @@ class Polls:
         self._rng = rng
         self._floor = START if polling.maximum_concurrency else FLOOR
         self._level = START
-        self._numbers = count(1)
+        self._newest = 0
         #: Limit and start of each receive.
         self._asked: dict[int, tuple[int, float]] = {}
         self._hasty = 0
@@ -53,6 +52,16 @@ class Polls:
         """Messages that may come."""
         return sum(limit for limit, _ in self._asked.values())
 
+    @property
+    def newest(self) -> int:
+        """The number of the last receive; 0 = there was none."""
+        return self._newest
+
+    @property
+    def oldest(self) -> int:
+        """The number of the first receive that is under way, or that the next one will have."""
+        return min(self._asked, default=self._newest + 1)
+
     def wanted(self, room: int, most: int, now_s: float, *, patient: bool) -> list[Receive]:
         """Ask for as many messages as there is room for beside those already asked for, at most `most` each.
 
@@ -65,7 +74,8 @@ class Polls:
         room -= self.asked
         least = most if patient else 1
         while room >= least and len(self._asked) < self._level:
-            receive = Receive(next(self._numbers), min(room, most), WAIT_S)
+            self._newest += 1
+            receive = Receive(self._newest, min(room, most), WAIT_S)
             self._asked[receive.poll] = receive.limit, now_s
             room -= receive.limit
             receives.append(receive)

@@ -16,7 +16,8 @@ shares a key is over, deletions included, so that a crash can repeat but not reo
 queue, what is in hand behind it goes back too.
 
 A message may come again while it is in hand (its lease ended too early, or the queue delivers twice): then only its
-lease and receipt are renewed. It never runs beside itself.
+lease and receipt are renewed. It never runs beside itself. A receive that was asked before a message was deleted may
+still bring it, if the queue showed it again just before and that answer came last: then it is deleted once more.
 
 Order of writing: what a message has been through is remembered before its next try; what is given up is stored before
 it is deleted.
@@ -31,7 +32,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 from router.core import facts as f
 from router.core.agenda import Agenda, Alarm
-from router.core.deletes import Deletes
+from router.core.deletes import Deletes, Departed
 from router.core.describe import Repeat, ShardStatus, failed_batch, repeat_of, tell_try
 from router.core.hand import Deletion, Hand
 from router.core.keeping import Keeping
@@ -50,7 +51,7 @@ from router.core.model import (
     Reason,
 )
 from router.core.polls import RECEIVE_LIMIT, Polls
-from router.core.replays import Replays, stopping
+from router.core.replays import Replays, stopping, without_function
 from router.core.scaling import Concurrency, Pace
 from router.core.turns import Turns
 from router.core.verdict import (
@@ -77,6 +78,8 @@ HAND_LIMIT: Final = 1000
 FORCE_S: Final = 5.0
 #: Batches whose leases end while they wait for a worker are looked for at most this often.
 LAPSE_S: Final = 1.0
+#: A lease ends at the queue before it does by our clock, by what the answer to its receive took: no more than this.
+UNSURE_S: Final = 10.0
 #: What is remembered of finished messages is forgotten together, this often.
 FORGET_S: Final = 1.0
 
@@ -124,6 +127,7 @@ class QueueEngine:
         self._keeping: Keeping[Batch] = Keeping(rng)
         self._replays = Replays()
         self._deletes = Deletes(self._hand, rng)
+        self._departed = Departed()
         self._leases = Leases(self._hand)
         self._memory = Memory(remembered, rng)
         #: Failures in a row that were left to the queue, and the last one, with its monotonic time.
@@ -237,10 +241,15 @@ class QueueEngine:
         self._lease_s = fact.lease_s
         # A queue without visibility timeout has no leases to keep.
         fresh = self._hand.take(chunk, now.mono_s + fact.lease_s if fact.lease_s else inf)
+        late = [position for index in fresh if (position := chunk.positions[index]) in self._departed]
+        if late:
+            self._deletes.add(late)
+            fresh = [index for index in fresh if chunk.positions[index] not in self._departed]
         if self._polls.received(fact.poll, len(fresh), now.mono_s):
             self._concurrency.idled()
             if now.mono_s >= self._failed_s + fact.lease_s:  # it has not come again: the queue has moved it away
                 self._failed_in_a_row = 0
+        self._departed.forget(self._polls.oldest)
         if self._polls.not_before_s > now.mono_s:
             self._agenda.at(self._polls.not_before_s, _nothing)
         if chunk.kept is not None:
@@ -466,6 +475,9 @@ class QueueEngine:
             self._settle_replay(batch, batch.replays, verdict, plan, now)
         else:
             self._settle(batch, verdict, plan, now)
+        if isinstance(verdict, NotAccepted) and verdict.is_gone:
+            # Messages have to wait for it; a replay is asked for by somebody, who can ask again.
+            self._refuse_waiting(lambda failure_id: without_function(failure_id, verdict.error), now)
 
     def _settle(self, batch: Batch, verdict: Verdict, plan: Plan, now: Instant) -> None:
         returns = self._returns(verdict, plan)
@@ -645,6 +657,9 @@ class QueueEngine:
 
     def _deleted(self, call: int, failed: Mapping[int, str], now: Instant) -> None:
         gone = self._deletes.ended(call, failed, now)
+        shown = [position for position in gone if self._hand.expect(position).lease_end_s < now.mono_s + UNSURE_S]
+        if shown:
+            self._departed.add(shown, self._polls.newest)
         for position in gone:
             if self._memory.forget(position):
                 self._flushes.by(now.mono_s + FORGET_S)
@@ -767,6 +782,12 @@ class QueueEngine:
         self._replays.refuse(refused)
         self._drop_replay(refused.failure_id, now)
 
+    def _refuse_waiting(self, refused: Callable[[str], f.ReplayRefused], now: Instant) -> None:
+        """End the replays of which something waits to run."""
+        waiting = [batch.replays for batch in self._live.values() if batch.replays and self._waits(batch)]
+        for failure_id in dict.fromkeys(waiting):
+            self._refuse_replay(refused(failure_id), now)
+
     def _drop_replay(self, failure_id: str, now: Instant) -> None:
         for batch in [each for each in self._live.values() if each.replays == failure_id]:
             if self._waits(batch):
@@ -790,9 +811,7 @@ class QueueEngine:
             if not batch.durable:
                 self._leases.give_back(batch.positions())
         self._leave(unstarted, now)
-        replays = [batch.replays for batch in self._live.values() if batch.replays and self._waits(batch)]
-        for failure_id in dict.fromkeys(replays):
-            self._refuse_replay(stopping(failure_id), now)
+        self._refuse_waiting(stopping, now)
         self._commands += [f.Cancel(batch_id, waiting_only=True) for batch_id in self._running]
 
     def _force(self, now: Instant) -> None:
@@ -814,6 +833,10 @@ class QueueEngine:
             self._commands.append(f.Finished())
 
     # --- telling
+
+    def waiting(self) -> dict[str, list[str]]:
+        """Give the shards that wait for others: a queue has none."""
+        return {}
 
     def why_stuck(self) -> tuple[str, str] | None:
         """Say in a code and a sentence why nothing moves, as far as the engine knows; None when it can move."""

@@ -95,9 +95,10 @@ class Reading:
             unit.reading -= {shard.name}
 
     def retire(self, unit: Hashable) -> None:
-        """Forget a unit that has no shard any more."""
-        self._reserve(self._units.pop(unit), {})
-        self.wanted.pop(unit, None)
+        """Forget a unit that has no shard any more, unless a read of it, from before it was lost, has yet to end."""
+        if self._units[unit].reading is None:
+            self._reserve(self._units.pop(unit), {})
+            self.wanted.pop(unit, None)
 
     def room(self, shard: ShardState) -> int:
         """Count the records that may be read now."""

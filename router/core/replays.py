@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from router.core.facts import Replayed, ReplayRefused, ReplayRequested
+from router.core.model import FunctionError
 
 
 @dataclass(slots=True)
@@ -70,15 +71,18 @@ class Replays:
         """Give up the requests that have waited long enough."""
         late = [request for request, until_s in self._parked if until_s <= now_s]
         self._parked = [(request, until_s) for request, until_s in self._parked if until_s > now_s]
-        return [
-            ReplayRefused(request.failure_id, f"shard {request.chunk.shard} is not assigned to this daemon")
-            for request in late
-        ]
+        return [not_here(request) for request in late]
 
     def refuse_parked(self) -> list[ReplayRefused]:
         """Give up all requests that wait for a shard."""
         parked, self._parked = self._parked, []
-        return [stopping(request.failure_id) for request, _ in parked]
+        return [left_behind(request) for request, _ in parked]
+
+    def refuse_astray(self, shard: str) -> list[ReplayRefused]:
+        """Give back the requests that do not wait for this shard to be ours again."""
+        astray = [each for each, _ in self._parked if each.chunk.shard == shard and not each.waits]
+        self._parked = [(each, until_s) for each, until_s in self._parked if each not in astray]
+        return [not_here(each) for each in astray]
 
     def abandon(self, failure_ids: Sequence[str]) -> list[ReplayRequested]:
         """Stop replays whose shard went, and give their requests: they start anew where they can."""
@@ -88,3 +92,19 @@ class Replays:
 
 def stopping(failure_id: str) -> ReplayRefused:
     return ReplayRefused(failure_id, "the mapping is stopping")
+
+
+def without_function(failure_id: str, error: FunctionError) -> ReplayRefused:
+    """Say that a replay has no function to go to: nobody knows whether there will be one again."""
+    return ReplayRefused(failure_id, f"its function is gone: {error.message}; see `headrace status`")
+
+
+def not_here(request: ReplayRequested) -> ReplayRefused:
+    """Say that a request's shard is not ours."""
+    reason = f"shard {request.chunk.shard} is not assigned to this daemon"
+    return ReplayRefused(request.failure_id, reason, astray=not request.waits)
+
+
+def left_behind(request: ReplayRequested) -> ReplayRefused:
+    """Say that a request is not run because the mapping ends here."""
+    return stopping(request.failure_id) if request.waits else not_here(request)

@@ -84,7 +84,6 @@ class ShardState:
         "phase",
         "read_through",
         "rehashing",
-        "release",
         "rewound",
         "summed",
         "summed_version",
@@ -120,8 +119,6 @@ class ShardState:
         self.gated: list[Lane] = []
         #: Is `read_through` the end of the shard?
         self.ended = False
-        #: In CLOSING: does the source wait for a release?
-        self.release = False
         #: Locating failed so often in a row; and whether an earlier position was lost.
         self.failures = 0
         self.lost = False

@@ -19,7 +19,7 @@ Weak spot: one commit at a time covers all shards that changed; a slow one delay
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, assert_never
 
 from router.core import facts as f
@@ -32,10 +32,10 @@ from router.core.lane import Discard, Lane, Plan, Planner, backoff_s
 from router.core.model import OUTAGE_BACKOFF, Batch, Chunk, EventSourceMapping, Instant, Outcome, Part
 from router.core.overlap import Overlap
 from router.core.reading import Reading
-from router.core.replays import Replays, stopping
+from router.core.replays import Replays, left_behind, without_function
 from router.core.shard import Phase, ShardState
 from router.core.tumbling import TumblingWindow
-from router.core.verdict import Identify, PartlyFailed, Succeeded, judge
+from router.core.verdict import Identify, NotAccepted, PartlyFailed, Succeeded, judge
 
 if TYPE_CHECKING:
     from random import Random
@@ -60,6 +60,8 @@ class StreamEngine:
         self._keeping: Keeping[tuple[ShardState, Lane]] = Keeping(rng)
         #: Invocations that outlived the loss of their shard.
         self._dying: dict[str, set[str]] = {}
+        #: Shards that are given back as soon as the last of them has ended.
+        self._unreleased: set[str] = set()
         self._reading = Reading(mapping.memory_bytes, mapping.pace, rng)
         self._commits = CommitSchedule()
         self._committing: list[ShardState] = []
@@ -95,7 +97,7 @@ class StreamEngine:
         commands, self._commands = self._commands, []
         return commands
 
-    def _take(self, fact: f.StreamFact, now: Instant) -> None:  # noqa: C901, PLR0912 - one line a fact
+    def _take(self, fact: f.StreamFact, now: Instant) -> None:  # noqa: C901, PLR0912, PLR0915 - one line a fact
         match fact:
             case f.InvocationEnded(batch_id, outcome):
                 self._invocation_ended(batch_id, outcome, now)
@@ -121,6 +123,8 @@ class StreamEngine:
                 self._stream_opened(fact, now)
             case f.ShardsListed():
                 self._discovery.listed(fact, now)
+            case f.ShardsFinished(shards):
+                self._finished_elsewhere(shards, now)
             case f.ListFailed(error):
                 self._list_failed(error, now)
             case f.ShardDeleted():
@@ -170,7 +174,9 @@ class StreamEngine:
 
     def _shard_opened(self, fact: f.ShardOpened, now: Instant) -> None:
         if self._draining:
+            self._give_back(fact.shard)
             return
+        self._unreleased.discard(fact.shard)
         self._drop(fact.shard, now)
         shard = self._shards[fact.shard] = ShardState(fact.shard, fact.unit, self._mapping, now)
         self._reading.open(fact.unit)
@@ -270,8 +276,15 @@ class StreamEngine:
         """Let go of a shard whose end is committed, and go on with its children."""
         self._note("shard.finished", shard.name, position=shard.checkpoint)
         self._let_go(shard, now)
-        self._discovery.finished(shard.name, now)
+        self._commands.append(f.Release(shard.name, finished=True))
+        self._discovery.finished([shard.name], now)
         self._take_up_replays(shard.name, now)
+
+    def _finished_elsewhere(self, shards: Sequence[str], now: Instant) -> None:
+        """Go on with the children of shards that others have finished."""
+        self._discovery.finished(shards, now)
+        for name in shards:
+            self._take_up_replays(name, now)
 
     def _let_go(self, shard: ShardState, now: Instant) -> None:
         """Forget a shard that is over, with the unit that it was."""
@@ -290,9 +303,8 @@ class StreamEngine:
     def _revoke(self, name: str, now: Instant) -> None:
         shard = self._shards.get(name)
         if shard is None:
-            self._commands.append(f.Release(name))
+            self._give_back(name)
             return
-        shard.release = True
         self._close(shard, now.mono_s + self._mapping.drain_s, now)
 
     def _drain(self, within_s: float, now: Instant) -> None:
@@ -339,10 +351,17 @@ class StreamEngine:
                 self._note("shard.abandoned", shard.name, position=shard.checkpoint, committed=shard.committed_through)
             else:
                 self._note("shard.released", shard.name, position=shard.checkpoint)
-            if shard.release:
-                self._commands.append(f.Release(shard.name))
+            self._give_back(shard.name)
+
+    def _give_back(self, name: str) -> None:
+        """Release a shard as soon as nothing of it is with the function: its next owner must not run beside it."""
+        if name in self._dying:
+            self._unreleased.add(name)
+        else:
+            self._commands.append(f.Release(name, leaving=self._draining))
 
     def _lose(self, name: str, now: Instant) -> None:
+        self._unreleased.discard(name)
         if name in self._shards:
             self._note("shard.lost", name)
             self._drop(name, now)
@@ -362,6 +381,7 @@ class StreamEngine:
                 self._commands.append(f.Cancel(lane.running.id))
             for request in self._replays.abandon([batch.replays for batch in lane.replays if batch.replays]):
                 self._park(request, now)
+        self._give_back_replays(name)
 
     def _is_current(self, shard: ShardState) -> bool:
         return self._shards.get(shard.name) is shard
@@ -534,6 +554,10 @@ class StreamEngine:
             return
         plan = self._planner.settle(batch, verdict, now)
         self.records_done += batch.count - plan.left
+        if batch.replays and isinstance(verdict, NotAccepted) and verdict.is_gone:
+            # Live records have to wait for it; a replay is asked for by somebody, who can ask again.
+            self._replays.refuse(without_function(batch.replays, verdict.error))
+            plan = Plan()
         note = tell_try(batch, verdict, plan)
         if note:
             self._commands.append(note)
@@ -561,8 +585,12 @@ class StreamEngine:
         dying.discard(batch_id)
         if not dying:
             del self._dying[name]
+            if name in self._unreleased:
+                self._unreleased.discard(name)
+                self._commands.append(f.Release(name, leaving=self._draining))
             if name in self._shards:
                 self._advance_shard(self._shards[name], now)
+            self._give_back_replays(name)
 
     def _follow(self, shard: ShardState, lane: Lane, batch: Batch, plan: Plan, now: Instant) -> None:
         """Put the plan's pieces in the place of the batch, and go on when what must be remembered is."""
@@ -689,6 +717,7 @@ class StreamEngine:
         shard = self._shards.get(chunk.shard) or self._open_again(chunk.shard, now)
         if shard is None or shard.phase not in (Phase.OPEN, Phase.OVER) or shard.rehashing:
             self._park(request, now)
+            self._give_back_replays(chunk.shard)
             return
         lanes = [(lane, mine) for lane, mine in zip(shard.lanes, shard.by_lane(chunk), strict=True) if mine]
         # The final call of a window has no records, and goes to any lane.
@@ -716,10 +745,15 @@ class StreamEngine:
 
     def _park(self, request: f.ReplayRequested, now: Instant) -> None:
         if self._draining:
-            self._commands.append(stopping(request.failure_id))
+            self._commands.append(left_behind(request))
             return
         self._replays.park(request, now.mono_s + REPLAY_WAIT_S)
         self._agenda.at(now.mono_s + REPLAY_WAIT_S, self._expire_replays)
+
+    def _give_back_replays(self, shard: str) -> None:
+        """Give back what need not wait for a shard that we have not, once nothing of it is with the function."""
+        if shard not in self._shards and shard not in self._dying:
+            self._commands += self._replays.refuse_astray(shard)
 
     def _expire_replays(self, now: Instant) -> None:
         self._commands += self._replays.expired(now.mono_s)
@@ -754,6 +788,10 @@ class StreamEngine:
     def repeats(self) -> list[Repeat]:
         """Say what the function would see again if the daemon were killed now."""
         return [each for shard in self._shards.values() for each in repeats(shard)]
+
+    def waiting(self) -> dict[str, list[str]]:
+        """Give the shards that wait for their parents, and for which."""
+        return self._discovery.waiting()
 
     def status(self, now: Instant) -> Iterable[ShardStatus]:
         """Describe every shard."""

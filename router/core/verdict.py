@@ -30,6 +30,8 @@ from router.core.model import (
     TooLarge,
 )
 
+#: Error type of an invocation of a function that is not there.
+NO_FUNCTION: Final = "ResourceNotFoundException"
 #: Which position of the batch does an itemIdentifier name? None = none of it.
 Identify = Callable[[object, Batch], int | None]
 
@@ -71,6 +73,11 @@ class NotAccepted:
     """The function never ran; no attempt is spent and nothing is split."""
 
     error: FunctionError
+
+    @property
+    def is_gone(self) -> bool:
+        """Is there no such function?"""
+        return self.error.error_type == NO_FUNCTION
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,24 @@
 """The command without any server: arguments, files, the store of a stopped daemon, errors and exit statuses."""
 
+import argparse
 import asyncio
 import json
 import os
 import pty
 import select
+import socket
 import subprocess
 import sys
+import threading
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from connectors.store.lock import DirectoryLock
 from connectors.store.sqlite import SqliteStore
-from router.cli import main
+from router.cli import here, main
 from router.ports import KeepFailure, SetStatus
 from tests.fakes.failures import EVENT, entry
 
@@ -186,6 +193,26 @@ def test_check_of_a_valid_file_for_machines(headrace):
     status, out, err = headrace("check", "--json")
     assert (status, err) == (0, "")
     assert json.loads(out) == {"valid": True, "mistakes": [], "notices": [], "checks": []}
+
+
+def test_check_has_no_table_where_there_is_nothing_to_reach(headrace, project):
+    (project / "headrace.yaml").write_text("state: ./.headrace\n")
+    status, out, err = headrace("check", "--connect")
+    assert (status, err) == (0, "")
+    assert "headrace.yaml: valid" in out
+    assert "RESULT" not in out
+
+
+def test_check_also_loads_the_functions_that_no_mapping_uses(headrace, project):
+    (project / "orders.py").write_text("def handler(event, context): ...\n")
+    (project / "headrace.yaml").write_text(
+        "functions:\n  fine: {handler: orders.handler, code: .}\n  gone: {handler: orders.handle, code: .}\n"
+    )
+    status, out, err = headrace("check", "--connect", "--json")
+    assert (status, err) == (1, "")
+    checks = {check["name"]: check for check in json.loads(out)["checks"]}
+    assert {name: check["ok"] for name, check in checks.items()} == {"functions.fine": True, "functions.gone": False}
+    assert "Handler 'handle' missing on module 'orders'" in checks["functions.gone"]["detail"]
 
 
 def test_an_operator_without_the_secrets_of_the_service_can_look_at_its_failures(headrace, project, stored):
@@ -654,3 +681,91 @@ def test_a_broker_that_is_away_is_told(headrace):
     assert status == 1
     assert "Cannot look at group orders on topic orders: 127.0.0.1:1: connection refused" in err
     assert is_one_line(err)
+
+
+# --- replicas
+
+
+def test_a_replica_is_named_only_where_there_are_some(headrace):
+    for command in (("status",), ("run",), ("failures", "list")):
+        status, _, err = headrace(*command, "--replica", "a")
+        assert (status, "--replica names one of those that share state" in err) == (2, True)
+
+
+def test_an_address_to_listen_on_is_one_as_in_the_file(headrace):
+    status, _, err = headrace("run", "--listen", "9301")
+    assert (status, '--listen: found "9301", allowed host:port' in err) == (2, True)
+    status, _, err = headrace("run", "--listen", "0.0.0.0:9301")
+    assert (status, "--listen: found a host that is not loopback" in err) == (2, True)
+    assert "allowed with api.keys" in err
+
+
+def test_a_second_replica_of_one_name_is_told_to_take_another(project):
+    (project / "headrace.yaml").write_text(
+        VALID.replace("state: ./state", "state: redis://127.0.0.1:1\nlocal: ./local")
+    )
+    (project / "local/a").mkdir(parents=True)
+    with closing(DirectoryLock(project / "local/a")):
+        done = python("-c", COMMAND, "run", "--replica", "a")
+    assert done.returncode == 1
+    assert is_one_line(done.stderr)
+    assert f"{project}/local/a is in use by another headrace" in done.stderr
+    assert "give this one a name and an address of its own: --replica NAME --listen HOST:PORT" in done.stderr
+
+
+@contextmanager
+def control_socket(folder, answer):
+    """Answer with so many bytes whatever is asked on the control socket of a folder."""
+    folder.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/control.sock")
+        listener.listen()
+
+        def serve():
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection, suppress(OSError):
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            serving.join()
+
+
+def test_a_replica_that_does_not_answer_is_passed_over_where_another_one_does(project):
+    (project / "headrace.yaml").write_text(
+        VALID.replace("state: ./state", "state: redis://127.0.0.1:1\nlocal: ./local")
+    )
+    kept = here.kept(argparse.Namespace(config=None, replica=None))
+    kept = replace(kept, patience_s=60.0)
+    local = Path("local")  # relative, as paths of sockets are short
+    with control_socket(local / "a", b""):
+        assert kept.daemon() == project / "local/a"
+        with control_socket(local / "b", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"):
+            assert kept.daemon() == project / "local/b"
+            assert replace(kept, replica="a").daemon() == project / "local/a"
+        with control_socket(local / "c", b""):
+            assert kept.daemon() == project / "local/a"
+
+
+def test_without_a_replica_on_this_machine_it_is_said_where_one_would_be(headrace, project):
+    (project / "headrace.yaml").write_text(
+        VALID.replace("state: ./state", "state: redis://127.0.0.1:1\nlocal: ./local")
+    )
+    (project / "local/b").mkdir(parents=True)
+    status, _, err = headrace("mapping", "drain", "orders")
+    assert (status, f"it would listen in {project}/local/*" in err) == (3, True)
+    status, _, err = headrace("mapping", "drain", "orders", "--replica", "b")
+    assert (status, "replica b of fleet headrace does not run on this machine" in err) == (3, True)
+    status, _, err = headrace("mapping", "drain", "orders", "--replica", "../b")
+    assert (status, '--replica: found "../b"' in err) == (2, True)
+    status, _, err = headrace("failures", "list")
+    assert (status, "redis://127.0.0.1:1/0, fleet headrace: it cannot be reached" in err) == (1, True)

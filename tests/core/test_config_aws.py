@@ -128,12 +128,31 @@ def test_properties_of_a_kafka_mapping(tmp_path):
     ],
 )
 def test_the_level_of_a_function_in_words_of_aws(tmp_path, theirs, ours):
-    text = RIGHT.replace("code: .", f"code: ., LoggingConfig: {{ApplicationLogLevel: {theirs}, LogFormat: JSON}}")
+    text = RIGHT.replace("code: .", f"code: ., LoggingConfig: {{ApplicationLogLevel: {theirs}, SystemLogLevel: WARN}}")
     configured = configuration(tmp_path, text)
     assert configured.functions["f"].log_level == ours
-    assert configured.notices == (
-        "functions.f.LoggingConfig.LogFormat: has no effect: lines are written as the handler makes them",
-    )
+    assert [notice.partition(": log_level")[0] for notice in configured.notices] == [
+        "functions.f.LoggingConfig.SystemLogLevel: has no effect"
+    ]
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("Text", "text"), ("JSON", "json")])
+def test_the_form_and_the_group_of_a_log_in_words_of_aws(tmp_path, theirs, ours):
+    text = RIGHT.replace("code: .", f"code: ., LoggingConfig: {{LogFormat: {theirs}, LogGroup: /shop/orders}}")
+    configured = configuration(tmp_path, text)
+    function = configured.functions["f"]
+    assert (function.log_format, function.log_group, function.log_level) == (ours, "/shop/orders", None)
+    assert configured.notices == ()
+
+
+def test_a_form_that_aws_does_not_have_is_refused_with_all_else_that_is_wrong(tmp_path):
+    wrong = "LogFormat: json, LogGroup: 'a b', ApplicationLogLevel: all"
+    found = mistakes(tmp_path, RIGHT.replace("code: .", f"code: ., LoggingConfig: {{{wrong}}}"))
+    assert sorted(each.partition(": found")[0].rpartition(".")[2] for each in found) == [
+        "ApplicationLogLevel",
+        "LogFormat",
+        "LogGroup",
+    ]
 
 
 def test_levels_that_aws_does_not_have_are_refused_and_a_level_is_given_once(tmp_path):
@@ -164,7 +183,7 @@ def test_both_spellings_say_the_same(tmp_path):
     ]
     ours = RIGHT + "".join(f"    {line}\n" for line in lines)
     elsewhere = ("tumbling_window_in_seconds", "scaling_config")  # not with Kafka
-    declared = [name for name, key in EventSource.keys().items() if key.aws]
+    declared = [name for name, key in EventSource.declared().items() if key.aws]
     assert [line.partition(":")[0] for line in lines] == [name for name in declared if name not in elsewhere]
     names = "|".join([*declared, "filters", "pattern", "on_failure"])
     theirs = re.sub(rf"\b({names}):", lambda match: f"{pascal(match[1])}:", ours)
@@ -178,7 +197,7 @@ def test_the_spellings_are_those_of_the_service():
 
     service = get_session().get_service_model("lambda")
     create = service.operation_model("CreateEventSourceMapping").input_shape.members
-    ours = {spelling for name, key in EventSource.keys().items() for spelling in (pascal(name),) * bool(key.aws)}
+    ours = {spelling for name, key in EventSource.declared().items() for spelling in (pascal(name),) * bool(key.aws)}
     taken = ours | set(EventSource.FORMS) | set(EventSource.IDLE) | set(map(pascal, EventSource.REFUSED))
     assert set(create) - taken == {"DocumentDBEventSourceConfig"}
     assert snake("DocumentDBEventSourceConfig") in EventSource.REFUSED
@@ -187,7 +206,7 @@ def test_the_spellings_are_those_of_the_service():
     scaling = create["ScalingConfig"].members
     assert set(scaling) == {"MaximumConcurrency"}
     function = service.operation_model("CreateFunction").input_shape.members
-    assert {pascal(name) for name, key in Function.keys().items() if key.aws is True} - set(function) == set()
+    assert {pascal(name) for name, key in Function.declared().items() if key.aws is True} - set(function) == set()
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,25 @@ def test_a_function_elsewhere_takes_its_mappings_with_it() -> None:
     assert diff(same, same).is_empty
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "action"),
+    [
+        ({}, {"ships_logs": True}, "replace"),
+        ({"ships_logs": True}, {}, "replace"),
+        ({"ships_logs": True}, {"ships_logs": True, "log_group": "/shop"}, "replace"),
+        ({"ships_logs": True}, {"ships_logs": True, "log_level": "info"}, "renew"),
+        ({}, {"log_group": "/shop"}, "renew"),
+        ({}, {"logs": False}, "renew"),
+    ],
+)
+def test_where_what_is_printed_goes_is_the_same_for_all_workers(
+    before: dict[str, Any], after: dict[str, Any], action: str
+) -> None:
+    changes = diff(*(whole(mapping(), functions=(function(**more),)) for more in (before, after)))
+    assert only(changes.functions).action == action
+    assert [each.action for each in changes.mappings] == ["replace" if action == "replace" else "unchanged"]
+
+
 def test_functions_come_and_go_with_the_mappings_that_use_them() -> None:
     changes = diff(whole(mapping()), whole(mapping(function="g")))
     assert [(each.name, each.action) for each in changes.functions] == [("g", "start"), ("f", "stop")]
@@ -154,11 +173,11 @@ def test_functions_come_and_go_with_the_mappings_that_use_them() -> None:
 
 
 def test_what_the_aws_block_says_concerns_workers_and_destinations() -> None:
-    there = AwsSettings("http://127.0.0.1:1", "eu-west-1")
+    there = AwsSettings("http://127.0.0.1:1", "eu-west-1", "123456789012")
     told = mapping("told", destination=SqsDestination("dead", None, "us-east-1"))
     changes = diff(whole(mapping(), told), whole(mapping(), told, aws=there))
-    assert only(changes.functions) == Change("f", "renew", ("aws.endpoint_url", "aws.region"))
-    assert only(changes.mappings) == Change("told", "replace", ("aws.region",))
+    assert only(changes.functions) == Change("f", "renew", ("aws.endpoint_url", "aws.region", "aws.account_id"))
+    assert only(changes.mappings) == Change("told", "replace", ("aws.region", "aws.account_id"))
 
 
 def test_what_cannot_change_while_it_runs_is_said_and_stays() -> None:

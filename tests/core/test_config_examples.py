@@ -13,14 +13,22 @@ from jsonschema import Draft202012Validator
 
 from config.json_schema import json_schema
 from config.load import load
-from config.settings import FunctionSettings
-from connectors.settings import DynamoDbSettings, KinesisSettings, S3Settings, Secret, Security, SqsSettings
+from config.settings import ApiKey, ApiSettings, EventInvokeSettings, FleetSettings, FunctionSettings
+from connectors.settings import (
+    DynamoDbSettings,
+    KinesisSettings,
+    RedisSettings,
+    S3Settings,
+    Secret,
+    Security,
+    SqsSettings,
+)
 from router.core.model import STREAM_RULES, Pace
 from tests.core.configured import NOW_S, plain
 
 FOLDER = Path(__file__).parents[2] / "config/examples"
 EXAMPLES = sorted(FOLDER.glob("*.yaml"))
-SECRETS = {"API_KEY": "key", "KAFKA_PASSWORD": "word"}
+SECRETS = {"API_KEY": "key", "KAFKA_PASSWORD": "word", "DEPLOY_SECRET": "d" * 16, "METRICS_TOKEN": "m" * 16}
 PRICED = "arn:aws:lambda:us-east-1:000000000000:function:priced"
 CONTEXT = SimpleNamespace(aws_request_id="r-1")
 
@@ -53,7 +61,7 @@ def test_an_example_is_right(tmp_path, example):
             module = function.handler.partition(".")[0]
             assert (function.code / f"{module}.py").is_file()
     full = taken_in(tmp_path, example.name)
-    assert full.mappings != settings.mappings
+    assert (full.mappings, full.event_invoke, full.api) != (settings.mappings, settings.event_invoke, settings.api)
     for text in (example.read_text(), with_comments(example.name)):
         VALIDATOR.validate(plain(text))
 
@@ -116,6 +124,21 @@ def test_streams(tmp_path):
     assert (mapping.mapping.tumbling_window_s, mapping.filters) == (60, ())
 
 
+def test_replicas(tmp_path):
+    settings = load(FOLDER / "fleet.yaml", {"HEADRACE_REPLICA": "a"}, NOW_S)
+    redis = RedisSettings(tls=False, host="127.0.0.1", port=6379, database=0)
+    assert settings.fleet == FleetSettings(redis, "clicks", "a", 30.0)
+    assert settings.state_dir == FOLDER / ".headrace/a"
+    text = (FOLDER / "fleet.yaml").read_text()
+    block = "\n".join(line[4:] for line in text.splitlines() if re.match("#   +[a-z]", line))
+    (tmp_path / "fleet.yaml").write_text(text.replace("state: redis://127.0.0.1:6379/0", block, 1))
+    (tmp_path / "ca.pem").touch()
+    (tmp_path / "clicks").mkdir()
+    full = load(tmp_path / "fleet.yaml", {"REDIS_PASSWORD": "word"}, NOW_S).fleet.redis
+    assert (full.tls, full.username, full.password) == (True, "headrace", Secret("word"))
+    assert (full.payloads.bucket, full.payloads_over_bytes) == ("headrace-payloads", 65536)
+
+
 def test_functions_that_run_elsewhere(tmp_path):
     priced, legacy = loaded("targets.yaml").functions.values()
     assert (priced.arn, priced.qualifier, priced.region) == (PRICED, "live", "us-east-1")
@@ -123,6 +146,14 @@ def test_functions_that_run_elsewhere(tmp_path):
     priced, legacy = taken_in(tmp_path, "targets.yaml").functions.values()
     assert (priced.endpoint_url, priced.concurrency) == ("http://127.0.0.1:4566", 50)
     assert (legacy.headers["Authorization"], legacy.ca) == (Secret("Bearer key"), tmp_path / "ca.pem")
+
+
+def test_functions_that_are_invoked_asynchronously(tmp_path):
+    [said] = loaded("events.yaml").event_invoke.values()
+    assert said == EventInvokeSettings(1, 3600, None, "sqs:uploads-failed", None)
+    [said] = taken_in(tmp_path, "events.yaml").event_invoke.values()
+    assert said.on_success == "events:event-bus/results"
+    assert said.dead_letter == "arn:aws:sqs:us-east-1:000000000000:uploads-dlq"
 
 
 def test_the_spelling_of_aws():
@@ -223,3 +254,11 @@ def test_the_handler_of_notifications_runs(capsys):
     event = {"Records": [{"eventName": "ObjectCreated:Put", "s3": stored}]}
     assert handler("s3.yaml")(event, CONTEXT) is None
     assert capsys.readouterr().out == "r-1 ObjectCreated:Put s3://uploads/in/a bü.csv 3\n"
+
+
+def test_all_through_the_api(tmp_path):
+    settings = loaded("api.yaml")
+    assert (settings.functions, settings.mappings, settings.api) == ({}, (), ApiSettings())
+    full = taken_in(tmp_path, "api.yaml").api
+    assert full.keys == (ApiKey("DEPLOY", Secret("d" * 16)),)
+    assert full.metrics_token == Secret("m" * 16)

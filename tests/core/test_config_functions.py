@@ -183,3 +183,37 @@ def test_a_mistake_elsewhere_in_the_function_is_told_once(tmp_path):
     assert mistakes(tmp_path, named(ARN, f"f: {{arn: '{ARN}', timeout: 0}}")) == [
         "headrace.yaml:2: functions.f.timeout: found 0, allowed 1s to 15m"
     ]
+
+
+@pytest.mark.parametrize(
+    ("top", "own", "kept", "shipped"),
+    [
+        ("", "", True, False),
+        ("logs: off\n", "", False, False),
+        ("logs: cloudwatch\n", "", True, True),
+        ("logs: cloudwatch\n", ", logs: on", True, False),
+        ("logs: off\n", ", logs: cloudwatch", True, True),
+        ("logs: cloudwatch\n", ", logs: off", False, False),
+    ],
+)
+def test_what_a_function_prints_goes_where_it_says_else_where_the_file_says(tmp_path, top, own, kept, shipped):
+    settings = configuration(tmp_path, with_function(f"handler: app.handle, code: .{own}", top))
+    function = only(settings)
+    assert (function.logs, function.ships_logs, function.log_group, function.log_format) == (
+        kept,
+        shipped,
+        None,
+        "text",
+    )
+    assert settings.logs == (top.removeprefix("logs: ").strip() or "on")
+
+
+def test_what_a_function_prints_that_runs_elsewhere_cannot_be_shipped(tmp_path):
+    place = "headrace.yaml:2: functions.f.logs: found cloudwatch with"
+    assert mistakes(tmp_path, with_function(f"arn: '{ARN}', logs: cloudwatch")) == [
+        f"{place} arn, allowed on or off: on AWS Lambda it is in CloudWatch Logs anyway"
+    ]
+    assert mistakes(tmp_path, with_function("url: 'http://h', logs: cloudwatch")) == [
+        f"{place} url, allowed on or off: who runs it has its log"
+    ]
+    assert only(configuration(tmp_path, with_function("url: 'http://h'", "logs: cloudwatch\n"))).logs

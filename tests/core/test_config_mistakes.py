@@ -20,6 +20,12 @@ def test_the_right_one_is_right(tmp_path):
     assert mistakes(tmp_path, RIGHT) == []
 
 
+NEEDS_KEYS = (
+    "listen: found a host that is not loopback, where whoever reaches it could run code: allowed with api.keys; else a "
+    "loopback host (127.0.0.1, [::1], localhost)"
+)
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -227,7 +233,7 @@ def test_a_wrong_key_of_the_source(tmp_path, keys, expected):
         ("{handler: a.b, code: ., reserved_concurrency: 0}",
          "functions.f.reserved_concurrency: found 0, allowed 1 to 1000"),
         ("{handler: a.b, code: ., python: ./no/python}", 'functions.f.python: "./no/python" does not exist'),
-        ("{handler: a.b, code: ., logs: true}", "functions.f.logs: found true, allowed on or off"),
+        ("{handler: a.b, code: ., logs: true}", "functions.f.logs: found true, allowed on, off or cloudwatch"),
         ("{handler: a.b, code: ., snap_start: x}", 'functions.f.snap_start: found "x", allowed true or false'),
         ("{}", ("functions.f.handler: found nothing, allowed module.attribute; "
                 "or arn or url, of a function that runs elsewhere")),
@@ -274,25 +280,22 @@ def test_a_wrong_function(tmp_path, function, expected):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("state: redis://host:6379/0", 'state: found "redis://host:6379/0", not supported yet, only a directory'),
-        ("lease: 30s", "lease: not supported yet, there is one daemon to a state directory"),
-        ("listen: 9301", "listen: found 9301, allowed host:port with a loopback host (127.0.0.1, [::1], localhost)"),
-        (
-            "listen: 0.0.0.0:9301",
-            ('listen: found "0.0.0.0:9301", allowed host:port with a loopback host (127.0.0.1, [::1], localhost): '
-            "listening elsewhere needs credentials, which are not supported yet"),
-        ),
-        (
-            "listen: example.org:9301",
-            ('listen: found "example.org:9301", allowed host:port with a loopback host (127.0.0.1, [::1], localhost): '
-            "listening elsewhere needs credentials, which are not supported yet"),
-        ),
+        ("listen: 9301", "listen: found 9301, allowed host:port"),
+        ("listen: 0.0.0.0:9301", NEEDS_KEYS),
+        ("listen: example.org:9301", NEEDS_KEYS),
+        ("listen: example.org:9301\napi: {keys: []}", NEEDS_KEYS),
         (
             "failures: {keep_bytes: 1GB!}",
             'failures.keep_bytes: found "1GB!", allowed at least 1MiB: bytes as a number, or 500MB, 1GiB',
         ),
         ("failures: {keep_for: 30s}", 'failures.keep_for: found "30s", allowed 1m to 3650d'),
-        ("state: 5", "state: found 5, allowed a directory"),
+        (
+            "state: 5",
+            (
+                "state: found 5, allowed a directory; or redis://[[user]:password@]host[:port][/database], or "
+                "rediss:// for TLS"
+            ),
+        ),
         ("log_level: trace", 'log_level: found "trace", allowed debug, info, warning or error'),
         (
             "aws: {profile: me}",
@@ -304,20 +307,47 @@ def test_a_wrong_function(tmp_path, function, expected):
             'aws.endpoint_url: found "http://user:hunter2@host", allowed http(s)://host[:port] without credentials',
         ),
         ("aws: 5", "aws: found 5, allowed a block of keys"),
-        ('"a\\nb": 5', ('"a\\nb": unknown key, allowed functions, event_source_mappings, state, listen, aws, '
-         "drain_timeout, failures, durability, log_level")),
+        ('"a\\nb": 5', ('"a\\nb": unknown key, allowed functions, event_source_mappings, state, fleet, lease, '
+         "local, listen, api, aws, drain_timeout, failures, durability, logs, log_level")),
     ],
 )  # fmt: skip
 def test_a_wrong_key_at_the_top(tmp_path, line, expected):
     assert mistakes(tmp_path, f"{RIGHT}{line}\n") == [f"headrace.yaml:7: {expected}"]
 
 
-@pytest.mark.parametrize("name", ["functions", "event_source_mappings"])
-def test_functions_and_mappings_there_must_be(tmp_path, name):
-    what = "function" if name == "functions" else "mapping"
-    lines = mistakes(tmp_path, RIGHT.replace(f"{name}:\n", f"{name}: {{}}\nlog_level:\n"))
-    number = 1 if name == "functions" else 3
-    assert f"headrace.yaml:{number}: {name}: found nothing, allowed a block with at least one {what}" in lines
+API = "api: {keys: [{access_key_id: %s, secret_access_key: %s}%s]}"
+HIDDEN = "found another text (not shown), allowed 16 or more letters of ASCII without spaces, best as "
+REFERRING = "${env:NAME} or ${file:PATH}"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("api: {strict: maybe}", 'api.strict: found "maybe", allowed true or false'),
+        ("api: {keys: {}}", "api.keys: found a block, allowed a list of 0 to 100: a block of keys"),
+        (
+            API % ("a b", "0123456789abcdef", ""),
+            'api.keys[0].access_key_id: found "a b", allowed 1 to 128 letters, digits and _',
+        ),
+        (API % ("A", "hunter2", ""), f"api.keys[0].secret_access_key: {HIDDEN}{REFERRING}"),
+        (API % ("A", "'hunter2 with spaces'", ""), f"api.keys[0].secret_access_key: {HIDDEN}{REFERRING}"),
+        ("api: {metrics_token: hunter2}", f"api.metrics_token: {HIDDEN}{REFERRING}"),
+        (
+            API % ("A", "0123456789abcdef", ", {access_key_id: A, secret_access_key: 0123456789abcdefg}"),
+            "api.keys[1].access_key_id: found the name of another key too, allowed each once",
+        ),
+        (
+            API % ("A", "0123456789abcdef, service: S3", ""),
+            'api.keys[0].service: found "S3", allowed a service as policies name it, such as s3.amazonaws.com',
+        ),
+        ("aws: {account_id: 1}", "aws.account_id: found 1, allowed the 12 digits of an account"),
+        ("aws: {account_id: true}", "aws.account_id: found true, allowed the 12 digits of an account"),
+    ],
+)  # fmt: skip
+def test_a_wrong_key_of_the_api(tmp_path, line, expected):
+    lines = mistakes(tmp_path, f"{RIGHT}{line}\n")
+    assert lines == [f"headrace.yaml:7: {expected}"]
+    assert "hunter2" not in lines[0]
 
 
 def test_a_missing_key_is_told_at_the_line_of_its_block(tmp_path):
@@ -345,10 +375,7 @@ event_source_mappings:
   d.e: {function: orders, source: {}}
 """
     assert mistakes(tmp_path, text) == [
-        (
-            "headrace.yaml:1: listen: "
-            'found "127.0.0.1", allowed host:port with a loopback host (127.0.0.1, [::1], localhost)'
-        ),
+        'headrace.yaml:1: listen: found "127.0.0.1", allowed host:port',
         "headrace.yaml:3: functions.orders.code: found nothing, allowed path of a folder or .zip file",
         "headrace.yaml:5: functions.orders.timout: unknown key, did you mean timeout?",
         "headrace.yaml:6: functions.orders: found a second time, first in line 3",

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from router import control_client
 from router.board import Board
+from router.commands import control_client
+from router.commands.control_client import SOCKET_NAME
 from router.control import Control, bind
-from router.control_client import SOCKET_NAME
 from router.errors import (
     CannotListen,
     ConfigError,
@@ -23,10 +23,10 @@ from router.errors import (
     Throttled,
 )
 from router.ports import KeepFailure, PutState, Selection
-from router.queue_replay import QueueLook, WaitingMessage
-from router.record_frames import ReadText, write
-from router.record_replay import RecordsAt
-from router.replay_end import UNHEARD_LIMIT, Ends, JobOver, RecordEnd, ReplayEnd
+from router.replay.end import UNHEARD_LIMIT, Ends, JobOver, RecordEnd, ReplayEnd
+from router.replay.queue_job import QueueLook, WaitingMessage
+from router.replay.record_frames import ReadText, write
+from router.replay.record_job import RecordsAt
 from router.supervisor import Supervisor
 from router.telemetry import Log, Metrics
 from tests.fakes.failures import EVENT, entry
@@ -106,6 +106,8 @@ class FakeDaemon:
     store: MemoryStore = field(default_factory=MemoryStore)
     replayer: ScriptedReplays = field(default_factory=ScriptedReplays)
     supervisor: Supervisor = field(default_factory=lambda: Supervisor(Log()))
+    together: None = None
+    event_deliveries: type[dict[str, object]] = dict
     metrics: Metrics = field(default_factory=Metrics)
     version: str = "1.2.3"
 
@@ -113,6 +115,9 @@ class FakeDaemon:
         return 0.0
 
     def functions(self):
+        return []
+
+    def event_targets(self):
         return []
 
     async def preview(self, file):
@@ -152,7 +157,14 @@ async def tell(daemon, *ends):
 async def test_status_comes_over_the_socket(tmp_path):
     async with controlled(tmp_path):
         document = await call(control_client.status, tmp_path)
-    assert document == {"version": "1.2.3", "state": "idle", "mappings": [], "functions": [], "config": None}
+    assert document == {
+        "version": "1.2.3",
+        "state": "idle",
+        "mappings": [],
+        "functions": [],
+        "event_targets": [],
+        "config": None,
+    }
 
 
 async def test_only_our_user_may_use_the_socket(tmp_path):

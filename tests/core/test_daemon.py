@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from router.daemon import Daemon
-from router.replay import Replayer
+from router.replay.replay import Replayer
 from router.service_manager import ServiceManager
 from router.supervisor import CRASH_PAUSE_S, Supervisor
 from router.telemetry import Log, Metrics

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from router.deliver_command import choose, deliver
+from router.commands.deliver import choose, deliver
 from router.errors import NotRunning
 from tests.fakes.failures import entry
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from router.deliveries import Deliveries, DeliveryEnd, OutboxFacts, deliver
 from router.errors import StoreUnavailable
+from router.failures.deliveries import Deliveries, DeliveryEnd, OutboxFacts, deliver
 from router.ports import DeliveryEnded, KeepFailure, SetStatus
-from router.replay_end import JobOver
+from router.replay.end import JobOver
 from tests.fakes.failures import EVENT, entry
 from tests.fakes.store import MemoryStore
 

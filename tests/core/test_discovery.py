@@ -45,7 +45,7 @@ class Play:
         return self.taken()
 
     def finished(self, shard: str) -> list[f.Command]:
-        self.discovery.finished(shard, at(self.now_s))
+        self.discovery.finished([shard], at(self.now_s))
         return self.taken()
 
     def next_listing_s(self) -> float:
@@ -69,7 +69,9 @@ def test_the_children_of_a_shard_that_is_finished_are_opened_without_a_listing()
     play = Play()
     play.wait()
     assert play.listed(ROOT, CHILD) == [f.Open("r")]
+    assert play.discovery.waiting() == {"a": ["r"]}
     assert play.finished("r") == [f.Open("a")]
+    assert play.discovery.waiting() == {}
     assert play.wait(LIST_S - 0.1) == []
 
 
@@ -142,3 +144,4 @@ def test_what_was_begun_is_opened_and_what_is_over_known():
 def test_of_shards_that_are_assigned_nothing_is_known():
     discovery = Discovery(Agenda(), print, Random(1))
     assert not discovery.is_over("a")
+    assert discovery.waiting() == {}

@@ -15,7 +15,7 @@ from router.core.filter import DYNAMODB, compile_filters
 from router.core.model import TRIM_HORIZON, Batch, Chunk, FailedBatch, Part, Reason, WindowCall
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "destinations"
-SAMPLE = Path(__file__).parents[2] / "router" / "sample_events" / "dynamodb.json"
+SAMPLE = Path(__file__).parents[2] / "router" / "commands" / "sample_events" / "dynamodb.json"
 ARN = "arn:aws:dynamodb:eu-west-1:111122223333:table/Orders/stream/2026-01-01T00:00:00.000"
 SHARD = "shardId-00000001767225600000-0a1b2c3d"
 #: As GetRecords gives them: other orders of members, fractions that are none, big initials.

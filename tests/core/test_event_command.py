@@ -13,9 +13,9 @@ from connectors.s3_codec import S3Codec
 from connectors.settings import S3Settings, SqsSettings
 from connectors.sqs_codec import ReceivedAttribute, ReceivedMessage, SqsCodec, message_of
 from router.cli import main
-from router.event_command import KINDS
+from router.commands.event import KINDS
 
-FOLDER = Path(__file__).parents[2] / "router" / "sample_events"
+FOLDER = Path(__file__).parents[2] / "router" / "commands" / "sample_events"
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def test_every_kind_has_its_file_and_every_file_its_kind():
 
 
 def test_all_files_are_shipped():
-    project = tomllib.loads((FOLDER.parents[1] / "pyproject.toml").read_text("utf-8"))
-    patterns = project["tool"]["setuptools"]["package-data"]["router"]
+    project = tomllib.loads((FOLDER.parents[2] / "pyproject.toml").read_text("utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["router.commands"]
     shipped = {path for pattern in patterns for path in FOLDER.parent.glob(pattern)}
     assert shipped >= set(FOLDER.iterdir())
 

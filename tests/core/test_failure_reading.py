@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.core.model import Reason, WindowCall
-from router.failure_reading import RECORD_LIMIT_BYTES, FailedRange, events, read_record
-from router.failure_record import Payload, encode, failure_record, function_arn, kafka_topic_records
+from router.failures.reading import RECORD_LIMIT_BYTES, FailedRange, events, read_record
+from router.failures.record import Payload, encode, failure_record, function_arn, kafka_topic_records
 from router.ports import FailureEntry
 from tests.fakes.failures import entry
 

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from router.core.model import Reason, WindowCall
-from router.failure_json import to_json, to_json_whole
-from router.failure_record import (
+from router.failures.record import (
     encode,
     failure_record,
     forms,
@@ -22,6 +21,7 @@ from router.failure_record import (
     mapping_uuid,
     object_key,
 )
+from router.failures.shown import to_json, to_json_whole
 from router.ports import FailureEntry
 from tests.fakes.failures import entry
 

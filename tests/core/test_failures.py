@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from router.core.retention import Retention
-from router.deliveries import DeliveryEnd, OutboxFacts
 from router.errors import StoreUnavailable
-from router.failures import Failures
+from router.failures.deliveries import DeliveryEnd, OutboxFacts
+from router.failures.failures import Failures
 from router.ports import KeepFailure, Selection, SetStatus
 from router.telemetry import Log, Metrics
 from tests.fakes.destination import MemoryDestination
@@ -456,6 +456,22 @@ async def test_who_asked_hears_when_it_was_dropped_and_when_the_mapping_ends() -
 
 
 @in_virtual_time
+async def test_who_asks_while_nothing_is_delivered_is_told_so() -> None:
+    world = World()
+    assert world.destination
+    world.destination.fault = "queue away"
+    ends: list[DeliveryEnd] = []
+    async with world.running() as failures:
+        await keep(failures, "f1")
+        await asyncio.sleep(1)
+        [first] = await world.store.undelivered("orders")
+    failures.deliver(first, ends.append)
+    assert [(end.outcome, end.reason) for end in ends] == [
+        ("refused", "its mapping starts or stops now; ask again in a moment")
+    ]
+
+
+@in_virtual_time
 async def test_what_was_accepted_since_somebody_looked_is_delivered_and_not_sent_again() -> None:
     world = World()
     assert world.destination
@@ -546,3 +562,19 @@ async def test_the_same_failure_kept_again_is_one_and_delivered_again() -> None:
     assert world.destination
     assert world.destination.ids == ["f1", "f1"]
     assert await world.statuses() == {"f1": "delivered"}
+
+
+@in_virtual_time
+async def test_who_goes_waits_for_what_is_being_sent_and_not_for_what_is_refused() -> None:
+    world, loop = World(), asyncio.get_running_loop()
+    assert world.destination
+    async with world.running() as failures:
+        await keep(failures, "f1", "f2")
+        await failures.sent()
+        assert await world.statuses() == {"f1": "delivered", "f2": "delivered"}
+        world.destination.fault = "away"
+        began_s = loop.time()
+        await keep(failures, "f3", first=3)
+        await failures.sent()
+        assert loop.time() - began_s < 1
+        assert (await world.statuses())["f3"] == "stored"

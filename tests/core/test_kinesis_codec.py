@@ -62,7 +62,7 @@ CLICKS = (
 
 
 def test_the_event_is_aws_own_but_for_the_role() -> None:
-    wanted = json.loads((ROOT / "router/sample_events/kinesis.json").read_text())
+    wanted = json.loads((ROOT / "router/commands/sample_events/kinesis.json").read_text())
     role = wanted["Records"][0]["invokeIdentityArn"]
     event = codec().event(chunk(*CLICKS).rows)
     assert event.replace(b"arn:aws:iam::000000000000:role/headrace", role.encode()).decode() == json.dumps(
@@ -125,7 +125,7 @@ WINDOW = WindowCall(1767225600, 1767225720, b'{"user-1":4}')
 
 
 def test_the_event_of_a_window_is_aws_own_but_for_the_role() -> None:
-    wanted = json.loads((ROOT / "router/sample_events/kinesis-tumbling-window.json").read_text())
+    wanted = json.loads((ROOT / "router/commands/sample_events/kinesis-tumbling-window.json").read_text())
     role = wanted["Records"][0]["invokeIdentityArn"]
     one = codec()
     event = one.window_event(SHARD, chunk(*CLICKS).rows, WINDOW)

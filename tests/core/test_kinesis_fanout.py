@@ -169,7 +169,7 @@ async def test_what_is_pushed_comes_by_one_subscription(server: KinesisServer) -
 async def test_subscriptions_begin_where_they_are_asked_to(server: KinesisServer) -> None:
     [record] = append(server, b"a")
     within = record.position << 24
-    async with opened(server, wait_s=0.05) as source:
+    async with opened(server, wait_s=0.5) as source:
         for after in (within | 0xFFFFFF, TRIM_HORIZON, at_time(1_767_225_600_123), within):
             await read(source, after)
         number = str(record.position)
@@ -272,7 +272,7 @@ BROKEN = [
 
 @pytest.mark.parametrize("make", [make for make, _ in BROKEN], ids=[name for _, name in BROKEN])
 async def test_a_subscription_that_breaks_off_loses_nothing(server: KinesisServer, make: Any) -> None:
-    async with opened(server, call_s=0.3) as source:
+    async with opened(server, call_s=2.0) as source:
         [record] = append(server, b"a")
         server.fail("SubscribeToShard", make(record))
         chunk = await read(source, TRIM_HORIZON)

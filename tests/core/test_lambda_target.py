@@ -192,11 +192,11 @@ async def test_an_answer_that_breaks_off_is_a_failure(part) -> None:
 
 @pytest.mark.parametrize("parts", [(), (HEAD + b"Content-Length: 9\r\n\r\n", b"hal")])
 async def test_an_answer_that_stalls_anywhere_is_a_timeout(parts) -> None:
-    async with http_server(stall(*parts)) as server, opened(server.url, timeout_s=0.5) as target:
+    async with http_server(stall(*parts)) as server, opened(server.url, timeout_s=1.0) as target:
         outcome = (await target.call("the-id", b"{}")).outcome
     assert isinstance(outcome, Failed)
     assert (outcome.kind, outcome.error.error_type) == (FailureKind.TIMED_OUT, "Sandbox.Timedout")
-    assert outcome.error.message.startswith("RequestId: the-id Error: Task timed out after 0.50 seconds")
+    assert outcome.error.message.startswith("RequestId: the-id Error: Task timed out after 1.00 seconds")
 
 
 async def test_an_endpoint_that_is_away_is_told() -> None:

@@ -27,13 +27,15 @@ def lineage_of(*shards: ShardInfo, begun: Sequence[str] = (), finished: Sequence
 def test_children_start_when_their_parent_is_finished_and_what_was_merged_when_both_are():
     lineage = lineage_of(MERGED, RIGHT, LEFT, ROOT)
     assert lineage.start() == ["r"]
+    assert lineage.waiting() == {"m": ["a", "b"], "b": ["r"], "a": ["r"]}
     lineage.finish("r")
     assert lineage.start() == ["b", "a"]
     lineage.finish("b")
+    assert lineage.waiting() == {"m": ["a"]}
     assert lineage.start() == []
     lineage.finish("a")
     assert lineage.start() == ["m"]
-    assert lineage.start() == []
+    assert (lineage.start(), lineage.waiting()) == ([], {})
 
 
 def test_a_parent_that_two_listings_do_not_have_is_trimmed():

@@ -126,6 +126,23 @@ def test_logs_that_are_off_are_told(headrace):
     assert err == "headrace: function quiet has logs: off by now, so this is what it printed before\n"
 
 
+def test_logs_that_go_to_cloudwatch_are_told_with_how_to_read_them(headrace, tmp_path):
+    aws = "aws: {endpoint_url: 'http://127.0.0.1:4566'}\n"
+    (tmp_path / "headrace.yaml").write_text(FILE.replace("functions:", f"logs: cloudwatch\n{aws}functions:", 1))
+    read = "read it with `aws logs tail /aws/lambda/{} --follow --endpoint-url http://127.0.0.1:4566`\n"
+    told = "headrace: function silent has logs: cloudwatch: "
+    assert headrace("logs", "silent") == (1, "", told + read.format("silent"))
+    made = "headrace: there is no function 'made' in the file, and those made through the API have logs: cloudwatch: "
+    assert headrace("logs", "made") == (1, "", made + read.format("made"))
+    write("silent", ENTRIES[0])
+    status, out, err = headrace("logs", "silent")
+    assert (status, out) == (0, ENTRIES[0][1])
+    assert err == (
+        "headrace: function silent has logs: cloudwatch (group /aws/lambda/silent) by now, "
+        "so this is what it printed before\n"
+    )
+
+
 def test_a_file_that_is_just_being_edited_is_no_hindrance(headrace):
     write("orders", ENTRIES[0])
     Path("headrace.yaml").write_text(FILE.replace("code: .}", "code: ./gone}", 1))

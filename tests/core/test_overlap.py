@@ -55,6 +55,19 @@ def test_live_work_of_a_key_waits_for_its_replay_and_that_of_others_does_not():
     assert invoked(play.end()) == [[101]]
 
 
+def test_a_read_that_is_still_under_way_ends_after_the_shard_was_finished_elsewhere_and_replayed_here():
+    for answer in (f.ChunksRead("parent", [keyed("parent", [5], [b"key"], before=4)]), f.ReadFailed("parent", "away")):
+        play = Play()
+        play.feed(f.StreamOpened(frozenset(), frozenset()))
+        play.feed(f.ShardsListed([ShardInfo("parent")]))
+        assert f.Read("parent", {"parent": f.Demand(4, 1000)}) in play.open("parent", unit="parent", checkpoint=4)
+        play.feed(f.ShardLost("parent"))
+        play.feed(f.ShardsFinished(["parent"]))
+        play.feed(replay("failure", "parent", [5], [b"key"]))
+        assert play.end() == [f.Replayed("failure", ())]
+        assert not [each for each in play.feed(answer) if isinstance(each, f.Invoke | f.Read)]
+
+
 def test_a_replay_that_fails_is_kept_as_a_new_failure():
     play = play_of(maximum_retry_attempts=0)
     play.feed(replay("failure", "parent", [5], [b"key"]))
@@ -67,7 +80,8 @@ def test_a_drain_refuses_the_rest_of_a_replay():
     play = play_of(maximum_retry_attempts=1)
     play.feed(replay("failure", "parent", [5], [b"key"]))
     play.feed(f.DrainRequested(5))
-    assert play.end(RAISED) == [f.ReplayRefused("failure", "the mapping is stopping"), f.Finished()]
+    refused = f.ReplayRefused("failure", "the mapping is stopping")
+    assert play.end(RAISED) == [refused, f.Release("parent", leaving=True), f.Finished()]
 
 
 def test_a_replay_that_waits_for_its_key_is_forgotten_with_its_shard():
@@ -94,4 +108,4 @@ def test_a_shard_is_finished_when_the_replay_that_runs_in_it_has_ended():
     play.feed(f.Held("nothing else starts"))
     assert invoked(play.end()) == [[3]]
     assert play.end()[-1] == f.Commit({"parent": f.Progress(5, "", ended=True)})
-    assert play.feed(f.Committed()) == [f.List()]
+    assert play.feed(f.Committed()) == [f.Release("parent", finished=True), f.List()]

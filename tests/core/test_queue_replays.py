@@ -8,6 +8,8 @@ from tests.core.columns import RAISED
 from tests.core.queue_play import Play, invoked, page
 
 NO_WORKER = Refused(FunctionError("Headrace.NotStarted", "no worker"))
+GONE = Refused(FunctionError("ResourceNotFoundException", "Function not found: orders"))
+WITHOUT = f.ReplayRefused("a", "its function is gone: Function not found: orders; see `headrace status`")
 FAILED = f.ReplayRefused("sqs:a", "Boom: boom", failed=True)
 
 
@@ -46,6 +48,23 @@ def test_a_half_that_waits_for_the_function_frees_its_place() -> None:
     play.wait_until(100.0)
     play.receive(page([3, 4, 5, 6]))
     assert invoked(play.asked) == [[3, 4], [5, 6]]
+
+
+def test_a_replay_ends_when_its_function_is_gone() -> None:
+    play = Play()
+    play.feed(f.ReplayRequested("a", page([1])))
+    assert play.end(GONE) == [WITHOUT]
+    assert play.wait_until(300.0) == []
+
+
+def test_replays_that_have_no_room_end_with_what_a_message_learns_of_their_function() -> None:
+    play = Play(polling=Polling(function_concurrency=1))
+    play.receive(page([3, 4]))
+    play.feed(f.ReplayRequested("a", page([1])))
+    assert invoked(play.asked) == []
+    assert play.end(GONE) == [WITHOUT]
+    play.wait_until(play.wakes[-1])
+    assert invoked(play.asked) == [[3, 4]]
 
 
 def test_the_same_replay_may_begin_again_only_when_all_of_it_is_over() -> None:

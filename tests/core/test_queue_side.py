@@ -256,7 +256,7 @@ class Run:
     def replayed(self, failure_id: str, new_failures: tuple[str, ...]) -> None:
         raise AssertionError
 
-    def refused(self, failure_id: str, reason: str, *, failed: bool = False) -> None:
+    def refused(self, failure_id: str, reason: str, *, failed: bool = False, astray: bool = False) -> None:
         raise AssertionError
 
 

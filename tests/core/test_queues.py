@@ -114,6 +114,33 @@ def test_a_message_that_comes_again_while_it_is_deleted_is_deleted_by_its_new_re
     assert len(play.engine._hand) == 0
 
 
+def test_a_receive_asked_before_a_message_was_deleted_that_brings_it_late_does_not_run_it_again() -> None:
+    play = Play(polling=Polling(function_concurrency=1), batch_size=1)
+    play.receive(page([1]), lease_s=2.0)
+    play.wait_until(5.0)
+    delete = play.end()[0]
+    assert isinstance(delete, f.Delete)
+    play.feed(f.Deleted(delete.call, {}))
+    # Of the receives under way one was answered before the deletion, and that is heard only now.
+    commands = play.receive(page([2, 1], receive=2))
+    assert (invoked(commands), deleted(commands)) == ([[2]], [1])
+    play.feed(f.Deleted(play.only(f.Delete).call, {}))
+    delete = play.end()[0]
+    assert isinstance(delete, f.Delete)
+    play.feed(f.Deleted(delete.call, {}))
+    # What was asked later finds what the queue still has, whatever it has said.
+    assert invoked(play.receive(page([1], receive=3))) == [[1]]
+
+
+def test_what_was_deleted_long_before_its_lease_ends_is_not_waited_for() -> None:
+    play = Play(polling=Polling(function_concurrency=1), batch_size=1)
+    play.receive(page([1]), lease_s=30.0)
+    delete = play.end()[0]
+    assert isinstance(delete, f.Delete)
+    play.feed(f.Deleted(delete.call, {}))
+    assert invoked(play.receive(page([1], receive=2))) == [[1]]
+
+
 def test_what_no_event_can_be_made_of_goes_back_to_the_queue() -> None:
     play = Play()
     assert invoked(play.receive(page([1, 2], unfit={0: "it has no object"}))) == [[2]]

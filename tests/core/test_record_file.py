@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from router.errors import ConfigError
-from router.failure_reading import RECORD_LIMIT_BYTES
-from router.record_file import WHOLE_LIMIT_BYTES, read_file
-from router.record_frames import ReadText, read, write
+from router.failures.reading import RECORD_LIMIT_BYTES
+from router.replay.record_file import WHOLE_LIMIT_BYTES, read_file
+from router.replay.record_frames import ReadText, read, write
 
 
 def of(path: Path, content: bytes) -> list[ReadText]:

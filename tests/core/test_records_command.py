@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from router.commands.failures import LISTED
+from router.commands.records import look, replay
 from router.errors import NotRunning
-from router.failure_commands import LISTED
-from router.records_command import look, replay
 
 
 def end(where: str, outcome: str, reason: str | None = None, *new: str, gone: int = 0) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def opened(**settings):
 
 def test_nothing_is_in_flight_and_nothing_comes_again_at_the_start():
     play = opened()
-    assert (positions(play), play.engine.repeats()) == ([], [])
+    assert (positions(play), play.engine.repeats(), play.engine.waiting()) == ([], [], {})
 
 
 def test_what_is_taken_behind_the_committed_position_comes_again_until_it_is_committed():
@@ -62,7 +62,7 @@ def test_a_shard_that_is_left_without_its_commit_says_from_where_it_comes_again(
 
 def test_messages_come_again_until_they_are_deleted():
     play = QueuePlay()
-    assert (positions(play), play.engine.repeats()) == ([], [])
+    assert (positions(play), play.engine.repeats(), play.engine.waiting()) == ([], [], {})
     play.receive(page([1, 2, 3, 4]))
     assert positions(play) == [[1, 2], [3, 4]]
     assert play.engine.repeats() == [Repeat("queue", 1, 2, 2), Repeat("queue", 3, 4, 2)]

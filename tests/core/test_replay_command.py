@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from router.commands.failures import replay, replay_queue, show_queue
 from router.errors import NotRunning
-from router.failure_commands import replay, replay_queue, show_queue
 
 FOUND = {
     "queue": "orders-dlq",

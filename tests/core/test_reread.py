@@ -10,8 +10,8 @@ import pytest
 from connectors.kinesis_codec import KinesisCodec
 from router.core.model import Chunk
 from router.errors import PositionLost
-from router.failure_reading import FailedRange
-from router.reread import HELD_BYTES, NotTheRange, Reread, of_one_lane, reread, told
+from router.failures.reading import FailedRange
+from router.replay.reread import HELD_BYTES, NotTheRange, Reread, of_one_lane, reread, told
 
 PLACE_BITS = 24
 END = (1 << PLACE_BITS) - 1

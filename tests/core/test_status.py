@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from router.commands.tables import show_status
 from router.core.describe import ShardStatus
-from router.daemon import FunctionInfo
-from router.deliveries import OutboxFacts
-from router.failure_json import shown_position
-from router.failure_record import iso_ms
+from router.daemon import EventsInfo, FunctionInfo
+from router.failures.deliveries import OutboxFacts
+from router.failures.record import iso_ms
+from router.failures.shown import shown_position
 from router.life import MappingHealth
 from router.ports import Tally
 from router.status import MappingFacts, Rate, ShardFacts, ready_document, status_document, stored_document, summary
@@ -44,7 +45,7 @@ def test_a_running_mapping_has_every_member_of_the_contract():
     document = described(
         mapping(busy, state="retrying", reason=("FunctionFailing", "no total")),
         functions=[
-            FunctionInfo("worker", "orders.handler", 4, 1, 2),
+            FunctionInfo("worker", "orders.handler", 4, 1, 2, None, EventsInfo(7, 1.5, "they wait for room")),
             FunctionInfo("threads", "app.handler", 1, 0, 0, ("refused", ("thread t of app",))),
         ],
     )
@@ -54,6 +55,7 @@ def test_a_running_mapping_has_every_member_of_the_contract():
         "mappings": [
             {
                 "name": "orders",
+                "made_by": "file",
                 "function": "worker",
                 "source": "kafka:orders",
                 "state": "retrying",
@@ -74,6 +76,7 @@ def test_a_running_mapping_has_every_member_of_the_contract():
                         "next_try": "2026-01-01T00:01:41.500Z",
                     }
                 ],
+                "waiting": [],
                 "outbox": None,
             }
         ],
@@ -85,6 +88,7 @@ def test_a_running_mapping_has_every_member_of_the_contract():
                 "busy": 1,
                 "waiting": 2,
                 "snap_start": None,
+                "events": {"waiting": 7, "overdue_seconds": 1.5, "reason": "they wait for room"},
             },
             {
                 "name": "threads",
@@ -93,8 +97,10 @@ def test_a_running_mapping_has_every_member_of_the_contract():
                 "busy": 0,
                 "waiting": 0,
                 "snap_start": {"state": "refused", "found": ["thread t of app"]},
+                "events": None,
             },
         ],
+        "event_targets": [],
         "config": None,
     }
 
@@ -229,3 +235,11 @@ def test_the_summary_is_one_line_that_counts_states_and_names_what_does_not_move
         )
         == "mappings: 1 running, 2 starting, 1 stopped (in: SourceUnavailable and 1 more)"
     )
+
+
+def test_a_mapping_of_the_api_is_shown_with_its_function(capsys):
+    made = replace(mapping(name="a3d8"), is_made=True)
+    document = described(made)
+    assert document["mappings"][0]["made_by"] == "api"
+    show_status(document)
+    assert "a3d8 (api, worker)" in capsys.readouterr().out

@@ -116,6 +116,8 @@ class Simulation:
                     self.post(self.now_ms, f.ShardOpened(shard, shard, -1))
                 case f.WakeAt(mono_s):
                     self.post(mono_s * 1000, f.Due())
+                case f.Release(_, finished):
+                    assert finished
                 case _:
                     assert isinstance(command, f.Note)
 

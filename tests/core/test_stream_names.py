@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from router.assembly import stream_names
-from router.failure_reading import FailureRecord, Kind
+from router.failures.reading import FailureRecord, Kind
 from router.stream_names import StreamName, choose, differs
 from tests.core.configured import configuration
 

@@ -17,6 +17,7 @@ from router.core.model import (
     Batch,
     Cancelled,
     Chunk,
+    FunctionError,
     Outcome,
     Pace,
     Refused,
@@ -489,8 +490,23 @@ def test_a_shard_is_finished_when_its_end_is_committed_and_then_its_children_are
     play.open("s", unit="s")
     play.read(chunk_of([0, 1], ended=True), unit="s")
     assert play.end() == [f.Commit({"s": f.Progress(1, "", ended=True)})]
-    assert play.feed(f.Committed()) == [f.Open("c")]
+    assert play.feed(f.Committed()) == [f.Release("s", finished=True), f.Open("c")]
     assert [shard.shard for shard in play.engine.status(at(0))] == []
+
+
+def test_children_are_read_when_another_replica_has_finished_their_parent():
+    play = find(PARENT, CHILD)
+    assert play.feed(f.ShardsFinished(["s"])) == [f.Open("c")]
+    assert play.feed(f.ShardsFinished(["c"])) == [f.List()]
+    assert play.feed(f.ShardsFinished(["s", "c"])) == []  # nothing new: nobody is asked
+
+
+def test_a_replay_that_waits_for_a_shard_runs_when_another_replica_has_finished_it():
+    play = find(PARENT, CHILD)
+    play.feed(f.ReplayRequested("failure", chunk_of([0], shard="s")))
+    assert play.running == {}
+    play.feed(f.ShardsFinished(["s"]))
+    assert [batch.replays for batch in play.running.values()] == ["failure"]
 
 
 def test_a_shard_that_ends_while_a_batch_is_tried_again_is_not_finished_before_that_is_settled():
@@ -504,7 +520,7 @@ def test_a_shard_that_ends_while_a_batch_is_tried_again_is_not_finished_before_t
     play.end(RAISED)
     keep = play.only(f.Keep)
     assert play.feed(f.Kept(keep.failure.id)) == [f.Commit({"s": f.Progress(1, "", ended=True)})]
-    assert play.feed(f.Committed()) == [f.Open("c")]
+    assert play.feed(f.Committed()) == [f.Release("s", finished=True), f.Open("c")]
 
 
 def test_what_was_read_of_a_shard_that_is_deleted_is_finished():
@@ -513,7 +529,7 @@ def test_what_was_read_of_a_shard_that_is_deleted_is_finished():
     play.read(chunk_of([0, 1]), unit="s")
     assert play.feed(f.ShardDeleted("s", "s", "no such shard")) == []
     assert play.end() == [f.Commit({"s": f.Progress(1, "", ended=True)})]
-    assert play.feed(f.Committed()) == [f.Open("c")]
+    assert play.feed(f.Committed()) == [f.Release("s", finished=True), f.Open("c")]
 
 
 def test_a_shard_that_is_deleted_while_it_is_closing_is_left_as_it_is():
@@ -743,7 +759,7 @@ def test_a_revoked_shard_without_work_is_given_back_at_once():
     assert play.feed(f.ShardRevoking("s")) == [f.Release("s")]
 
 
-def test_a_revoked_shard_is_given_back_at_its_deadline_whatever_runs():
+def test_a_revoked_shard_is_given_back_after_its_deadline_as_soon_as_nothing_of_it_runs():
     play = Play(drain_s=30.0)
     play.open("s")
     play.read(chunk_of([0, 1]))
@@ -752,8 +768,32 @@ def test_a_revoked_shard_is_given_back_at_its_deadline_whatever_runs():
     while play.wait() != [f.Cancel(batch_id)]:
         assert play.asked == []
     assert play.now_s == 30.0
-    assert play.wait() == [f.Cancel(batch_id), f.Release("s")]
+    assert play.wait() == [f.Cancel(batch_id)]
     assert play.now_s == 30.0 + FORCE_S
+    assert play.end(Cancelled()) == [f.Release("s")]
+
+
+def test_a_shard_that_comes_back_or_is_lost_before_it_could_be_given_back_is_not():
+    for fact in (f.ShardOpened("s", "unit", 0), f.ShardLost("s")):
+        play = Play(drain_s=0.0)
+        play.open("s")
+        play.read(chunk_of([0, 1]))
+        play.feed(f.ShardRevoking("s"))
+        while play.now_s < FORCE_S:
+            play.wait()
+        play.feed(fact)
+        assert f.Release("s") not in play.end(Cancelled())
+
+
+def test_what_comes_back_at_a_drain_is_given_back_when_nothing_of_it_runs_whoever_asks_for_it():
+    play = Play()
+    play.open("s")
+    play.read(chunk_of([0, 1]))
+    play.feed(f.ShardLost("s"))
+    play.feed(f.DrainRequested(10.0))
+    assert play.feed(f.ShardOpened("s", "unit", 0)) == []
+    assert play.feed(f.ShardRevoking("s")) == []
+    assert play.end(Cancelled()) == [f.Release("s", leaving=True), f.Finished()]
 
 
 def test_what_ends_soon_after_the_deadline_is_still_committed():
@@ -798,12 +838,13 @@ def test_a_drain_ends_what_is_in_flight_and_starts_nothing():
     play.open("a", "b")
     play.read(chunk_of(range(4), shard="a"))
     batch_id = next(iter(play.running))
-    assert play.feed(f.DrainRequested(10.0)) == [f.Read("unit", {}), f.Cancel(batch_id, waiting_only=True)]
+    drained = play.feed(f.DrainRequested(10.0))
+    assert drained == [f.Read("unit", {}), f.Cancel(batch_id, waiting_only=True), f.Release("b", leaving=True)]
     assert play.feed(f.DrainRequested(10.0)) == [f.Read("unit", {})]
     assert play.read(chunk_of([4, 5], before=3, shard="a")) == []
-    assert play.feed(f.ShardOpened("c", "unit", 0)) == []
+    assert play.feed(f.ShardOpened("c", "unit", 0)) == [f.Release("c", leaving=True)]
     assert play.end() == [f.Commit({"a": f.Progress(1, "")})]
-    assert play.feed(f.Committed()) == [f.Finished()]
+    assert play.feed(f.Committed()) == [f.Release("a", leaving=True), f.Finished()]
     assert play.feed(f.Due()) == []
 
 
@@ -887,7 +928,8 @@ def test_a_drain_refuses_what_is_left_of_a_replay():
     play.feed(request(4, 5))
     play.feed(f.DrainRequested(1.0))
     assert play.end() == []
-    assert play.end(Cancelled()) == [f.ReplayRefused("failure", "the mapping is stopping"), f.Finished()]
+    refused = f.ReplayRefused("failure", "the mapping is stopping")
+    assert play.end(Cancelled()) == [refused, f.Release("s", leaving=True), f.Finished()]
 
 
 def test_a_drain_refuses_replays():
@@ -896,6 +938,83 @@ def test_a_drain_refuses_replays():
     stopping = f.ReplayRefused("failure", "the mapping is stopping")
     assert play.feed(f.DrainRequested(1.0)) == [stopping, f.Finished()]
     assert play.feed(request(4)) == [stopping]
+
+
+GONE = Refused(FunctionError("ResourceNotFoundException", "Function not found: orders"))
+WITHOUT = f.ReplayRefused("failure", "its function is gone: Function not found: orders; see `headrace status`")
+
+
+def test_a_replay_ends_when_its_function_is_gone_and_live_records_wait_for_it():
+    play = Play()
+    play.open("s", checkpoint=10)
+    play.read(chunk_of([11]))
+    play.feed(request(4))
+    assert invoked(play.end(GONE)) == [[4]]
+    assert WITHOUT in play.end(GONE)
+    assert invoked(play.wait()) == [[11]]
+
+
+def test_a_replay_in_several_lanes_ends_without_its_function_once_none_of_it_runs():
+    play = Play(parallelization_factor=2)
+    play.open("s", checkpoint=10)
+    play.feed(request(4, 5))
+    assert WITHOUT not in play.end(GONE)
+    assert play.end() == [WITHOUT]
+
+
+def stray(*positions: int, shard: str = "s", failure_id: str = "failure") -> f.ReplayRequested:
+    """Ask for a replay that is another replica's if the shard is."""
+    return f.ReplayRequested(failure_id, chunk_of(positions, shard=shard), waits=False)
+
+
+def astray(shard: str = "s") -> f.ReplayRefused:
+    return f.ReplayRefused("failure", f"shard {shard} is not assigned to this daemon", astray=True)
+
+
+def test_a_replay_that_does_not_wait_is_given_back_when_its_shard_is_not_ours():
+    play = Play()
+    play.open("other", unit="elsewhere")
+    assert play.feed(request(9, shard="s", failure_id="patient")) == []
+    assert play.feed(stray(4)) == [astray()]
+    assert invoked(play.open("s", checkpoint=10)) == [[9]]
+
+
+def test_a_replay_that_does_not_wait_is_given_back_once_nothing_of_its_shard_runs_any_more():
+    play = Play(parallelization_factor=2)
+    play.open("s", checkpoint=10)
+    assert invoked(play.feed(stray(4, 5))) == [[4], [5]]
+    assert not [each for each in play.feed(f.ShardLost("s")) if isinstance(each, f.ReplayRefused)]
+    assert play.end(Cancelled()) == []
+    assert play.end(Cancelled()) == [astray()]
+
+
+def test_a_replay_that_does_not_wait_runs_here_when_its_shard_is_back_before_it_was_given_back():
+    play = Play()
+    play.open("s", checkpoint=10)
+    play.feed(stray(4))
+    play.feed(f.ShardLost("s"))
+    play.open("s", checkpoint=10)
+    assert invoked(play.end(Cancelled())) == [[4]]
+    assert play.end() == [f.Replayed("failure", ())]
+
+
+def test_a_replay_that_has_not_begun_is_given_back_with_its_shard():
+    play = Play()
+    play.open("s", checkpoint=10)
+    play.read(chunk_of([11, 12]))
+    assert invoked(play.feed(stray(4, 5))) == []
+    play.feed(f.ShardRevoking("s"))
+    assert play.end() == [f.Commit({"s": f.Progress(12, "")})]
+    assert astray() in play.feed(f.Committed())
+
+
+def test_a_drain_gives_back_replays_that_do_not_wait():
+    play = Play()
+    play.open("s", checkpoint=10)
+    play.feed(stray(4))
+    play.feed(f.DrainRequested(1.0))
+    assert astray() in play.end(Cancelled())
+    assert play.feed(stray(4)) == [astray()]
 
 
 # --- telling

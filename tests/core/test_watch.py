@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from router.watch_command import Screen
+from router.commands.watch import Screen
 
 
 def shard(name, **changes):

@@ -9,18 +9,21 @@ from random import Random
 import aiohttp
 import pytest
 
+from router.api.access import AccessKey, Credentials
 from router.board import Board
 from router.core.model import KAFKA_RULES, EventSourceMapping
-from router.daemon import FunctionInfo
+from router.daemon import EventsInfo, FunctionInfo, TargetInfo
 from router.errors import CannotListen, SourceUnavailable
+from router.http.web import Web
 from router.life import MappingLife, MappingParts
 from router.ports import KeepFailure
 from router.stream_side import plug_stream
 from router.supervisor import Supervisor, Unit
 from router.telemetry import REASONS, Log, Metrics
-from router.web import Web
 from tests.fakes.failures import EVENT, entry
 from tests.fakes.store import MemoryStore
+
+OPEN = Credentials()
 
 
 class AwaySource:
@@ -45,13 +48,17 @@ class FakeDaemon:
     listen: tuple = ("127.0.0.1", 0)
     version: str = "1.2.3"
     log_pipe: object = None
+    log: Log = field(default_factory=Log)
     source: AwaySource = field(default_factory=AwaySource)
 
     def wall(self):
         return 0.0
 
     def functions(self):
-        return [FunctionInfo("worker", "app.handle", workers=3, busy=2, waiting=5)]
+        return [FunctionInfo("worker", "app.handle", workers=3, busy=2, waiting=5, events=EventsInfo(9, 1.5, "why"))]
+
+    def event_targets(self):
+        return [TargetInfo("on_failure arn:q", 4, 0.0, "away")]
 
 
 @dataclass
@@ -78,14 +85,14 @@ def keep_all(_):
 
 
 @asynccontextmanager
-async def serving(**changes):
+async def serving(credentials=OPEN, **changes):
     """A daemon of two mappings, one of them disabled; gives it and a client."""
     store, metrics, source = MemoryStore(), Metrics(), AwaySource()
     supervisor = Supervisor(Log())
     supervisor.want(Unit(life("orders", source, store, metrics), nothing, nothing, keep_all))
     supervisor.want(Unit(life("clicks", source, store, metrics, enabled=False), nothing, nothing, keep_all))
     daemon = replace(FakeDaemon(supervisor, store, metrics, source=source), **changes)
-    web = Web(daemon, Board(daemon))
+    web = Web(daemon, Board(daemon), {}, credentials)
     running = asyncio.create_task(daemon.supervisor.run())
     await web.start()
     try:
@@ -159,6 +166,9 @@ async def test_metrics_say_what_functions_and_the_daemon_do():
         assert lines['headrace_function_workers{function="worker"}'] == "3.0"
         assert lines['headrace_function_concurrent_executions{function="worker"}'] == "2.0"
         assert lines['headrace_function_waiting_invocations{function="worker"}'] == "5.0"
+        assert lines['headrace_async_events_waiting{function="worker"}'] == "9.0"
+        assert lines['headrace_async_event_overdue_seconds{function="worker"}'] == "1.5"
+        assert lines['headrace_async_deliveries_waiting{target="on_failure arn:q"}'] == "4.0"
         assert lines["headrace_log_lines_dropped_total"] == "7.0"
         assert float(lines["process_resident_memory_bytes"]) > 1e6
         assert any(line.startswith('headrace_build_info{python="3.') for line in lines)
@@ -191,3 +201,27 @@ async def test_a_port_that_is_taken_is_named():
         with pytest.raises(CannotListen, match=rf"127\.0\.0\.1:{port}: Address already in use"):
             async with serving(listen=("127.0.0.1", port)):
                 pass
+
+
+async def test_elsewhere_than_on_loopback_only_health_is_open_and_tells_no_names():
+    key = {"AKIA": AccessKey("secret")}
+    async with serving(Credentials(key, "token"), listen=("0.0.0.0", 0)) as (daemon, client):
+        await until_away(daemon, client)
+        assert await get(client, "/health/ready") == (200, {"ready": True})
+        assert await get(client, "/health/live") == (200, {"live": True})
+        for path in ("/", "/metrics", "/health/ready?mapping=orders", "/nothing", "/2015-03-31/functions"):
+            assert (await get(client, path))[0] == 403
+        async with client.get("/metrics", headers={"Authorization": "Bearer token"}) as response:
+            assert response.status == 200
+
+
+async def test_a_page_that_a_name_was_made_to_lead_here_for_sees_nothing():
+    async with serving() as (daemon, client):
+        await until_away(daemon, client)
+        rebound = {"Host": f"rebound.example:{daemon.listen[1]}"}
+        async with client.get("/health/ready", headers=rebound) as response:
+            assert await response.json() == {"ready": True}
+        for path in ("/", "/metrics"):
+            async with client.get(path, headers=rebound) as response:
+                assert response.status == 403
+                assert "set `api.keys`" in (await response.json())["message"]

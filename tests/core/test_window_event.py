@@ -10,7 +10,9 @@ import pytest
 from connectors.window_event import window_of, with_window
 from router.core.model import WindowCall
 
-SAMPLE = (Path(__file__).parents[2] / "router" / "sample_events" / "kinesis-tumbling-window.json").read_bytes()
+SAMPLE = (
+    Path(__file__).parents[2] / "router" / "commands" / "sample_events" / "kinesis-tumbling-window.json"
+).read_bytes()
 ARN = "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks"
 SHARD = "shardId-000000000003"
 CALL = WindowCall(1767225600, 1767225720, b'{"user-1":4}')

@@ -193,9 +193,8 @@ class World:
                 self.shard_finished(shard)
             case f.Note("lanes.changed", shard):
                 self.lanes_changed(shard)
-            case f.Release(shard):
-                assert self.logs[shard].revoking
-                self.unassign(shard)
+            case f.Release(shard, finished):
+                self.released(shard, finished=finished)
             case f.WakeAt(mono_s):
                 self.wakes.append(mono_s)
             case f.Replayed(failure_id) | f.ReplayRefused(failure_id):
@@ -412,11 +411,27 @@ class World:
             if self.chance.random() < 0.5:
                 log.committed = progress
 
+    def released(self, shard: str, *, finished: bool) -> None:
+        """See that a shard is given back only when asked for or at the end, and that nothing of it runs."""
+        log = self.logs[shard]
+        assert log.over if finished else log.revoking or self.draining
+        assert not any(flight.log is log for flight in self.flights.values())
+        if not finished:
+            self.unassign(shard)
+
     def shard_finished(self, shard: str) -> None:
         log = self.logs[shard]
         assert log.committed is not None
         assert log.committed.ended
         log.assigned, log.over = False, True
+
+    def finish_elsewhere(self, shard: str) -> None:
+        """Let another replica read a shard to its end, and tell so."""
+        log = self.logs[shard]
+        log.closed = log.over = True
+        log.settled.update(row.position for row in log.rows)
+        log.committed = f.Progress(max(log.end, log.start), "", ended=True)
+        self.feed(f.ShardsFinished([shard]))
 
     def lanes_changed(self, shard: str) -> None:
         """See that a shard goes over to the lanes of its mapping only when nothing is left of what was begun before."""

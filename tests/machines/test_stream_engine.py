@@ -127,6 +127,13 @@ class StreamEngineMachine(RuleBasedStateMachine):
             if comes_back and not self.world.draining:
                 self.world.open(shard)
 
+    @rule(pick=indexes)
+    @precondition(lambda self: self.world.found)
+    def finish_elsewhere(self, pick: int) -> None:
+        others = [shard for shard, log in self.world.logs.items() if not (log.assigned or log.over)]
+        if others:
+            self.world.finish_elsewhere(others[pick % len(others)])
+
     @rule(latest=st.booleans(), fails=st.booleans())
     @precondition(lambda self: self.world.locates)
     def locate(self, *, latest: bool, fails: bool) -> None:

@@ -188,7 +188,7 @@ class World:
                 life.replaying.remove(failure_id)
             case f.Finished():
                 life.finished = True
-            case f.Note():
+            case f.Note() | f.Release():
                 pass
             case _:
                 raise AssertionError(command)
