@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from config import destinations, schema, sources
+from config.api import Api
+from config.event_invoke import event_settings
 from config.names import parse_function, parse_queue, parse_stream
-from config.settings import AnyFunction, Configuration, FunctionSettings, MappingSettings, Retention
+from config.replicas import REPLICA, fleet_of
+from config.settings import (
+    AnyFunction,
+    ApiKey,
+    ApiSettings,
+    Configuration,
+    FleetSettings,
+    FunctionSettings,
+    MappingSettings,
+    Retention,
+)
 from connectors.settings import (
     AwsSettings,
     DestinationSettings,
@@ -43,33 +56,56 @@ from router.core.model import (
 _DRAIN_MARGIN_S: Final = 5.0
 
 
-def assemble(root: schema.Root, path: Path, notices: tuple[str, ...]) -> Configuration:
-    """Make the settings of a document in which no mistake was found; `path` is absolute."""
+def assemble(root: schema.Root, path: Path, notices: tuple[str, ...], replica: Callable[[], str]) -> Configuration:
+    """Make the settings of a document in which no mistake was found.
+
+    Args:
+        root: the document.
+        path: where it is; absolute.
+        notices: what is right in it and may surprise.
+        replica: gives our name, where there are replicas.
+    """
     host, port = root.listen
-    aws = AwsSettings(root.aws.endpoint_url, root.aws.region)
-    functions = {name: _function(name, function, aws) for name, function in root.functions.items()}
+    aws = AwsSettings(root.aws.endpoint_url, root.aws.region, root.aws.account_id)
+    functions = {name: _function(name, function, root.logs, aws) for name, function in root.functions.items()}
+    fleet = fleet_of(root, aws, replica)
+    state_dir = root.state if isinstance(root.state, Path) else root.local / replica()
     return Configuration(
         path=path,
-        state_dir=path.parent / root.state,
+        state_dir=path.parent / state_dir,
         listen_host=host,
         listen_port=port,
         aws=aws,
         functions=functions,
         mappings=tuple(
-            _mapping(name, mapping, functions[mapping.function], aws)
+            assemble_mapping(name, mapping, functions[mapping.function], aws, fleet)
             for name, mapping in root.event_source_mappings.items()
         ),
         drain_timeout_s=root.drain_timeout,
         failures=Retention(root.failures.keep_for, root.failures.keep_bytes, root.failures.when_full == "drop_oldest"),
         power_safe=root.durability == "power_loss",
         log_level=root.log_level,
+        logs=root.logs,
         notices=notices,
+        fleet=fleet,
+        event_invoke={
+            name: event_settings(function.event_invoke_config, function.dead_letter_config)
+            for name, function in root.functions.items()
+            if function.event_invoke_config or function.dead_letter_config
+        },
+        api=_api(root.api),
     )
 
 
-def _function(name: str, function: schema.Function, aws: AwsSettings) -> AnyFunction:
+def _api(api: Api) -> ApiSettings:
+    keys = [ApiKey(key.access_key_id, key.secret_access_key, key.service) for key in api.keys]
+    return ApiSettings(api.strict, tuple(keys), api.metrics_token, api.msk_clusters)
+
+
+def _function(name: str, function: schema.Function, default_logs: str, aws: AwsSettings) -> AnyFunction:
+    logs = function.logs or default_logs
     if function.arn is not None:
-        return _on_lambda(name, function, function.arn, aws)
+        return _on_lambda(name, function, function.arn, logs, aws)
     if function.url is not None:
         return UrlFunction(
             name=name,
@@ -78,7 +114,7 @@ def _function(name: str, function: schema.Function, aws: AwsSettings) -> AnyFunc
             ca=function.ca,
             timeout_s=function.timeout or schema.ELSEWHERE_TIMEOUT_S,
             concurrency=function.reserved_concurrency or schema.URL_CONCURRENCY,
-            logs=function.logs == "on",
+            logs=logs != "off",
         )
     assert function.handler is not None
     assert function.code is not None
@@ -93,12 +129,15 @@ def _function(name: str, function: schema.Function, aws: AwsSettings) -> AnyFunc
         concurrency_per_worker=function.concurrency_per_worker,
         snap_start=function.snap_start,
         environment=function.environment,
-        logs=function.logs == "on",
+        logs=logs != "off",
         log_level=function.log_level,
+        ships_logs=logs == "cloudwatch",
+        log_group=function.log_group,
+        log_format=function.log_format,
     )
 
 
-def _on_lambda(name: str, function: schema.Function, text: str, aws: AwsSettings) -> LambdaFunction:
+def _on_lambda(name: str, function: schema.Function, text: str, logs: str, aws: AwsSettings) -> LambdaFunction:
     arn = parse_function(text)
     assert arn is not None
     return LambdaFunction(
@@ -109,15 +148,18 @@ def _on_lambda(name: str, function: schema.Function, text: str, aws: AwsSettings
         region=function.region or arn.region,
         timeout_s=function.timeout or schema.ELSEWHERE_TIMEOUT_S,
         concurrency=function.reserved_concurrency or schema.ARN_CONCURRENCY,
-        logs=function.logs == "on",
+        logs=logs != "off",
     )
 
 
-def _mapping(name: str, mapping: schema.EventSource, function: AnyFunction, aws: AwsSettings) -> MappingSettings:
+def assemble_mapping(
+    name: str, mapping: schema.EventSource, function: AnyFunction, aws: AwsSettings, fleet: FleetSettings | None
+) -> MappingSettings:
+    """Make the settings of one mapping in which no mistake was found."""
     behaviour = _behaviour(name, mapping, function)
     if mapping.source.kind in sources.SHARDED:
         behaviour = _by_shard(behaviour, mapping)
-    source = _source(mapping, behaviour, aws)
+    source = _source(mapping, behaviour, aws, fleet)
     return MappingSettings(
         mapping=behaviour,
         enabled=mapping.enabled,
@@ -184,14 +226,17 @@ def _pace(source: sources.Source) -> Pace:
     return Pace(source.kinesis.poll_interval, sources.KINESIS_PACE_S, sources.KINESIS_BYTES_PER_S)
 
 
-def _polling(mapping: schema.EventSource, carrier: sources.Sqs | sources.S3, function: AnyFunction) -> Polling:
+def most_at_once(function: AnyFunction) -> int:
+    """Give how many events a function can be given at once; 0 = it says nothing of that."""
     if isinstance(function, FunctionSettings):
-        concurrency = (function.reserved_concurrency or 0) * function.concurrency_per_worker
-    else:
-        concurrency = function.concurrency
+        return (function.reserved_concurrency or 0) * function.concurrency_per_worker
+    return function.concurrency
+
+
+def _polling(mapping: schema.EventSource, carrier: sources.Sqs | sources.S3, function: AnyFunction) -> Polling:
     return Polling(
         maximum_concurrency=mapping.scaling_config.maximum_concurrency,
-        function_concurrency=concurrency,
+        function_concurrency=most_at_once(function),
         fifo=parse_queue(carrier.queue).is_fifo,
         heartbeat=carrier.visibility_heartbeat,
         hold_group=isinstance(carrier, sources.Sqs) and carrier.hold_message_group,
@@ -207,10 +252,12 @@ def _retries(mapping: schema.EventSource) -> int | None:
     return None
 
 
-def _source(mapping: schema.EventSource, behaviour: EventSourceMapping, aws: AwsSettings) -> SourceSettings:
+def _source(
+    mapping: schema.EventSource, behaviour: EventSourceMapping, aws: AwsSettings, fleet: FleetSettings | None
+) -> SourceSettings:
     source = mapping.source
     if source.kafka is not None:
-        return _kafka(source.kafka, mapping, behaviour)
+        return _kafka(source.kafka, mapping, behaviour, fleet)
     if source.s3 is not None:
         return _bucket(source.s3, behaviour, aws)
     if source.sqs is not None:
@@ -230,7 +277,12 @@ def _sharded(source: sources.Source, mapping: str, aws: AwsSettings) -> KinesisS
     return KinesisSettings(mapping, kinesis.stream, endpoint_url, region, kinesis.deaggregate)
 
 
-def _kafka(kafka: sources.Kafka, mapping: schema.EventSource, behaviour: EventSourceMapping) -> KafkaSettings:
+def _kafka(
+    kafka: sources.Kafka, mapping: schema.EventSource, behaviour: EventSourceMapping, fleet: FleetSettings | None
+) -> KafkaSettings:
+    instance = kafka.group_instance_id
+    if instance and fleet:
+        instance = instance.replace(REPLICA, fleet.replica)
     return KafkaSettings(
         mapping=behaviour.name,
         bootstrap_servers=kafka.bootstrap_servers,
@@ -242,7 +294,7 @@ def _kafka(kafka: sources.Kafka, mapping: schema.EventSource, behaviour: EventSo
         security=_security(kafka.security),
         isolation_level=kafka.isolation_level,
         client_id=kafka.client_id,
-        group_instance_id=kafka.group_instance_id,
+        group_instance_id=instance,
         session_timeout_s=kafka.session_timeout,
         event_source=kafka.event_source,
     )

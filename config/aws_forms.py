@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Final
 from config.blocks import Block, BlockOf, ListOf, takes
 from config.document import Node
 from config.kinds import Choice, Text
-from config.mistakes import LATER, Unfit
-from config.names import GROUP, SERVERS, STREAM_ARN, TABLE_STREAM_ARN, TOPIC, VARIABLES
+from config.mistakes import LATER, Place, Unfit
+from config.names import GROUP, LOG_GROUP, SERVERS, STREAM_ARN, TABLE_STREAM_ARN, TOPIC, VARIABLES
 from config.reading import Found, Kind, Schema, schema_of_text
 from config.sources import UNSUPPORTED
 from config.spelling import Form, Piece, unfit
@@ -58,14 +58,38 @@ class Inside:
             if not block.sound(name):
                 return (unfit(self.path, found.place),)
             block = getattr(block, name)
-        if not block.sound(last):
-            return (unfit(self.path, found.place),)
-        if not block.gives(last):
-            return ()
-        node = block.entries[last].node
-        if self.words:
-            node = replace(node, value=self.words[getattr(block, last)])
-        return (Piece(self.path, node, block.at(last)),)
+        piece = _piece(block, last, self.path, self.words, found.place)
+        return (piece,) if piece else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """A block of AWS's that holds several values of ours."""
+
+    block: BlockOf[Any]
+    #: Key of it, by our spelling -> where its value belongs, and what its words are in ours; empty = the same.
+    ways: Mapping[str, tuple[str, Mapping[str, str]]]
+
+    @property
+    def allowed(self) -> str:
+        return self.block.allowed
+
+    def read(self, found: Found) -> tuple[Piece, ...]:
+        block = self.block.read(found)
+        pieces = [_piece(block, key, path, words, found.place) for key, (path, words) in self.ways.items()]
+        return tuple(piece for piece in pieces if piece)
+
+
+def _piece(block: Any, key: str, path: str, words: Mapping[str, Any], place: Place) -> Piece | None:
+    """Give the value of a key, in our words; None = it is not there."""
+    if not block.sound(key):
+        return unfit(path, place)
+    if not block.gives(key):
+        return None
+    node = block.entries[key].node
+    if words:
+        node = replace(node, value=words[getattr(block, key)])
+    return Piece(path, node, block.at(key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +230,9 @@ _BUCKET_ARN: Final = f"{_ARN}s3:::([^/:]+)"
 
 #: Levels of an event source mapping, and of a function's own log, in ours.
 _SYSTEM_LEVELS: Final = {"DEBUG": "debug", "INFO": "info", "WARN": "warning"}
-_APPLICATION_LEVELS: Final = {"TRACE": "debug", **_SYSTEM_LEVELS, "ERROR": "error", "FATAL": "error"}
+APPLICATION_LEVELS: Final = {"TRACE": "debug", **_SYSTEM_LEVELS, "ERROR": "error", "FATAL": "error"}
+#: Forms of its lines, in ours.
+LOG_FORMATS: Final = {"Text": "text", "JSON": "json"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,18 +349,22 @@ class FunctionLogging(Block):
     """What a function logs, as AWS has it."""
 
     IDLE: ClassVar[Mapping[str, str]] = {
-        "LogFormat": "has no effect: lines are written as the handler makes them",
-        "LogGroup": "has no effect: logs are files in the state directory",
         "SystemLogLevel": "has no effect: log_level of a mapping and at top level are those of the daemon's lines",
     }
 
     application_log_level: str | None = takes(
-        Choice(tuple(_APPLICATION_LEVELS)),
+        Choice(tuple(APPLICATION_LEVELS)),
         "Least level of the handler's log.",
         source="AWS",
         default=None,
         shown="none",
         aws=True,
+    )
+    log_format: str | None = takes(
+        Choice(tuple(LOG_FORMATS)), "How its lines are written.", source="AWS", default=None, shown="none", aws=True
+    )
+    log_group: Node | None = takes(
+        Deferred(LOG_GROUP), "Log group in CloudWatch Logs.", source="AWS", default=None, shown="none", aws=True
     )
 
 
@@ -358,9 +388,16 @@ FUNCTION_FORMS: Final[Mapping[str, Form]] = {
         always=False,
     ),
     "LoggingConfig": Form(
-        Inside(BlockOf(FunctionLogging), ("application_log_level",), "log_level", _APPLICATION_LEVELS),
-        "Least level of the handler's log.",
-        ("log_level",),
+        Several(
+            BlockOf(FunctionLogging),
+            {
+                "application_log_level": ("log_level", APPLICATION_LEVELS),
+                "log_format": ("log_format", LOG_FORMATS),
+                "log_group": ("log_group", {}),
+            },
+        ),
+        "Level, form and group of the handler's log.",
+        ("log_level", "log_format", "log_group"),
         always=False,
     ),
     "SnapStart": Form(

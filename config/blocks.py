@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 from config.document import Entry, Node
 from config.mistakes import Place, Unfit, quoted
-from config.reading import Found, Kind, Reader
+from config.reading import Found, Kind, Reader, Scalar
 from config.spelling import Form, Piece, beside, named, names_of, put, snake
 
 T = TypeVar("T")
@@ -99,7 +99,8 @@ class Block:
 
     @classmethod
     @cache
-    def keys(cls) -> Mapping[str, Key]:
+    def declared(cls) -> Mapping[str, Key]:
+        """Give the keys that there are."""
         return {item.name: item.metadata["key"] for item in fields(cls) if "key" in item.metadata}
 
     @classmethod
@@ -108,7 +109,7 @@ class Block:
         """Give every spelling of a key, with the key."""
         return {
             spelling: name
-            for name, declared in cls.keys().items()
+            for name, declared in cls.declared().items()
             for spelling in (name, *names_of(name, declared.aws))
         }
 
@@ -143,7 +144,7 @@ class BlockOf(Generic[B]):
         place, entries = self._spell(written, found.place, reader)
         values = {
             name: self._value(declared, name, entries.get(name), place, reader)
-            for name, declared in self.block.keys().items()
+            for name, declared in self.block.declared().items()
         }
         return self.block(
             place=place,
@@ -195,7 +196,7 @@ class BlockOf(Generic[B]):
 
     def _expect(self, ours: Collection[str], place: Place, elsewhere: dict[str, str]) -> None:
         """Let messages name what is missing as AWS does, in a block that is written in AWS's way."""
-        for name, declared in self.block.keys().items():
+        for name, declared in self.block.declared().items():
             for spelling in names_of(name, declared.aws)[:1]:
                 if name not in ours:
                     elsewhere.setdefault(name, place.key(spelling, 0).path)
@@ -218,12 +219,27 @@ class BlockOf(Generic[B]):
         return None
 
     def _unknown(self, name: str) -> str:
-        keys, refused = self.block.keys(), self.block.REFUSED
+        keys, refused = self.block.declared(), self.block.REFUSED
         close = name if name in refused else snake(name)
         if close in refused:
             return refused[close]
         near = get_close_matches(close[:64], keys, n=1, cutoff=0.7)
         return f"unknown key, did you mean {near[0]}?" if near else f"unknown key, allowed {', '.join(keys)}"
+
+
+@dataclass(frozen=True, slots=True)
+class TextOrBlock(Generic[T, B]):
+    """One text says it in short, or a block in full."""
+
+    text: Scalar[T]
+    block: BlockOf[B]
+
+    @property
+    def allowed(self) -> str:
+        return f"{self.text.allowed}; or a block"
+
+    def read(self, found: Found) -> T | B:
+        return self.block.read(found) if isinstance(found.value, dict) else self.text.read(found)
 
 
 @dataclass(frozen=True, slots=True)

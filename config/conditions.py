@@ -13,9 +13,10 @@ from typing import Final
 from config.aws_forms import Reference
 from config.blocks import REQUIRED, Block, BlockOf
 from config.destinations import ToSns, ToSqs
+from config.fleet import Redis, State
 from config.names import CONSUMER
 from config.reading import REFERRING, Schema, schema_of_text
-from config.schema import KINDS, RECEIVED_COUNT, EventSource, FilterCriteria, Function
+from config.schema import KINDS, RECEIVED_COUNT, SHARED, EventSource, FilterCriteria, Function, Root
 from config.sources import QUEUES, S3, Kinesis, Security
 from config.spelling import named, names_of
 
@@ -28,7 +29,7 @@ def conditions(block: type[Block], *, lifted: bool) -> Iterator[Schema]:
         lifted: an outer block demands what this one needs.
     """
     forms = [name for name, form in block.FORMS.items() if form.always and form.paths]
-    for name in (*block.keys(), *forms):
+    for name in (*block.declared(), *forms):
         for pair in combinations(_spellings(block, name), 2):
             yield _not({"type": "object", "required": list(pair)})
     for name in forms:
@@ -45,7 +46,7 @@ def conditions(block: type[Block], *, lifted: bool) -> Iterator[Schema]:
 
 def may_be_empty(block: type[Block]) -> bool:
     """Say whether a block without any key is right."""
-    return not block.ONE and all(key.default is not REQUIRED for key in block.keys().values())
+    return not block.ONE and all(key.default is not REQUIRED for key in block.declared().values())
 
 
 def reached(block: type[Block]) -> dict[str, type[Block]]:
@@ -63,19 +64,19 @@ def reached(block: type[Block]) -> dict[str, type[Block]]:
 
 def _demands(holder: type[Block], prefix: str, block: type[Block]) -> Iterator[Schema]:
     """What a block must have, whose keys have a prefix in the holder."""
-    for name, key in block.keys().items():
+    for name, key in block.declared().items():
         if key.default is REQUIRED:
             yield _brought(holder, f"{prefix}{name}")
     if block.ONE:
-        each = [_brought(holder, f"{prefix}{name}") for name in block.keys()]  # noqa: SIM118 - a block is no dict
+        each = [_brought(holder, f"{prefix}{name}") for name in block.declared()]
         yield _any_of(each)
-        sure = [_brought(holder, f"{prefix}{name}", sure=True) for name in block.keys()]  # noqa: SIM118 - as above
+        sure = [_brought(holder, f"{prefix}{name}", sure=True) for name in block.declared()]
         yield from (_not(_all_of(pair)) for pair in combinations(sure, 2))
 
 
 def _belonging(block: type[Block]) -> Iterator[Schema]:
     """Keys that have a meaning with some sources, or other keys, only."""
-    limited = {name: key.only for name, key in block.keys().items() if key.only}
+    limited = {name: key.only for name, key in block.declared().items() if key.only}
     places = {f"{only.within}.{source}".lstrip("."): source for only in limited.values() for source in only.sources}
     for path, source in sorted(places.items()):
         foreign = [name for name, only in limited.items() if source not in only.sources]
@@ -87,7 +88,7 @@ def _belonging(block: type[Block]) -> Iterator[Schema]:
 
 
 def _spellings(block: type[Block], name: str) -> list[str]:
-    keys = block.keys()
+    keys = block.declared()
     if name in keys:
         return [name, *names_of(name, keys[name].aws)]
     return [each for each, form in named(block.FORMS).items() if form == name and each not in keys]
@@ -136,7 +137,7 @@ def _is_within(path: str, outer: str) -> bool:
 
 
 def _inner(block: type[Block], name: str) -> type[Block]:
-    kind = block.keys()[name].kind
+    kind = block.declared()[name].kind
     assert isinstance(kind, BlockOf)
     inner: type[Block] = kind.block
     return inner
@@ -187,7 +188,17 @@ _LANES: Final = _is(EventSource, "parallelization_factor", {"type": "number", "e
 _FILTERS: Final = _is(FilterCriteria, "filters", {"type": "array", "minItems": 1})
 _AT_TIME: Final[Schema] = {"const": "AT_TIMESTAMP"}
 
+_DIRECTORY: Final[Schema] = {"type": "string", "not": {"pattern": f"://|{REFERRING}"}}
+
 _CONTRADICTIONS: Final[Mapping[type[Block], tuple[Schema, ...]]] = {
+    Root: (
+        {
+            "if": {"anyOf": [_not({"required": ["state"]}), {"properties": {"state": _DIRECTORY}}]},
+            "then": {"properties": dict.fromkeys(SHARED, False)},
+        },
+    ),
+    State: ({"dependentRequired": {"payloads_over": ["payloads"]}},),
+    Redis: ({"dependentRequired": {"certificate": ["key"], "key": ["certificate"]}},),
     EventSource: (
         {
             "if": _is(EventSource, "starting_position", _AT_TIME),

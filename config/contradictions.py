@@ -10,9 +10,10 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from config import sharing
+from config import api, sharing
 from config.blocks import Block
 from config.destinations import ToHttp, ToKafka, ToS3, ToSns, ToSqs
+from config.locations import is_loopback
 from config.mistakes import Report, listed
 from config.names import DESTINATION_HEADERS, OWN_HEADERS, parse_function, parse_queue
 from config.schema import ENVIRONMENT_BYTES, KAFKA_TIMEOUT_S, KINDS, RECEIVED_COUNT, EventSource, Function, Root
@@ -25,20 +26,42 @@ OBJECT_KEY_END: Final = re.compile(r"[0-9a-f-]*")
 
 def find(root: Root, report: Report) -> None:
     """Report all contradictions of a document."""
+    if root.sound("api"):
+        api.find(root.api, report)
+        _listen(root, report)
     if root.sound("functions"):
-        for function in root.functions.values():
+        for name, function in root.functions.items():
             _kind(function, report)
+            _events(name, function, report)
             _environment(function, report)
             _headers(function, OWN_HEADERS, report)
+            _logs(function, report)
     if root.sound("event_source_mappings"):
         for name, mapping in root.event_source_mappings.items():
             _function(name, mapping, root, report)
-            _position(mapping, report)
-            _backoff(mapping, report)
-            _source(mapping, report)
-            _destination(mapping, report)
+            find_in(mapping, report)
         sharing.find(root.event_source_mappings, report)
         _renames(root.event_source_mappings, report)
+
+
+def find_in(mapping: EventSource, report: Report) -> None:
+    """Report the contradictions of one mapping in itself."""
+    _position(mapping, report)
+    _backoff(mapping, report)
+    _source(mapping, report)
+    _destination(mapping, report)
+
+
+#: What to do about an address that others reach while nobody has a key.
+NEEDS_KEYS: Final = (
+    "found a host that is not loopback, where whoever reaches it could run code: allowed with api.keys; else a "
+    "loopback host (127.0.0.1, [::1], localhost)"
+)
+
+
+def _listen(root: Root, report: Report) -> None:
+    if root.sound("listen") and root.api.sound("keys") and not root.api.keys and not is_loopback(root.listen[0]):
+        report.add(root.at("listen"), NEEDS_KEYS)
 
 
 def _kind(function: Function, report: Report) -> None:
@@ -53,11 +76,24 @@ def _kind(function: Function, report: Report) -> None:
     elif kind is None:
         report.add(function.at(given[1]), f"found beside {function.called(given[0])}, allowed one of them")
     elif kind == "handler" and not function.gives("code"):
-        report.add(function.at("code"), f"found nothing, allowed {function.keys()['code'].kind.allowed}")
-    for name, key in function.keys().items():
+        report.add(function.at("code"), f"found nothing, allowed {function.declared()['code'].kind.allowed}")
+    for name, key in function.declared().items():
         if kind and key.only and kind not in key.only.sources and function.gives(name):
             others = listed(key.only.sources)
             report.add(function.at(name), f"found with {kind}, allowed with {others} only: {key.only.instead}")
+
+
+def _events(name: str, function: Function, report: Report) -> None:
+    """Demand one destination each, and none that is the function itself: each event would make another, without end."""
+    config = function.event_invoke_config if function.sound("event_invoke_config") else None
+    places = config.destination_config if config and config.sound("destination_config") else None
+    for key in ("on_success", "on_failure"):
+        place = getattr(places, key) if places and places.sound(key) else None
+        if place is None:
+            continue
+        one_of(place, report)
+        if place.function and place.function.rpartition(":function:")[2].partition(":")[0] == name:
+            report.add(place.at("function"), "found the function itself, allowed another one, as on AWS")
 
 
 def _headers(block: Function | ToHttp, own: Collection[str], report: Report) -> None:
@@ -72,6 +108,15 @@ def _headers(block: Function | ToHttp, own: Collection[str], report: Report) -> 
         elif name.lower() in seen:
             report.add(place, "found a second time in other letters, allowed one of them")
         seen.add(name.lower())
+
+
+def _logs(function: Function, report: Report) -> None:
+    """Refuse to ship what a function prints that runs elsewhere: here only the end of it is told, when it has ended."""
+    if function.kind in ("arn", "url") and function.sound("logs") and function.logs == "cloudwatch":
+        instead = (
+            "on AWS Lambda it is in CloudWatch Logs anyway" if function.kind == "arn" else "who runs it has its log"
+        )
+        report.add(function.at("logs"), f"found cloudwatch with {function.kind}, allowed on or off: {instead}")
 
 
 def _environment(function: Function, report: Report) -> None:
@@ -96,7 +141,8 @@ def _function(name: str, mapping: EventSource, root: Root, report: Report) -> No
         return  # which is meant was not clear, and was told
     if function is None and mapping.function not in written:
         shown = mapping.entries["function"].node.shown()
-        report.add(mapping.at("function"), f"found {shown}, allowed a function of this file: {', '.join(written)}")
+        there = ", ".join(written) or "it has none"
+        report.add(mapping.at("function"), f"found {shown}, allowed a function of this file: {there}")
     elif function is not None and mapping.sound("source") and mapping.source.kind == "kafka":
         _timeout(name, function, report)
 
@@ -137,7 +183,7 @@ def _source(mapping: EventSource, report: Report) -> None:
     if not mapping.sound("source"):
         return
     source = mapping.source
-    _one_of(source, report)
+    one_of(source, report)
     _belonging(mapping, report)
     _window(mapping, report)
     if source.kafka is not None and source.kafka.sound("security"):
@@ -153,9 +199,9 @@ def _source(mapping: EventSource, report: Report) -> None:
         _standard(mapping, carrier, report)
 
 
-def _one_of(block: Block, report: Report) -> None:
+def one_of(block: Block, report: Report) -> None:
     """Demand exactly one of the keys of a block."""
-    *rest, last = block.keys()
+    *rest, last = block.declared()
     if block.bare:
         report.add(block.place, f"found nothing, allowed {', '.join(rest)} or {last}")
     if len(block.entries) > 1:
@@ -166,7 +212,7 @@ def _one_of(block: Block, report: Report) -> None:
 def _belonging(mapping: EventSource, report: Report) -> None:
     """Refuse keys that have no meaning with the mapping's source."""
     kind = mapping.source.kind
-    for name, key in mapping.keys().items():
+    for name, key in mapping.declared().items():
         if kind and key.only and kind not in key.only.sources and mapping.gives(name):
             sources = listed(key.only.sources)
             report.add(mapping.at(name), f"found with source {kind}, allowed with {sources} only: {key.only.instead}")
@@ -240,7 +286,7 @@ def _security(security: Security, report: Report) -> None:
     sasl, tls = security.protocol.startswith("SASL_"), security.protocol.endswith("SSL")
     for name in ("mechanism", "username", "password"):
         if sasl:
-            _need(security, name, f"protocol {security.protocol}", report)
+            need(security, name, f"protocol {security.protocol}", report)
         elif security.gives(name):
             report.add(
                 security.at(name), f"found with protocol {security.protocol}, allowed with SASL_PLAINTEXT or SASL_SSL"
@@ -250,7 +296,7 @@ def _security(security: Security, report: Report) -> None:
             report.add(security.at(name), f"found with protocol {security.protocol}, allowed with SSL or SASL_SSL")
     for name, other in (("certificate", "key"), ("key", "certificate"), ("key_password", "key")):
         if security.gives(name):
-            _need(security, other, name, report)
+            need(security, other, name, report)
 
 
 def _renames(mappings: Mapping[str, EventSource], report: Report) -> None:
@@ -270,7 +316,7 @@ def _renames(mappings: Mapping[str, EventSource], report: Report) -> None:
         heirs.setdefault(former, name)
 
 
-def _need(block: Block, name: str, reason: str, report: Report) -> None:
+def need(block: Block, name: str, reason: str, report: Report) -> None:
     if not block.gives(name):
         report.add(block.at(name), f"found nothing, needed with {reason}")
 
@@ -279,7 +325,7 @@ def _destination(mapping: EventSource, report: Report) -> None:
     on_failure = mapping.destination_config.on_failure if mapping.sound("destination_config") else None
     if on_failure is None:
         return
-    _one_of(on_failure, report)
+    one_of(on_failure, report)
     source = mapping.source if mapping.sound("source") else None
     if on_failure.sqs is not None:
         _queue(on_failure.sqs, source, report)
@@ -327,9 +373,9 @@ def _another_bucket(bucket: ToS3, source: S3, report: Report) -> None:
 def _topic(topic: ToKafka, source: Source | None, report: Report) -> None:
     if topic.security is not None:
         _security(topic.security, report)
-        _need(topic, "bootstrap_servers", "security", report)
+        need(topic, "bootstrap_servers", "security", report)
     elif source and source.kind not in (None, "kafka"):
-        _need(topic, "bootstrap_servers", f"source {source.kind}", report)
+        need(topic, "bootstrap_servers", f"source {source.kind}", report)
     if source and source.kafka:
         _another_topic(topic, source.kafka, report)
 

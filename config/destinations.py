@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import ClassVar
 
 from config.aws_forms import DESTINATION_FORMS
 from config.blocks import Block, BlockOf, takes
-from config.kinds import Duration, SigningSecret, Text
+from config.kinds import Duration, SigningSecret
 from config.locations import FilePath, ReadableFile, Url
-from config.names import BUCKET, HEADERS, QUEUE, REGION, SERVERS, SNS_TOPIC, TOPIC, URL
+from config.names import BUCKET, HEADERS, OBJECT_PREFIX, QUEUE, REGION, SERVERS, SNS_TOPIC, TOPIC, URL
 from config.sources import Security
 from config.spelling import Form
 from connectors.settings import Secret
@@ -45,7 +44,7 @@ class ToS3(Block):
 
     bucket: str = takes(BUCKET, "The bucket.", source="S3")
     prefix: str = takes(
-        Text("1 to 256 letters, digits and !-_.*'()/", re.compile(r"[A-Za-z0-9!_.*'()/-]{1,256}")),
+        OBJECT_PREFIX,
         "What stands before AWS's keys, such as `failed/`.",
         default="",
         shown="nothing",

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from config.aws_forms import NETWORK, AccessConfigurations, Deferred, Inside, Single
-from config.blocks import EMPTY, REQUIRED, Block, BlockOf, Key, ListOf, MapOf
+from config.aws_forms import NETWORK, AccessConfigurations, Deferred, Inside, Several, Single
+from config.blocks import EMPTY, REQUIRED, Block, BlockOf, Key, ListOf, MapOf, TextOrBlock
 from config.conditions import conditions, may_be_empty, reached
 from config.reading import Kind, Scalar, Schema
 from config.schema import Root
@@ -43,8 +43,10 @@ class _Writer:
         match kind:
             case BlockOf():
                 return self._block(kind.block)
-            case Inside():
+            case Inside() | Several():
                 return self._block(kind.block.block)
+            case TextOrBlock():
+                return {"anyOf": [kind.text.schema, self._block(kind.block.block)]}
             case Deferred():
                 return self.value(kind.kind)
             case MapOf() | ListOf() | Single() | AccessConfigurations():
@@ -91,7 +93,7 @@ class _Writer:
 
     def _properties(self, block: type[Block]) -> Schema:
         properties: Schema = {}
-        for name, key in block.keys().items():
+        for name, key in block.declared().items():
             properties[name] = {**self.value(key.kind), **_described(key)}
             same = {"$ref": f"#/$defs/{block.__name__}/properties/{name}"}
             properties |= dict.fromkeys(names_of(name, key.aws), same)
@@ -120,9 +122,11 @@ def _default(key: Key) -> object:
 
 def _reached_anywhere(block: type[Block]) -> Iterator[type[Block]]:
     yield from reached(block).values()
-    for key in block.keys().values():
+    for key in block.declared().values():
         kind = key.kind
         while isinstance(kind, MapOf | ListOf):
             kind = kind.kind
+        if isinstance(kind, TextOrBlock):
+            kind = kind.block
         if isinstance(kind, BlockOf):
             yield from _reached_anywhere(kind.block)

@@ -36,6 +36,26 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Digits:
+    """A text of digits, which may stand there as a number, too."""
+
+    allowed: str
+    #: What the whole text must look like.
+    form: re.Pattern[str]
+
+    @property
+    def schema(self) -> Schema:
+        return {"anyOf": [schema_of_text(self.form.pattern), {"type": "integer"}]}
+
+    def read(self, found: Found) -> str:
+        is_number = isinstance(found.value, int) and not isinstance(found.value, bool)
+        text = found.node.text if is_number else found.value
+        if not isinstance(text, str) or not self.form.fullmatch(text):
+            raise found.mismatch(self.allowed)
+        return text
+
+
+@dataclass(frozen=True, slots=True)
 class SecretText:
     """A text that is never shown, wherever it comes from."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from config import contradictions, functions, notices, schema
+from config import contradictions, functions, notices, replicas, schema
 from config.assemble import assemble
 from config.blocks import BlockOf
 from config.document import parse
@@ -20,7 +21,9 @@ from config.watching import Seen, stamp
 LIMIT_BYTES: Final = 1024 * 1024
 
 
-def load(path: Path, environment: Mapping[str, str], now_s: float, seen: Seen | None = None) -> Configuration:
+def load(
+    path: Path, environment: Mapping[str, str], now_s: float, seen: Seen | None = None, *, replica: str | None = None
+) -> Configuration:
     """Read a configuration.
 
     Nothing is connected to; but code folders, certificates and `${file:}` are looked for.
@@ -30,9 +33,11 @@ def load(path: Path, environment: Mapping[str, str], now_s: float, seen: Seen | 
         environment: what `${env:NAME}` takes its values from.
         now_s: epoch seconds; a starting position is not later.
         seen: is told of every file that was looked for, also when this raises.
+        replica: our name among replicas; None = what the environment says, else the name of the host.
 
     Raises:
         InvalidConfiguration: with every mistake in the file.
+        ConfigError: we have no fit name among replicas.
     """
     seen = {} if seen is None else seen
     seen[path.absolute()] = stamp(path)
@@ -45,9 +50,10 @@ def load(path: Path, environment: Mapping[str, str], now_s: float, seen: Seen | 
     reader = Reader(report, path.absolute().parent, environment, now_s, seen)
     root = functions.resolve(reader.read(BlockOf(schema.Root), node, Place("", node.line)), reader)
     contradictions.find(root, report)
+    replicas.find(root, report)
     report.settle()
     notices.find(root, report)
-    return assemble(root, path.absolute(), report.notices)
+    return assemble(root, path.absolute(), report.notices, partial(replicas.replica_name, replica, environment))
 
 
 def _text(path: Path) -> str:

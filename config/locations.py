@@ -127,24 +127,32 @@ class Url:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Loopback address and port to listen on."""
+    """Address and port to listen on."""
 
-    allowed: str = "host:port with a loopback host (127.0.0.1, [::1], localhost)"
+    allowed: str = "host:port"
 
     @property
     def schema(self) -> Schema:
         return schema_of_text(_HOST_PORT.pattern)
 
     def read(self, found: Found) -> tuple[str, int]:
-        if not isinstance(found.value, str) or not 0 <= (port := _port(found.value)) <= 65535:
+        if not isinstance(found.value, str):
             raise found.mismatch(self.allowed)
-        host = found.value.rpartition(":")[0].strip("[]")
-        if not _is_loopback(host):
-            raise Unfit(
-                f"found {found.node.shown()}, allowed {self.allowed}: "
-                "listening elsewhere needs credentials, which are not supported yet"
-            )
-        return host, port
+        return self.parse(found.value, found.node.shown())
+
+    def parse(self, text: str, shown: str) -> tuple[str, int]:
+        """Give host and port of a text, which is shown so. Raises Unfit."""
+        if not 0 <= (port := _port(text)) <= 65535:
+            raise Unfit(f"found {shown}, allowed {self.allowed}")
+        return text.rpartition(":")[0].strip("[]"), port
+
+
+def is_loopback(host: str) -> bool:
+    """Can only this machine reach it?"""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _has_sound_port(url: str) -> bool:
@@ -157,10 +165,3 @@ def _has_sound_port(url: str) -> bool:
 def _port(text: str) -> int:
     match = _HOST_PORT.fullmatch(text)
     return int(match[2]) if match else -1
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from config.blocks import ListOf, MapOf, Names
 from config.kinds import HeaderText, Text, VariableText
 from config.locations import Server
+from router.core.environment import RESERVED_VARIABLES
 
 TOPIC: Final = Text(
     "a topic name of 1 to 249 letters, digits, ., - and _", re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
@@ -19,6 +20,7 @@ REGION: Final = Text("name of a region", re.compile(r"[a-z0-9-]{1,32}"))
 BUCKET: Final = Text(
     "a bucket name of 3 to 63 small letters, digits, . and -", re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 )
+OBJECT_PREFIX: Final = Text("1 to 256 letters, digits and !-_.*'()/", re.compile(r"[A-Za-z0-9!_.*'()/-]{1,256}"))
 QUEUE: Final = Text(
     "name, URL or ARN of a queue",
     re.compile(r"(?:https?://[^\s@]+/|arn:[a-z-]+:sqs:[a-z0-9-]+:[0-9]+:)?[A-Za-z0-9_-]{1,80}(?:\.fifo)?"),
@@ -41,35 +43,14 @@ SNS_TOPIC: Final = Text(
 #: A queue's URL at AWS itself, the older form too (Amazon SQS developer guide, "Queue and message identifiers").
 _AWS_HOST: Final = re.compile(r"https?://(?:sqs\.([a-z0-9-]+)|([a-z0-9-]+)\.queue)\.amazonaws\.com(?:\.cn)?/")
 
-#: Variables that the runtime sets itself (AWS Lambda developer guide, "Defined runtime environment variables"). PATH,
-#: PYTHONPATH, LD_LIBRARY_PATH, LANG and TZ are the user's to set, as there.
-_RESERVED: Final = (
-    "AWS_ACCESS_KEY",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_DEFAULT_REGION",
-    "AWS_EXECUTION_ENV",
-    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-    "AWS_LAMBDA_FUNCTION_NAME",
-    "AWS_LAMBDA_FUNCTION_VERSION",
-    "AWS_LAMBDA_INITIALIZATION_TYPE",
-    "AWS_LAMBDA_LOG_GROUP_NAME",
-    "AWS_LAMBDA_LOG_STREAM_NAME",
-    "AWS_LAMBDA_RUNTIME_API",
-    "AWS_REGION",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "LAMBDA_RUNTIME_DIR",
-    "LAMBDA_TASK_ROOT",
-    "_HANDLER",
-    "_X_AMZN_TRACE_ID",
-)
-
+#: Amazon CloudWatch Logs API reference, CreateLogGroup.
+LOG_GROUP: Final = Text("name of a log group", re.compile(r"[A-Za-z0-9_/.#-]{1,512}"))
 
 VARIABLES: Final = MapOf(
     Names(
         "letters, digits and _, not beginning with a digit",
         re.compile(r"[A-Za-z_][A-Za-z0-9_]*"),
-        dict.fromkeys(_RESERVED, "set by the runtime, allowed any other variable"),
+        dict.fromkeys(RESERVED_VARIABLES, "set by the runtime, allowed any other variable"),
     ),
     VariableText(),
     "a block of variables",

@@ -18,6 +18,8 @@ def find(root: Root, report: Report) -> None:
                 "the mapping reads on as the consumer group of its former name; write that as `consumer_group` into "
                 "its source before you take this key out",
             )
+    if not root.event_source_mappings:
+        report.note(root.at("event_source_mappings"), "there are none: nothing is read until the API makes some")
     sharing.notice(root.event_source_mappings, report)
 
 

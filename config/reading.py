@@ -154,6 +154,17 @@ class Reader:
         return _require_usable(text.removesuffix("\n").removesuffix("\r"), what)
 
 
+@dataclass(frozen=True, slots=True)
+class LiteralReader(Reader):
+    """Reads a document whose texts are what they are: who wrote it must not learn what is in our environment."""
+
+    def resolve(self, node: Node) -> Node:
+        """Refuse what no text may hold. Raises Unfit."""
+        if isinstance(node.value, str):
+            _require_usable(node.value, "the text")
+        return node
+
+
 def _require_usable(text: str, what: str) -> str:
     if _UNUSABLE.search(text):
         raise Unfit(f"{what} has a character that is NUL or half of a pair")

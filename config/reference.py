@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from config.aws_forms import AccessConfigurations, Inside
-from config.blocks import EMPTY, REQUIRED, Block, BlockOf, ListOf, MapOf
+from config.aws_forms import AccessConfigurations, Inside, Several
+from config.blocks import EMPTY, REQUIRED, Block, BlockOf, ListOf, MapOf, TextOrBlock
 from config.mistakes import listed
 from config.reading import Kind
 from config.schema import Root
@@ -20,7 +20,7 @@ def reference() -> str:
 
 def _blocks(block: type[Block], path: str) -> Iterator[tuple[str, type[Block]]]:
     yield path, block
-    kinds = {name: declared.kind for name, declared in block.keys().items()}
+    kinds = {name: declared.kind for name, declared in block.declared().items()}
     kinds |= {name: form.kind for name, form in block.FORMS.items()}
     for name, kind in kinds.items():
         for inside, other in _nested(kind, f"{path}.{name}".lstrip(".")):
@@ -32,11 +32,13 @@ def _nested(kind: Kind[Any], path: str) -> Iterator[tuple[str, type[Block]]]:
     match kind:
         case BlockOf():
             yield path, kind.block
+        case TextOrBlock():
+            yield path, kind.block.block
         case MapOf():
             yield from _nested(kind.kind, f"{path}.NAME")
         case ListOf():
             yield from _nested(kind.kind, f"{path}[]")
-        case Inside():
+        case Inside() | Several():
             yield from _nested(kind.block, path)
         case AccessConfigurations():
             yield from _nested(kind.items, path)
@@ -45,14 +47,14 @@ def _nested(kind: Kind[Any], path: str) -> Iterator[tuple[str, type[Block]]]:
 def _section(path: str, block: type[Block]) -> str:
     lines = [f"## {f'`{path}`' if path else 'Top level'}", "", block.__doc__ or "", ""]
     lines += ["| key | takes | default | meaning | rule of |", "|---|---|---|---|---|"]
-    for name, declared in block.keys().items():
+    for name, declared in block.declared().items():
         default = declared.shown or _default(declared.default)
         meaning = declared.meaning
         if declared.only:
             names = declared.only.sources if declared.only.within else [f"`{name}`" for name in declared.only.sources]
             meaning += f" With {listed(names)} only."
         lines.append(_row(f"`{name}`", declared.kind.allowed, default, meaning, declared.source))
-    if spellings := [each for name, key in block.keys().items() for each in names_of(name, key.aws)]:
+    if spellings := [each for name, key in block.declared().items() for each in names_of(name, key.aws)]:
         lines += ["", f"AWS's spellings: {_list(spellings)}."]
     if block.FORMS:
         lines += ["", "| AWS's form | takes | is | meaning |", "|---|---|---|---|"]

@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
 
+from config.api import Api
 from config.aws_forms import FUNCTION_FORMS, MAPPING_FORMS, MAPPING_IDLE
-from config.blocks import EMPTY, Block, BlockOf, ListOf, MapOf, Names, Only, takes
+from config.blocks import EMPTY, Block, BlockOf, ListOf, MapOf, Names, Only, TextOrBlock, takes
 from config.destinations import DestinationConfig
+from config.event_invoke import DeadLetterConfig, EventInvokeConfig
+from config.fleet import LEASE_S, NAME, NAME_ALLOWED, Directory, State, Stated
 from config.kinds import (
     Choice,
+    Digits,
     Duration,
     Flag,
     Moment,
@@ -29,7 +33,7 @@ from config.kinds import (
 )
 from config.locations import Code, FilePath, Interpreter, Listen, ReadableFile, Url
 from config.mistakes import LATER
-from config.names import FUNCTION_ARN, HEADERS, REGION, URL, VARIABLES
+from config.names import FUNCTION_ARN, HEADERS, LOG_GROUP, REGION, URL, VARIABLES
 from config.sources import DEFAULTS, QUEUES, SHARDED, STREAMS, UNSUPPORTED, Defaults, Source
 from config.spelling import Form
 from connectors.settings import Secret
@@ -49,6 +53,8 @@ _DAY_S: Final = 86400.0
 LEVEL: Final = Choice(("debug", "info", "warning", "error"))
 _NAME: Final = Names("1 to 64 letters, digits, - and _", re.compile(r"[A-Za-z0-9_-]{1,64}"))
 _FORMER_NAME: Final = Text("the name that the mapping had: 1 to 64 letters, digits, - and _", _NAME.form)
+#: Keys at top level that mean something among replicas only.
+SHARED: Final = ("fleet", "lease", "local")
 #: What a function's block may name it by.
 KINDS: Final = ("handler", "arn", "url")
 #: Timeouts where the file says nothing: that of AWS, and one that covers a cold start elsewhere.
@@ -57,6 +63,9 @@ ELSEWHERE_TIMEOUT_S: Final = 60.0
 #: Invocations at once where the file says nothing: Lambda starts as many as it takes, a service may not.
 ARN_CONCURRENCY: Final = 100
 URL_CONCURRENCY: Final = 10
+
+#: What becomes of what a function prints.
+LOGS: Final = Choice(("on", "off", "cloudwatch"))
 
 _WORKERS: Final = Only(("handler",), "it is of workers, and this function runs elsewhere", within="")
 _ON_LAMBDA: Final = Only(("arn",), "it is of AWS Lambda", within="")
@@ -77,6 +86,11 @@ class Aws(Block):
         URL, "Endpoint in place of AWS's own.", default=None, shown="the usual AWS environment's"
     )
     region: str | None = takes(REGION, "AWS region.", default=None, shown="the usual AWS environment's")
+    account_id: str = takes(
+        Digits("the 12 digits of an account", re.compile(r"[0-9]{12}")),
+        "The account that ARNs of functions and mappings here name.",
+        default="000000000000",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,13 +190,49 @@ class Function(Block):
         HEADERS, "More headers of every request; their values are never shown.", default={}, shown="none", only=_BY_URL
     )
     ca: Path | None = takes(ReadableFile(), "Authorities to trust.", default=None, shown="the system's", only=_BY_URL)
-    logs: str = takes(Choice(("on", "off")), "Keep what the function prints, as far as it is told.", default="on")
+    logs: str | None = takes(
+        LOGS,
+        "Keep what the function prints, as far as it is told: in the state directory, not at all, or (with `handler` "
+        "only) in [CloudWatch Logs](handlers.md#in-cloudwatch-logs).",
+        default=None,
+        shown="that of the file",
+    )
+    log_group: str | None = takes(
+        LOG_GROUP,
+        "Log group that handlers are told of, and where their lines go with `logs: cloudwatch`.",
+        source="AWS",
+        default=None,
+        shown="/aws/lambda/NAME",
+        only=_WORKERS,
+    )
+    log_format: str = takes(
+        Choice(("text", "json")),
+        "How `logging` and errors are written, and the lines around them: as text, or each as an object of JSON.",
+        source="AWS",
+        default="text",
+        only=_WORKERS,
+    )
     log_level: str | None = takes(
         LEVEL,
         "Least level that the handler's `logging` writes.",
         default=None,
         shown="the handler's own, `warning` in Python",
         only=_WORKERS,
+    )
+
+    event_invoke_config: EventInvokeConfig | None = takes(
+        BlockOf(EventInvokeConfig),
+        "How events are treated that are [invoked asynchronously](async-destinations.md).",
+        default=None,
+        shown="AWS's defaults",
+        aws=("EventInvokeConfig",),
+    )
+    dead_letter_config: DeadLetterConfig | None = takes(
+        BlockOf(DeadLetterConfig),
+        "Where events themselves go that were invoked asynchronously and have failed for good.",
+        default=None,
+        shown="nowhere",
+        aws=True,
     )
 
     @property
@@ -404,24 +454,50 @@ class EventSource(Block):
 class Root(Block):
     """The whole file."""
 
-    REFUSED: ClassVar[Mapping[str, str]] = {"lease": f"{LATER}, there is one daemon to a state directory"}
-
     functions: dict[str, Function] = takes(
-        MapOf(_NAME, BlockOf(Function), "a block with at least one function", low=1), "Functions by name."
+        MapOf(_NAME, BlockOf(Function), "a block of functions"),
+        "Functions by name; more may come through the API.",
+        default=EMPTY,
+        shown="none",
     )
     event_source_mappings: dict[str, EventSource] = takes(
-        MapOf(_NAME, BlockOf(EventSource), "a block with at least one mapping", low=1),
-        "Mappings by name; state and failures belong to the name.",
+        MapOf(_NAME, BlockOf(EventSource), "a block of mappings"),
+        "Mappings by name; state and failures belong to the name. More may come through the API.",
+        default=EMPTY,
+        shown="none",
     )
-    state: Path = takes(
-        FilePath("a directory"), "Directory of the embedded store.", default=Path(".headrace"), shown="./.headrace"
+    state: Stated = takes(
+        TextOrBlock(Directory(), BlockOf(State)),
+        "Directory of the embedded store, which one daemon has alone; or the Redis that replicas share.",
+        default=Path(".headrace"),
+        shown="./.headrace",
+    )
+    fleet: str = takes(
+        Text(NAME_ALLOWED, NAME),
+        "The name of the replicas together; keeps fleets in one Redis apart. With Redis only.",
+        default="headrace",
+    )
+    lease: float = takes(
+        Duration(*LEASE_S),
+        "So long after a replica was last heard of, others take over what it had. With Redis only.",
+        default=30.0,
+        shown="30s",
+    )
+    local: Path = takes(
+        FilePath("a directory"),
+        "Directory of what belongs to a replica alone, in a folder of its name: control socket, logs, locks. With "
+        "Redis only.",
+        default=Path(".headrace"),
+        shown="./.headrace",
     )
     listen: tuple[str, int] = takes(
         Listen(),
-        "Where metrics and health are served; port 0 = any.",
+        "Where the Lambda API, metrics and health are served; port 0 = any. A host that is not loopback needs "
+        "`api.keys`.",
         default=("127.0.0.1", 9301),
         shown="127.0.0.1:9301",
     )
+    api: Api = takes(BlockOf(Api), "Who may call the Lambda API, and how it behaves.", default=EMPTY)
     aws: Aws = takes(BlockOf(Aws), "How to reach AWS.", default=EMPTY)
     drain_timeout: float = takes(
         Duration(0.0, 3600.0), "How long a stop waits for what is in flight.", default=30.0, shown="30s"
@@ -430,7 +506,12 @@ class Root(Block):
     durability: str = takes(
         Choice(("power_loss", "kill")),
         "What is stored survives this: a loss of power, for which each write waits for the disk, or the end of the "
-        "process only.",
+        "process only. With Redis it is for Redis to do so; what its settings fall short of is told.",
         default="power_loss",
+    )
+    logs: str = takes(
+        LOGS,
+        "Where what functions print is kept, those made through the API among them: `on` is the state directory.",
+        default="on",
     )
     log_level: str = takes(LEVEL, "Least level to log.", default="info")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from connectors.settings import AwsSettings, DestinationSettings, Secret, SourceSettings, TargetSettings
+from connectors.settings import AwsSettings, DestinationSettings, RedisSettings, Secret, SourceSettings, TargetSettings
 from router.core.model import EventSourceMapping
 
 
@@ -15,6 +15,7 @@ from router.core.model import EventSourceMapping
 class FunctionSettings:
     """One function that workers run."""
 
+    #: `orders`; `orders:3` for its published version 3.
     name: str
     #: `module.attribute`; folders by dots or slashes.
     handler: str
@@ -35,6 +36,21 @@ class FunctionSettings:
     logs: bool
     #: Least level of the handler's own log; None = as the handler sets it.
     log_level: str | None = None
+    #: In AWS's words ("python3.12"), as it is told to handlers; None = what the interpreter is.
+    runtime: str | None = None
+    #: Is what handlers print kept in CloudWatch Logs, and not in the state directory?
+    ships_logs: bool = False
+    #: The log group that handlers are told of; None = it goes by the function's name.
+    log_group: str | None = None
+    #: text or json.
+    log_format: str = "text"
+    #: Another one where `code` is to be loaded anew although the rest is the same.
+    code_given: str = ""
+
+    @property
+    def group(self) -> str:
+        """The log group of all versions, wherever logs are kept."""
+        return self.log_group or f"/aws/lambda/{self.name.partition(':')[0]}"
 
 
 #: Any function: of our own workers, or one that runs elsewhere.
@@ -55,6 +71,21 @@ class MappingSettings:
     log_level: str | None = None
     #: The name that the mapping had before; None = it has its first.
     renamed_from: str | None = None
+    #: Was it made through the API? Then its function may be a version or alias (`orders:live`), or be there no more.
+    is_made: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EventInvokeSettings:
+    """How events of a function are treated that are invoked asynchronously; None = it was not said."""
+
+    maximum_retry_attempts: int | None
+    maximum_event_age_s: int | None
+    #: ARNs; or `sqs:NAME`, `sns:NAME`, `lambda:function:NAME`, `events:event-bus/NAME` and `s3:BUCKET`, of here.
+    on_success: str | None
+    on_failure: str | None
+    #: ARN of a queue or topic.
+    dead_letter: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +99,51 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
+class FleetSettings:
+    """The replicas that share their state, and which of them this is."""
+
+    redis: RedisSettings
+    #: Keeps fleets in one database apart.
+    name: str
+    #: Our name; another one for each replica.
+    replica: str
+    #: So long after a replica was last heard of, others take over what it owned.
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key that calls of the API may be signed with."""
+
+    access_key_id: str
+    secret_access_key: Secret
+    #: The service that holds it ("s3.amazonaws.com"), which may do what policies let it; None = everything.
+    service: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """How the Lambda API behaves."""
+
+    #: Does it refuse what only AWS's product cannot do?
+    strict: bool = True
+    #: None = calls need no signature, which is so on loopback only.
+    keys: tuple[ApiKey, ...] = ()
+    #: Lets metrics be read elsewhere than on loopback; None = they are not served there.
+    metrics_token: Secret | None = None
+    #: Servers of clusters of Amazon MSK, by their ARNs.
+    msk_clusters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """A whole file."""
 
     #: The file itself.
     path: Path
+    #: Of the embedded store; in a fleet, of what belongs to this replica alone: control socket, logs, locks.
     state_dir: Path
-    #: A loopback address or `localhost`.
+    #: A loopback address or `localhost`; any other where there are keys.
     listen_host: str
     #: 0 = any free port.
     listen_port: int
@@ -89,3 +158,10 @@ class Configuration:
     log_level: str
     #: What is right but may surprise, for people.
     notices: tuple[str, ...]
+    #: None = the state is embedded, and this daemon is alone.
+    fleet: FleetSettings | None = None
+    #: By function; those that say nothing of it are not there.
+    event_invoke: Mapping[str, EventInvokeSettings] = field(default_factory=dict)
+    api: ApiSettings = ApiSettings()
+    #: Of functions that say nothing else, such as those of the API: on, off or cloudwatch.
+    logs: str = "on"

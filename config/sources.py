@@ -103,8 +103,12 @@ class Kafka(Block):
         default="headrace",
     )
     group_instance_id: str | None = takes(
-        Text("1 to 249 letters, digits, ., - and _", re.compile(r"[A-Za-z0-9._-]{1,249}")),
-        "Static membership: a restart within the session timeout moves no partition. One daemon at a time may use it.",
+        Text(
+            "1 to 249 letters, digits, ., - and _, and {replica} in them",
+            re.compile(r"(?=.{1,249}$)[A-Za-z0-9._-]*(\{replica\}[A-Za-z0-9._-]*)?"),
+        ),
+        "Static membership: a restart within the session timeout moves no partition. One daemon at a time may use it: "
+        "replicas that share their state put `{replica}` where their name is to stand.",
         source="Kafka",
         default=None,
         shown="dynamic membership",
@@ -256,7 +260,7 @@ class Source(Block):
     @property
     def kind(self) -> str | None:
         """The one key that is there; None = none or several are."""
-        kinds = [name for name in self.keys() if self.gives(name)]
+        kinds = [name for name in self.declared() if self.gives(name)]
         return kinds[0] if len(kinds) == 1 else None
 
     @property
