@@ -41,6 +41,15 @@ PAGES: Final[Mapping[type, str]] = {
 #: Reads the objects of a bucket.
 OBJECTS: Final = "connectors.s3_objects:S3Objects"
 
+#: Finds what a mapping of the API is to read.
+SOURCE_LOOKUP: Final = "connectors.source_lookup:SourceLookup"
+
+#: Fetches code of functions.
+CODE_OBJECTS: Final = "connectors.s3_code:S3Code"
+
+#: Takes logs of functions.
+LOG_STREAMS: Final = "connectors.cloudwatch_logs:CloudWatchLogs"
+
 #: Knows where a consumer group is in a topic.
 KAFKA_PLACES: Final = "connectors.kafka_places:KafkaPlaces"
 
@@ -67,6 +76,15 @@ DESTINATIONS: Final[Mapping[type, str]] = {
     S3Destination: "connectors.s3_destination:S3Sender",
     SnsDestination: "connectors.sns_destination:SnsSender",
     SqsDestination: "connectors.sqs_destination:SqsSender",
+}
+
+#: Service in the ARN of a target of asynchronous events -> the class that sends to it: `(arn, aws)`.
+EVENT_TARGETS: Final[Mapping[str, str]] = {
+    "events": "connectors.event_targets:BusTarget",
+    "lambda": "connectors.event_target_lambda:LambdaEventTarget",
+    "s3": "connectors.event_targets:BucketTarget",
+    "sns": "connectors.event_targets:TopicTarget",
+    "sqs": "connectors.event_targets:QueueTarget",
 }
 
 #: Settings of a function that runs elsewhere -> the class that calls it.

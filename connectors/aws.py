@@ -29,6 +29,7 @@ _DENIED: Final = "the credentials do not allow this; give their owner the permis
 _THROTTLED: Final = "it is throttled"
 _NO_QUEUE: Final = "the queue does not exist there; create it, or correct queue, region or account"
 _NO_BUCKET: Final = "the bucket does not exist there; create it, or correct bucket, region or account"
+_NO_BUS: Final = "the event bus does not exist there; create it, or correct its ARN"
 _NO_TOPIC: Final = "the topic does not exist there; create it, or correct topic, region or account"
 _OTHER_REGION: Final = "the bucket is in another region; correct region"
 _CLOCK: Final = "it takes our clock for wrong; set this machine's clock"
@@ -87,12 +88,16 @@ _TOO_LARGE: Final = {
     "SendMessage": ("InvalidParameterValue", "InvalidParameterValueException"),
     "Publish": ("InvalidParameter", "InvalidParameterException", "InvalidParameterValue"),
     "PutObject": ("EntityTooLarge",),
+    "PutEvents": ("ValidationException",),
 }
 _CONTENT_TOO_LARGE: Final = 413
 
-#: The operation that is answered without a body, so that the HTTP status is the code.
-_HEAD_BUCKET: Final = "HeadBucket"
-_HEAD_CODES: Final = {"301": _OTHER_REGION, "403": _DENIED, "404": _NO_BUCKET}
+#: Operation -> codes that mean something of their own there. HeadBucket is answered without a body, so that the HTTP
+#: status is the code.
+_CODES_OF: Final = {
+    "HeadBucket": {"301": _OTHER_REGION, "403": _DENIED, "404": _NO_BUCKET},
+    "DescribeEventBus": {"ResourceNotFoundException": _NO_BUS},
+}
 
 #: Name of the library's exception -> what it means for the operator.
 _EXCEPTIONS: Final = {
@@ -214,7 +219,7 @@ def is_too_large(error: DestinationUnavailable) -> bool:
 
 def refusal(code: str, text: str, operation: str) -> str:
     """Say what an error that a service has answered with means."""
-    meaning = (_HEAD_CODES if operation == _HEAD_BUCKET else _CODES).get(code)
+    meaning = _CODES_OF.get(operation, {}).get(code) or _CODES.get(code)
     if text.startswith(_CLOCK_WORDS):
         meaning = _CLOCK
     return f"{meaning} ({operation}: {code})" if meaning else f"{operation}: {code}: {text}"

@@ -1,6 +1,7 @@
 """A client of an AWS service that is opened when it is needed, and opened anew after an error.
 
-So new credentials, and a queue, topic or bucket made anew, are seen by the next call.
+So new credentials, and a queue, topic or bucket made anew, are seen by the next call. Several calls may be under way at
+once: a message that is too large is no reason to cut others off, an error of a former client none to close this one.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Link(Generic[Client]):
     @asynccontextmanager
     async def use(self) -> AsyncIterator[tuple[Client, str]]:
         """Give the client and the destination's address; errors inside become DestinationUnavailable or TooLarge."""
+        found: tuple[Client, str] | None = None
         try:
             with aws_errors(DestinationUnavailable, self._what):
                 async with asyncio.timeout(_USE_S):
@@ -53,20 +55,29 @@ class Link(Generic[Client]):
                         found = self._found or await self._connect()
                     yield found
         except TimeoutError as error:
-            await self.close()
+            await self._give_up(found)
             raise DestinationUnavailable(f"{self._what}: it did not answer within {_USE_S:.0f} s") from error
         except DestinationUnavailable as error:
-            await self.close()
             if is_too_large(error):
                 raise TooLarge(str(error)) from error
+            await self._give_up(found)
             raise
 
     async def close(self) -> None:
         """Close the client. May come twice."""
-        self._found = None
-        await self._open.aclose()
+        former, self._open, self._found = self._open, AsyncExitStack(), None  # one that is opened meanwhile stays open
+        await former.aclose()
+
+    async def _give_up(self, found: tuple[Client, str] | None) -> None:
+        """Close the client, if it is still the one that was found."""
+        if found is not None and found is self._found:
+            await self.close()
 
     async def _connect(self) -> tuple[Client, str]:
-        client = await self._open.enter_async_context(self._client())
-        self._found = client, await self._find(client)
+        try:
+            client = await self._open.enter_async_context(self._client())
+            self._found = client, await self._find(client)
+        except BaseException:
+            await self.close()
+            raise
         return self._found

@@ -26,7 +26,7 @@ from router.core.model import (
     SourceRules,
     WindowCall,
 )
-from router.failure_record import iso_s
+from router.failures.record import iso_s
 
 #: Fewest digits of a sequence number that the service takes (API reference, GetShardIterator).
 _DIGITS: Final = 21

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from connectors.settings import FileDestination
 from router.errors import DestinationUnavailable
-from router.failure_record import ArnOf, encode, failure_record, function_arn
+from router.failures.record import ArnOf, encode, failure_record, function_arn
 from router.ports import FailureMessage, Sent
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 
 from router.errors import DestinationUnavailable
-from router.failure_record import Form
+from router.failures.record import Form
 from router.ports import Sent
 
 

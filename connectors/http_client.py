@@ -133,9 +133,9 @@ class HttpClient:
 
     async def _ask(self, connection: _Connection, request: bytes, answer_s: float | None) -> Answer:
         try:
-            asking = connection.ask(request, AnswerReader(self._limit_bytes))
             # Whoever sets no limit has one timer for many calls.
-            answer = await (asking if answer_s is None else asyncio.wait_for(asking, answer_s))
+            async with asyncio.timeout(answer_s):
+                answer = await connection.ask(request, AnswerReader(self._limit_bytes))
         except TimeoutError as error:
             connection.end()
             raise Unanswered from error

@@ -22,7 +22,7 @@ from connectors.fitting import TooLarge, send_fitting
 from connectors.settings import HttpDestination
 from connectors.webhook_signature import key_of, signed
 from router.errors import DestinationUnavailable
-from router.failure_record import ArnOf, Form, failure_record, forms, function_arn
+from router.failures.record import ArnOf, Form, failure_record, forms, function_arn
 from router.ports import FailureMessage, Sent
 
 _CONNECT_S: Final = 5.0

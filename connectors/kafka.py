@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
@@ -30,27 +29,18 @@ from connectors.kafka_client import client_options, diagnose
 from connectors.kafka_codec import KafkaCodec, KafkaRecord, chunk_of, shard_name
 from connectors.kafka_fetch import Fetch, fast_fetch, plain_fetch, unfit
 from connectors.kafka_group import Assigned, Membership
+from connectors.kafka_member import Member
 from connectors.kafka_offsets import GroupOffsets, starting_offsets
 from connectors.settings import KafkaSettings
 from router.core.facts import Demand, Progress
 from router.core.model import Chunk
-from router.errors import LeaseLost, PositionLost, SourceUnavailable
+from router.errors import DecisionNeeded, LeaseLost, PositionLost, SourceUnavailable
 from router.ports import Codec, Opened, ShardChange
 
 #: Longest wait of one read for something to come.
 _READ_S: Final = 1.0
 #: Records of one read, at most: more at once cost memory and no less CPU (measured on 200 B and 1 KB records).
 _READ_COUNT: Final = 500
-#: One fetch of one partition and of all; a larger record still comes, alone. The client's default of 1 MiB costs memory
-#: and is no faster.
-_PARTITION_FETCH_BYTES: Final = 256 * 1024
-_FETCH_BYTES: Final = 8 * 1024 * 1024
-#: Longest a member may keep the group waiting: the drain, and room to commit and to join again.
-_REBALANCE_ROOM_S: Final = 30.0
-_REBALANCE_MIN_S: Final = 60.0
-#: aiokafka leaves the group when nobody reads for this long. A mapping that does not read is waiting for its function,
-#: which has a timeout of its own, or for a destination; its process shows that it lives by heartbeats. So: never.
-_POLL_INTERVAL_MS: Final = 365 * 24 * 3600 * 1000
 
 
 class KafkaSource:
@@ -68,6 +58,7 @@ class KafkaSource:
         grace_s: float = 10.0,
         call_s: float = 10.0,
         plain: bool = False,
+        leaves: Callable[[], bool] = lambda: False,
     ) -> None:
         """Prepare without I/O.
 
@@ -79,6 +70,7 @@ class KafkaSource:
             call_s: longest time any call but `read` takes; fetches that nobody answers for half of it mean that the
                 broker is away (an idle one is answered twice a second).
             plain: read by the client's public interface alone.
+            leaves: says at the end whether a static member gives up its place; else it is kept for a session.
         """
         self.codec: Codec = KafkaCodec(settings.bootstrap_servers, settings.event_source)
         self._settings = settings
@@ -87,6 +79,8 @@ class KafkaSource:
         self._metadata_max_age_s = metadata_max_age_s
         self._call_s = call_s
         self._group = Membership(settings.drain_s + grace_s)
+        self._leaves = leaves
+        self._member = Member(settings, lost=self._group.lose, fenced=self._fenced)
         self._options: dict[str, Any] = {}
         self._offsets: GroupOffsets | None = None
         self._consumer: AIOKafkaConsumer | None = None
@@ -106,13 +100,14 @@ class KafkaSource:
     async def open(self) -> None:
         """Reach the cluster, pin starting offsets of a new group, and begin to join it."""
         security = self._settings.security
-        self._options = client_options(self._settings.bootstrap_servers, security, self._settings.client_id)
+        self._options = await client_options(self._settings.bootstrap_servers, security, self._settings.client_id)
         offsets = GroupOffsets(self._settings, self._options)
-        consumer = self._new_consumer()
+        consumer = self._member.consumer(self._options, self._metadata_max_age_s)
         try:
             async with self._answering("open"):
                 self.pinned = await offsets.pin(await offsets.open())
                 await consumer.start()
+            self._member.attach(consumer)
         except BaseException:
             await offsets.close()
             await consumer.stop()
@@ -127,13 +122,19 @@ class KafkaSource:
 
         Raises:
             SourceUnavailable: make a new source.
+            DecisionNeeded: another process has our place in the group.
         """
         while True:
+            wait_s = min(self._call_s, self._member.left_s) if self._group.owned else self._call_s
             try:
-                async with asyncio.timeout(self._call_s):
+                async with asyncio.timeout(wait_s):
                     change = await self._group.next()
             except TimeoutError:
-                await self._check_membership()
+                if not self._group.owned:
+                    await self._check_membership()
+                elif not self._member.left_s:
+                    self._group.lose()
+                    self._member.rejoin()
                 continue
             if change is None:
                 return
@@ -205,6 +206,8 @@ class KafkaSource:
         self._closed = True
         self._group.end()
         if self._consumer is not None and self._offsets is not None:
+            if self._leaves():
+                self._member.leave()
             stopping = asyncio.gather(self._consumer.stop(), self._offsets.close(), return_exceptions=True)
             self._stopping = stopping
             await asyncio.wait({stopping}, timeout=self._call_s)
@@ -295,26 +298,16 @@ class KafkaSource:
 
     # --- the group
 
-    def _new_consumer(self) -> AIOKafkaConsumer:
+    def _fenced(self) -> None:
         settings = self._settings
-        session_ms = int(settings.session_timeout_s * 1000)
-        return AIOKafkaConsumer(
-            **self._options,
-            group_id=settings.consumer_group,
-            group_instance_id=settings.group_instance_id,
-            isolation_level=settings.isolation_level,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            session_timeout_ms=session_ms,
-            heartbeat_interval_ms=min(3000, session_ms // 3),
-            rebalance_timeout_ms=int(max(_REBALANCE_MIN_S, settings.drain_s + _REBALANCE_ROOM_S) * 1000),
-            max_poll_interval_ms=_POLL_INTERVAL_MS,
-            metadata_max_age_ms=int(self._metadata_max_age_s * 1000),
-            max_partition_fetch_bytes=_PARTITION_FETCH_BYTES,
-            fetch_max_bytes=_FETCH_BYTES,
-            # A rebalance revokes everything anyway; the sticky assignor keeps state in its class, which several
-            # mappings of one process would share.
-            partition_assignment_strategy=(RoundRobinPartitionAssignor,),
+        self._group.lose()
+        self._group.end(
+            DecisionNeeded(
+                "InstanceTaken",
+                f"Another process has joined group {settings.consumer_group} as {settings.group_instance_id} and has "
+                "our partitions now; nothing is lost. Stop one of the two, or give replicas names of their own; then "
+                f"`headrace mapping accept {settings.mapping}` here joins again.",
+            )
         )
 
     async def _opened(self, partitions: Sequence[TopicPartition]) -> list[Opened]:
@@ -333,9 +326,7 @@ class KafkaSource:
         return opened
 
     async def _check_membership(self) -> None:
-        """Raise what keeps us from being given shards, if we have none: nobody else would ask the client for it."""
-        if self._group.owned:
-            return
+        """Raise what keeps us from being given shards: nobody else would ask the client for it."""
         consumer, _ = self._open_clients()
         error = None
         try:

@@ -20,7 +20,7 @@ async def check_kafka(settings: KafkaSettings, function_timeout_s: float) -> str
     Raises:
         SourceUnavailable: one of them cannot be reached; the message says which and what to do.
     """
-    options = client_options(settings.bootstrap_servers, settings.security, settings.client_id)
+    options = await client_options(settings.bootstrap_servers, settings.security, settings.client_id)
     reason = await diagnose(options)
     if reason:
         raise SourceUnavailable(reason)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -24,19 +25,24 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.metadata import MetadataRequest
 
-from connectors.settings import Security
+from connectors.settings import Pems, Security
 from router.errors import SourceUnavailable
 
 #: Longest time one trial connection may take.
 _TRIAL_S: Final = 5.0
 
 
-def client_options(servers: Sequence[str], security: Security, client_id: str) -> dict[str, Any]:
+async def client_options(servers: Sequence[str], security: Security, client_id: str) -> dict[str, Any]:
     """Give what every aiokafka client of this cluster is made with.
 
     Raises:
-        SourceUnavailable: a certificate or key file cannot be used.
+        SourceUnavailable: a certificate or key cannot be used, or a secret not be read.
     """
+    if security.kept is not None:
+        # Most have none, and need not load what reads them.
+        from connectors.kafka_secrets import unlocked  # noqa: PLC0415
+
+        security = await unlocked(security, security.kept)
     return {
         "bootstrap_servers": list(servers),
         "client_id": client_id,
@@ -102,19 +108,33 @@ def _reason(error: BaseException, login: Mapping[str, Any]) -> str:
 
 
 def _ssl_context(security: Security) -> ssl.SSLContext:
+    pems = security.pems or Pems()
     try:
-        context = ssl.create_default_context(cafile=security.ca)
+        context = ssl.create_default_context(cafile=security.ca, cadata=pems.authority)
     except (OSError, ssl.SSLError) as error:
-        raise SourceUnavailable(f"Cannot use security ca {security.ca}: {_file_reason(error)}.") from error
-    if security.certificate is not None:
-        # Without a password OpenSSL would ask for it on the terminal.
-        password = "" if security.key_password is None else security.key_password.reveal()
-        try:
+        raise SourceUnavailable(
+            f"Cannot use security ca {security.ca or '(a secret)'}: {_file_reason(error)}."
+        ) from error
+    # Without a password OpenSSL would ask for it on the terminal.
+    password = "" if security.key_password is None else security.key_password.reveal()
+    try:
+        if security.certificate is not None:
             context.load_cert_chain(security.certificate, security.key, password)
-        except (OSError, ssl.SSLError) as error:
-            pair = f"{security.certificate} with key {security.key}"
-            raise SourceUnavailable(f"Cannot use security certificate {pair}: {_file_reason(error)}.") from error
+        elif pems.certificate is not None:
+            _load_texts(context, pems, password)
+    except (OSError, ssl.SSLError) as error:
+        pair = f"{security.certificate or '(a secret)'} with key {security.key or '(a secret)'}"
+        raise SourceUnavailable(f"Cannot use security certificate {pair}: {_file_reason(error)}.") from error
     return context
+
+
+def _load_texts(context: ssl.SSLContext, pems: Pems, password: str) -> None:
+    """Load a certificate and its key, which OpenSSL takes from a file only: one that nobody else may read."""
+    assert pems.certificate is not None
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+        file.write(f"{pems.certificate}\n{pems.key.reveal() if pems.key else ''}\n")
+        file.flush()
+        context.load_cert_chain(file.name, None, password)
 
 
 def _file_reason(error: OSError) -> str:

@@ -18,7 +18,7 @@ import pybase64
 from aiokafka.structs import ConsumerRecord
 
 from router.core.model import KAFKA_RULES, Batch, Chunk, FailedBatch, SourceRules
-from router.failure_record import iso_ms
+from router.failures.record import iso_ms
 
 #: Values from this size on are encoded by pybase64, whose vector code overtakes msgspec's there.
 _LARGE_BYTES: Final = 700

@@ -22,7 +22,7 @@ from connectors.fitting import TooLarge, send_fitting
 from connectors.kafka_client import client_options, diagnose
 from connectors.settings import KafkaDestination
 from router.errors import DestinationUnavailable, SourceUnavailable
-from router.failure_record import ArnOf, Form, encode, forms, function_arn, kafka_topic_records
+from router.failures.record import ArnOf, Form, encode, forms, function_arn, kafka_topic_records
 from router.ports import FailureEntry, FailureMessage, Sent
 
 #: Largest message the client lets through; the broker's own limit decides.
@@ -79,7 +79,7 @@ class KafkaSender:
 
     async def check(self) -> None:
         async with self._errors():
-            await self._find_topic(self._options())
+            await self._find_topic(await self._options())
 
     async def close(self) -> None:
         producer, self._producer = self._producer, None
@@ -91,7 +91,7 @@ class KafkaSender:
             return self._producer or await self._connect()
 
     async def _connect(self) -> AIOKafkaProducer:
-        options = self._options()
+        options = await self._options()
         await self._find_topic(options)
         producer = AIOKafkaProducer(
             **options,
@@ -141,10 +141,13 @@ class KafkaSender:
             cause = f"no answer within {_SEND_S:.0f} s; look at the brokers"
         else:
             cause = str(error) or type(error).__name__
-        return await diagnose(self._options()) or cause
+        try:
+            return await diagnose(await self._options()) or cause
+        except SourceUnavailable as unavailable:
+            return str(unavailable)
 
-    def _options(self) -> dict[str, Any]:
-        return client_options(self._settings.bootstrap_servers, self._settings.security, "headrace")
+    async def _options(self) -> dict[str, Any]:
+        return await client_options(self._settings.bootstrap_servers, self._settings.security, "headrace")
 
     def _where(self) -> str:
         return f"Kafka topic {self._settings.topic} at {','.join(self._settings.bootstrap_servers)}"

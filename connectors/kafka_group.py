@@ -16,7 +16,7 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.structs import TopicPartition
 
 from connectors.kafka_codec import shard_name
-from router.errors import SourceUnavailable
+from router.errors import RouterError
 from router.ports import Lost, Revoking
 
 
@@ -27,8 +27,8 @@ class Assigned:
     partitions: tuple[TopicPartition, ...]
 
 
-#: The end of changes: we closed (None), or the consumer died of this.
-_End = SourceUnavailable | None
+#: The end of changes: we closed (None), or our membership ended by this.
+_End = RouterError | None
 
 
 class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -93,13 +93,14 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
 
         Raises:
             SourceUnavailable: the consumer is dead.
+            DecisionNeeded: another process has our place.
         """
         change = await self._changes.get()
-        if isinstance(change, SourceUnavailable):
+        if isinstance(change, RouterError):
             raise change
         return change
 
-    def end(self, error: SourceUnavailable | None = None) -> None:
+    def end(self, error: _End = None) -> None:
         """End the changes, and whatever waits for us to release something."""
         self._closing = True
         self._released.set()

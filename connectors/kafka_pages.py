@@ -42,7 +42,7 @@ class KafkaPages:
 
     async def open(self) -> None:
         settings = self._settings
-        self._options = client_options(settings.bootstrap_servers, settings.security, settings.client_id)
+        self._options = await client_options(settings.bootstrap_servers, settings.security, settings.client_id)
         offsets = GroupOffsets(settings, self._options)
         consumer = AIOKafkaConsumer(
             **self._options,

@@ -49,7 +49,7 @@ class KafkaPlaces:
 
     async def open(self) -> None:
         settings = self._settings
-        self._options = client_options(settings.bootstrap_servers, settings.security, settings.client_id)
+        self._options = await client_options(settings.bootstrap_servers, settings.security, settings.client_id)
         self._offsets = GroupOffsets(settings, self._options)
         self._consumer = AIOKafkaConsumer(
             **self._options,

@@ -50,6 +50,18 @@ def _service(settings: KinesisSettings, *, call_s: float) -> AwsService:
     )
 
 
+async def find_stream(settings: KinesisSettings, *, call_s: float = 10.0) -> None:
+    """Look whether a stream is there, and the consumer if it is one's; nothing is read. Raises SourceUnavailable."""
+    service = _service(settings, call_s=call_s)
+    client = KinesisClient(service, describe(settings))
+    try:
+        await client.find(stream_of(settings))
+        if settings.is_consumer:
+            await client.find_consumer(settings.stream)
+    finally:
+        await service.close()
+
+
 class KinesisSource:
     """One stream. A closed source stays closed: make another."""
 

@@ -22,7 +22,7 @@ import pybase64
 from connectors.kpl import UserRecord, split
 from connectors.window_event import window_of, with_window
 from router.core.model import STREAM_RULES, TRIM_HORIZON, Batch, Chunk, FailedBatch, Part, SourceRules, WindowCall
-from router.failure_record import ACCOUNT, iso_ms
+from router.failures.record import ACCOUNT, iso_ms
 
 #: On AWS, the role that the function runs as. Here functions run as nobody that AWS knows.
 INVOKE_IDENTITY: Final = f"arn:aws:iam::{ACCOUNT}:role/headrace"

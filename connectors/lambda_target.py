@@ -46,9 +46,10 @@ class _Reached(NamedTuple):
 class LambdaTarget:
     """A Target (router.ports) on AWS Lambda, or what stands in for it. Connections are kept."""
 
-    def __init__(self, settings: LambdaFunction) -> None:
-        """Make it without I/O."""
+    def __init__(self, settings: LambdaFunction, *, as_event: bool = False) -> None:
+        """Make it without I/O; with `as_event` a function is invoked asynchronously, and its answer is empty."""
         self._settings = settings
+        self._kind = "Event" if as_event else "RequestResponse"
         self._what = f"function {settings.name}"
         self._reaching = asyncio.Lock()
         self._reached: _Reached | None = None
@@ -112,7 +113,7 @@ class LambdaTarget:
                 settings = self._settings
                 access = await lambda_access(settings.endpoint_url, settings.region)
                 url = _invoke_url(access.endpoint_url, settings)
-                kind = {"x-amz-invocation-type": "RequestResponse"}
+                kind = {"x-amz-invocation-type": self._kind}
                 log = {"x-amz-log-type": "Tail" if settings.logs else "None"}
                 signer = Signer(
                     url, service="lambda", region=access.region, content_type="application/json", more={**kind, **log}

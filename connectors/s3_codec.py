@@ -32,7 +32,7 @@ from connectors.s3_key import read_key
 from connectors.settings import S3Settings, queue_name
 from connectors.sqs_codec import SqsCodec, SqsMessage, position_of, sent_ms
 from router.core.model import QUEUE_RULES, UNKNOWN_TIME_MS, Batch, Chunk, FailedBatch, Part, SourceRules
-from router.failure_record import iso_ms
+from router.failures.record import iso_ms
 
 _TEST_EVENT: Final = "s3:TestEvent"
 _SQS: Final = "aws:sqs"

@@ -9,7 +9,7 @@ from connectors.aws import s3_client
 from connectors.aws_link import Link
 from connectors.fitting import send_fitting
 from connectors.settings import S3Destination
-from router.failure_record import ArnOf, Form, failure_record, forms, function_arn, object_key
+from router.failures.record import ArnOf, Form, failure_record, forms, function_arn, object_key
 from router.ports import FailureMessage, Sent
 
 if TYPE_CHECKING:

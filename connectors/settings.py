@@ -39,6 +39,31 @@ class AwsSettings:
 
     endpoint_url: str | None = None
     region: str | None = None
+    #: Twelve digits, which ARNs of ours have.
+    account_id: str = "000000000000"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSecrets:
+    """Secrets that open a Kafka cluster, each by its name or ARN in AWS Secrets Manager or what stands in for it."""
+
+    endpoint_url: str | None
+    region: str | None
+    #: User name and password; None = nobody logs in.
+    login: str | None = None
+    #: Our own certificate and its key.
+    certificate: str | None = None
+    #: The authorities to trust; None = the system's.
+    authority: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pems:
+    """Texts of PEM files that are nowhere on disk."""
+
+    authority: str | None = None
+    certificate: str | None = None
+    key: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +82,10 @@ class Security:
     certificate: Path | None = None
     key: Path | None = None
     key_password: Secret | None = None
+    #: In place of the files; read out of what is kept elsewhere.
+    pems: Pems | None = None
+    #: Where the rest is kept, which is read anew for each connection; None = it is all here.
+    kept: KeptSecrets | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +299,33 @@ class FileDestination:
     """A file to which failure records are appended, one JSON line each."""
 
     path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSettings:
+    """The Redis that the replicas of a fleet share, and what of it is theirs."""
+
+    #: `redis` or `rediss`.
+    tls: bool
+    host: str
+    port: int
+    database: int
+    username: str | None = field(default=None, repr=False)
+    password: Secret | None = None
+    #: PEM file of the authorities to trust; None = the system's.
+    ca: Path | None = None
+    #: PEM files of our own certificate and its key; both or neither.
+    certificate: Path | None = None
+    key: Path | None = None
+    #: Events of failures over so many bytes are put elsewhere, and their place into Redis; None = never.
+    payloads_over_bytes: int | None = None
+    #: Where: a bucket, or a folder that all replicas share. Set exactly with the limit.
+    payloads: S3Destination | Path | None = None
+
+    @property
+    def shown(self) -> str:
+        """The address for people: no user, no password."""
+        return f"{'rediss' if self.tls else 'redis'}://{self.host}:{self.port}/{self.database}"
 
 
 TargetSettings: TypeAlias = LambdaFunction | UrlFunction

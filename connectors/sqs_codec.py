@@ -19,7 +19,7 @@ import msgspec
 
 from connectors.settings import queue_name
 from router.core.model import QUEUE_RULES, UNKNOWN_TIME_MS, Batch, Chunk, FailedBatch, Part, SourceRules
-from router.failure_record import iso_ms
+from router.failures.record import iso_ms
 from router.ports import Codec
 
 #: The names of FIFO queues, and only those, end so.

@@ -9,7 +9,7 @@ from connectors.aws import sqs_client
 from connectors.aws_link import Link
 from connectors.fitting import send_fitting
 from connectors.settings import SqsDestination, queue_name
-from router.failure_record import ArnOf, Form, failure_record, forms, function_arn
+from router.failures.record import ArnOf, Form, failure_record, forms, function_arn
 from router.ports import FailureMessage, Sent
 
 if TYPE_CHECKING:

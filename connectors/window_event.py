@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from router.core.model import WindowCall
-from router.failure_record import time_window
+from router.failures.record import time_window
 
 _END = b"}"
 

@@ -10,10 +10,14 @@ from router.errors import StoreUnavailable
 
 
 class DirectoryLock:
-    """Holds `daemon.lock` of a state directory until `release` or the end of the process."""
+    """Holds `daemon.lock` of a state directory until `close` or the end of the process."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, instead: str = "a `state` of its own") -> None:
         """Take the lock.
+
+        Args:
+            directory: whose it is.
+            instead: what a second daemon beside the one that has it is to be given.
 
         Raises:
             StoreUnavailable: another process has it.
@@ -29,7 +33,7 @@ class DirectoryLock:
             os.close(self._descriptor)
             raise StoreUnavailable(
                 f"the state directory {directory} is in use by another headrace (process {holder}); "
-                "stop that one, or give this one a `state` of its own"
+                f"stop that one, or give this one {instead}"
             ) from error
         except OSError:
             os.close(self._descriptor)

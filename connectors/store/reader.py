@@ -5,31 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 from connectors.store import rows, schema
+from connectors.store.asking import Asking
 from connectors.store.copies import Tell, copy
 from connectors.store.errors import store_errors
 from router.errors import StoreUnavailable
 from router.ports import Backlog, FailureEntry, Selection, Tally
-
-T = TypeVar("T")
 
 FILE_NAME: Final = "headrace.db"
 #: How long a lock of another program is waited for; ours never wait for each other.
 BUSY_S: Final = 0.5
 
 
-class SqliteReader:
+class SqliteReader(Asking):
     """The reading half of the Store port, on a connection and a thread of its own."""
 
     def __init__(self, path: Path, database: sqlite3.Connection) -> None:
-        self._path = path
-        self._reading = database
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="headrace-read")
+        super().__init__(path, database, "headrace-read")
 
     @classmethod
     async def open_read_only(cls, directory: Path) -> Self:
@@ -69,21 +65,6 @@ class SqliteReader:
             with contextlib.suppress(OSError):
                 size += self._path.with_name(f"{self._path.name}{suffix}").stat().st_size
         return size
-
-    async def close(self) -> None:
-        """Close the connection. May come twice."""
-        await asyncio.to_thread(self._thread.shutdown)
-        self._reading.close()
-
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, work)
-        except RuntimeError as error:
-            raise StoreUnavailable(f"state in {self._path}: it is closed") from error
-
-    def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        with store_errors(self._path):
-            return work(self._reading)
 
 
 def version(directory: Path) -> int:

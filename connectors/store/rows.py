@@ -18,12 +18,14 @@ from router.ports import (
     DeliveryEnded,
     Erasure,
     FailureEntry,
+    Holds,
     KeepFailure,
     PutState,
     RenameMapping,
     Selection,
     SetStatus,
     Tally,
+    Unchanged,
     Unclaim,
 )
 
@@ -97,6 +99,8 @@ def write(database: sqlite3.Connection, change: Change) -> None:  # noqa: C901 -
         case RenameMapping(old, new):
             for table in ("states", "failures"):
                 database.execute(f"UPDATE {table} SET mapping = ? WHERE mapping = ?", (new, old))
+        case Holds() | Unchanged():
+            raise AssertionError("no replicas share this store")
 
 
 def claim(database: sqlite3.Connection, ids: Sequence[str]) -> list[str]:

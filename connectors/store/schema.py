@@ -27,6 +27,10 @@ _COUNTED: Final = f"""INSERT INTO totals VALUES (new.mapping, new.status, 1, new
 _UNCOUNTED: Final = f"""INSERT INTO totals VALUES (old.mapping, old.status, -1, -old.undelivered, -old.event_bytes)
             {_ADDED}"""
 
+_LINE_GREW: Final = """INSERT INTO inbox_lines VALUES (new.line, 1)
+            ON CONFLICT DO UPDATE SET waiting = waiting + 1"""
+_LINE_SHRANK: Final = "UPDATE inbox_lines SET waiting = waiting - 1 WHERE line = old.line"
+
 # Events are in a table of their own, so that lists never read their pages. `undelivered` is 1 while a destination is
 # to be served; `claimed_from` is the status that a failure had before it was claimed for a replay.
 STEPS: Final[Sequence[str]] = (
@@ -102,6 +106,45 @@ STEPS: Final[Sequence[str]] = (
     CREATE TRIGGER failure_changed AFTER UPDATE OF mapping, status, undelivered, event_bytes ON failures BEGIN
         {_COUNTED};
         {_UNCOUNTED};
+    END;
+    """,
+    # Events that are invoked asynchronously, in lines by due time, epoch microseconds. Only those that may come twice
+    # are found by id (`is_named`): all others are found where they wait, for their ids are chance. Payloads are in a
+    # table of their own: what becomes of an event is written without them. How many wait in a line is counted as it
+    # changes.
+    f"""
+    CREATE TABLE inbox (
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL,
+        line TEXT NOT NULL,
+        due_us INTEGER NOT NULL,
+        is_named INTEGER NOT NULL,
+        about BLOB NOT NULL,
+        bytes INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX inbox_by_due ON inbox (line, due_us, id);
+    CREATE UNIQUE INDEX inbox_by_name ON inbox (id) WHERE is_named;
+
+    CREATE TABLE inbox_payloads (
+        number INTEGER PRIMARY KEY REFERENCES inbox (number) ON DELETE CASCADE,
+        compressed INTEGER NOT NULL,
+        payload BLOB NOT NULL
+    ) STRICT;
+
+    CREATE TABLE inbox_lines (
+        line TEXT PRIMARY KEY,
+        waiting INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TRIGGER inbox_grew AFTER INSERT ON inbox BEGIN
+        {_LINE_GREW};
+    END;
+    CREATE TRIGGER inbox_shrank AFTER DELETE ON inbox BEGIN
+        {_LINE_SHRANK};
+    END;
+    CREATE TRIGGER inbox_moved AFTER UPDATE OF line ON inbox WHEN new.line <> old.line BEGIN
+        {_LINE_GREW};
+        {_LINE_SHRANK};
     END;
     """,
 )

@@ -19,11 +19,12 @@ from typing import Final, Self
 from connectors.store import compaction, rows, schema
 from connectors.store.copies import sync
 from connectors.store.errors import store_errors
+from connectors.store.inbox import SqliteInbox
 from connectors.store.lock import DirectoryLock
 from connectors.store.reader import FILE_NAME, SqliteReader, connect
 from connectors.store.schema import Upgrade
 from connectors.store.writer import Writer
-from router.ports import Change, Erasure, Space
+from router.ports import Change, Erasure, FailureEntry, Selection, Space
 
 #: Pages of the log after which it is written back into the database (4 KiB each: 16 MiB).
 CHECKPOINT_PAGES: Final = 4096
@@ -41,9 +42,11 @@ class SqliteStore(SqliteReader):
         writing: sqlite3.Connection,
         lock: DirectoryLock,
         upgraded: Upgrade | None,
+        *,
+        power_safe: bool,
     ) -> None:
         super().__init__(path, reading)
-        self._writer = Writer(writing, path)
+        self._writer = Writer(writing, path, power_safe=power_safe)
         self._lock = lock
         #: What opening it has brought forward; None = it was of this version already, or new.
         self.upgraded = upgraded
@@ -65,6 +68,14 @@ class SqliteStore(SqliteReader):
     async def claim(self, failure_ids: Sequence[str]) -> Sequence[str]:
         return await self._writer.run(lambda database: rows.claim(database, failure_ids))
 
+    async def adopt(self, dead: str | None) -> Sequence[FailureEntry]:
+        """Give all that is being replayed: only one daemon has the store, and this is a new one."""
+        return () if dead is not None else await self.failures(Selection(statuses=("replaying",)))
+
+    async def accept_loss(self, mapping: str) -> bool:  # noqa: ARG002
+        """Say that nothing is gone: one file has all of it, or is not there."""
+        return False
+
     async def drop(self, failure_ids: Sequence[str]) -> Sequence[str]:
         return await self._writer.run(lambda database: rows.drop(database, failure_ids))
 
@@ -76,6 +87,14 @@ class SqliteStore(SqliteReader):
 
     async def scrub(self) -> bool:
         return await self._writer.run(_empty_log, alone=True)
+
+    async def open_inbox(self) -> SqliteInbox:
+        """Open the inbox that is in it; to be closed before the store. Raises StoreUnavailable."""
+        return SqliteInbox(self._path, await asyncio.to_thread(self._connect), self._writer)
+
+    def _connect(self) -> sqlite3.Connection:
+        with store_errors(self._path):
+            return connect(self._path, mode="mode=ro")
 
     async def close(self) -> None:
         """Finish what is being written, then let go of the directory. May come twice."""
@@ -92,7 +111,7 @@ class SqliteStore(SqliteReader):
             try:
                 _make_private(path)
                 writing, upgraded = _open_writing(path, power_safe=power_safe)
-                return cls(path, connect(path, mode="mode=rw"), writing, lock, upgraded)
+                return cls(path, connect(path, mode="mode=rw"), writing, lock, upgraded, power_safe=power_safe)
             except BaseException:
                 lock.close()
                 raise

@@ -1,7 +1,8 @@
 """The one thread that writes: whatever waits when it is free becomes one transaction (group commit).
 
-With synchronous=FULL a commit costs one wait for the disk, however much is in it. A job that fails takes nobody with
-it: the transaction is rolled back and each of its jobs is tried again alone.
+With synchronous=FULL a commit costs one wait for the disk, however much is in it. On a connection that waits for less,
+a job may still ask for that: all of its transaction, and what was written before, survives a loss of power then. A job
+that fails takes nobody with it: the transaction is rolled back and each of its jobs is tried again alone.
 """
 
 from __future__ import annotations
@@ -33,23 +34,27 @@ class _Job:
     answer: asyncio.Future[Any]
     #: Does it need to be by itself, outside of a transaction?
     is_alone: bool
+    #: Is it to survive a loss of power, even where others are not?
+    is_synced: bool
 
 
 class Writer:
     """Runs jobs on a connection that nothing else uses."""
 
-    def __init__(self, database: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, database: sqlite3.Connection, path: Path, *, power_safe: bool = True) -> None:
+        """Begin; `power_safe` says whether the connection waits for the disk at every commit."""
         self._database = database
         self._path = path
+        self._power_safe = power_safe
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="headrace-store", daemon=True)
         self._thread.start()
 
-    async def run(self, work: Callable[[sqlite3.Connection], T], *, alone: bool = False) -> T:
+    async def run(self, work: Callable[[sqlite3.Connection], T], *, alone: bool = False, synced: bool = False) -> T:
         """Run `work` in a transaction; returns once that is durable. It may run twice, the first time for nothing.
 
-        With `alone` it runs once, outside of a transaction.
+        With `alone` it runs once, outside of a transaction. With `synced` it survives a loss of power in any case.
 
         Raises:
             StoreUnavailable: nothing was written.
@@ -57,7 +62,7 @@ class Writer:
         if self._closed:
             raise StoreUnavailable(f"state in {self._path}: it is closed")
         loop = asyncio.get_running_loop()
-        job = _Job(work, loop, loop.create_future(), alone)
+        job = _Job(work, loop, loop.create_future(), alone, synced)
         self._jobs.put(job)
         result: T = await job.answer
         return result
@@ -104,6 +109,9 @@ class Writer:
         with store_errors(self._path):
             if jobs[0].is_alone:
                 return [job.work(self._database) for job in jobs]
+            if not self._power_safe:
+                is_synced = any(job.is_synced for job in jobs)
+                self._database.execute(f"PRAGMA synchronous = {'FULL' if is_synced else 'NORMAL'}")
             try:
                 self._database.execute("BEGIN IMMEDIATE")
                 results = [job.work(self._database) for job in jobs]
