@@ -2,11 +2,12 @@
 
 Started as `python -I bootstrap.py CHANNEL LOCK PARENT` (two inherited descriptors, the second may be -1, and the
 daemon's process id). Beside it lie the only other files of ours that run there: tasks.py takes over where several
-events run at once, snapshot.py where workers are forked from a process that has loaded the function, and
-snapshot_restore_py.py is for users to import. So they need CPython 3.9 or newer and the standard library; orjson
-decodes the events where it is installed. What a function sees is that of the AWS Lambda Python runtime (AWS Lambda
-developer guide, "Building Lambda functions with Python"; error types, results and logging as in the open-source
-awslambdaric). One extension: `async def` handlers are awaited, on one event loop that lives as long as the worker.
+events run at once, snapshot.py where workers are forked from a process that has loaded the function, json_log.py where
+logs are JSON, and snapshot_restore_py.py is for users to import. So they need CPython 3.9 or newer and the standard
+library; orjson decodes the events where it is installed. What a function sees is that of the AWS Lambda Python runtime
+(AWS Lambda developer guide, "Building Lambda functions with Python"; error types, results and logging as in the
+open-source awslambdaric). One extension: `async def` handlers are awaited, on one event loop that lives as long as the
+worker.
 
 Frames, both ways: a header of 12 bytes (kind, length of the request id, slot, length of the body, a number), the
 request id, the body. The slot names an event while it runs: what comes back carries that of the event it belongs to.
@@ -29,7 +30,7 @@ import time
 import traceback
 from decimal import Decimal
 from types import CoroutineType, TracebackType
-from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple, TypeVar, Union
 
 try:
     from orjson import loads as _loads_fast
@@ -55,6 +56,10 @@ CANCEL, PING, OUTPUT, PONG = 8, 9, 10, 11
 #: has ended (number: process id). It to daemon: why it cannot be forked from (lines, in place of READY); the
 #: worker (number: process id), or why there is none (text); how that one has ended (number: wait status).
 FORK, REAP, UNFIT, FORKED, NOT_FORKED, REAPED = 12, 13, 14, 15, 16, 17
+#: Daemon to worker: one event of which more is told than is so for all (number as of INVOKE). The body is the length
+#: of what is told (4 bytes), that as a JSON object, and the event.
+INVOKE_TOLD = 18
+TOLD_LENGTH = struct.Struct("!I")
 
 #: Largest result: 6 MB and what surrounds it (AWS Lambda quotas; the number is in Lambda's own error message).
 RESULT_LIMIT_BYTES = 6291556
@@ -63,6 +68,7 @@ MESSAGE_LIMIT_CHARS = 32 * 1024
 TRACE_LIMIT_LINES = 200
 TRACE_LINE_LIMIT_CHARS = 2000
 
+_Bytes = TypeVar("_Bytes", bytes, memoryview)
 _BUFFER_BYTES = 64 * 1024
 _KEPT_BUFFER_BYTES = 1024 * 1024
 _OWN_NAMES = frozenset(("router", "connectors", "handlers", "config"))
@@ -92,14 +98,14 @@ class Channel:
         self._buffer = bytearray(_BUFFER_BYTES)
         os.register_at_fork(after_in_child=self.close)
 
-    def receive(self) -> Tuple[int, int, str, memoryview]:
-        """Wait for one event, or for what to load: slot, number, request id, body (valid until the next call)."""
+    def receive(self) -> Tuple[int, int, int, str, memoryview]:
+        """Wait for one event, or for what to load: kind, slot, number, request id, body (valid until the next call)."""
         if len(self._buffer) > _KEPT_BUFFER_BYTES:
             self._buffer = bytearray(_BUFFER_BYTES)
         size = self._fill(0)
         while size < HEADER.size:
             size = self._fill(size)
-        _, id_bytes, slot, body_bytes, number = HEADER.unpack_from(self._buffer)
+        kind, id_bytes, slot, body_bytes, number = HEADER.unpack_from(self._buffer)
         body_at = HEADER.size + id_bytes
         end = body_at + body_bytes
         if end > len(self._buffer):
@@ -107,7 +113,7 @@ class Channel:
         while size < end:
             size = self._fill(size)
         view = memoryview(self._buffer)
-        return slot, number, str(view[HEADER.size : body_at], "utf-8"), view[body_at:end]
+        return kind, slot, number, str(view[HEADER.size : body_at], "utf-8"), view[body_at:end]
 
     def _grow(self, size: int, end: int) -> None:
         larger = bytearray(end)
@@ -191,17 +197,37 @@ def _sendable(text: str, limit_chars: int) -> str:
 
 def _text_of(error: BaseException) -> str:
     try:
-        return str(error)
+        text = str(error)
     except Exception:  # the user's __str__ may raise anything; the error is reported all the same
         return "<exception str() failed>"
+    path = error.path if isinstance(error, ImportError) else None  # the module that lacks a name, as its message has it
+    return text.replace(path, shown(path)) if isinstance(path, str) else text
 
 
 def _trace_of(trace: Optional[TracebackType]) -> List[str]:
     """Format the frames from the first one of the user's on."""
     frames = traceback.extract_tb(trace)
     first = next((index for index, frame in enumerate(frames) if not _is_machinery(frame.filename)), len(frames))
-    plain = [(frame.filename, frame.lineno or 0, frame.name, frame.line) for frame in frames[first:]]  # no column marks
-    return traceback.format_list(plain)[:TRACE_LIMIT_LINES]
+    return format_frames(frames[first:])[:TRACE_LIMIT_LINES]
+
+
+def format_frames(frames: Sequence[traceback.FrameSummary]) -> List[str]:
+    """Write frames as a trace of AWS's has them: without the marks of columns that newer interpreters add."""
+    return traceback.format_list([(shown(each.filename), each.lineno or 0, each.name, each.line) for each in frames])
+
+
+class _Root:
+    """Where the code of the function lies."""
+
+    #: The folder, with a slash at its end; empty = it is not known yet.
+    real = ""
+    #: What traces call it: its place on AWS, which tools that read them know, and which is the same on every machine.
+    shown = "/var/task/"
+
+
+def shown(path: str) -> str:
+    """Name a file of the function's as traces name it on AWS; any other as it is."""
+    return _Root.shown + path[len(_Root.real) :] if _Root.real and path.startswith(_Root.real) else path
 
 
 def _is_machinery(filename: str) -> bool:
@@ -253,6 +279,7 @@ def _set_up_imports(root: str) -> None:
     """Put the user's code first, then PYTHONPATH (which -I ignores)."""
     extra = [os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     sys.path[:0] = [root, *extra]
+    _Root.real = os.path.join(root, "")
     sys.meta_path.insert(0, _OwnModules)  # type: ignore[arg-type,unused-ignore]
     sys.meta_path.append(_Hooks)  # type: ignore[arg-type,unused-ignore]
     sys.argv[1:] = []
@@ -287,7 +314,7 @@ def _import(module_name: str) -> Any:
         message = "Unable to import module '{}': {}".format(module_name, _text_of(error))
         raise Fault("Runtime.ImportModuleError", message, _trace_of(error.__traceback__)) from None
     except SyntaxError as error:
-        place = '  File "{}" Line {}\n    {}'.format(error.filename, error.lineno, error.text)
+        place = '  File "{}" Line {}\n    {}'.format(shown(str(error.filename)), error.lineno, error.text)
         message = "Syntax error in module '{}': {}".format(module_name, _text_of(error))
         raise Fault("Runtime.UserCodeSyntaxError", message, [place]) from None
 
@@ -304,7 +331,7 @@ class LambdaContext:
     memory_limit_in_mb = ""
     log_group_name = ""
     log_stream_name = ""
-    client_context = None
+    client_context: "Optional[ClientContext]" = None
     tenant_id = None
 
     def __init__(self, request_id: str, deadline_ms: int) -> None:
@@ -323,6 +350,13 @@ class LambdaContext:
         names = ("aws_request_id", "function_name", "function_version", "invoked_function_arn", "memory_limit_in_mb")
         return "LambdaContext([" + ",".join("{}={}".format(name, getattr(self, name)) for name in names) + "])"
 
+    def tell(self, told: Dict[str, Any]) -> None:
+        """Take what is told of this invocation alone. Raises whatever a client context of another form brings about."""
+        if told.get("arn"):
+            self.invoked_function_arn = told["arn"]
+        if told.get("client_context"):
+            self.client_context = ClientContext(json.loads(told["client_context"]))
+
 
 class CognitoIdentity:
     """Who called through a mobile SDK: nobody does here."""
@@ -331,10 +365,41 @@ class CognitoIdentity:
     cognito_identity_pool_id = None
 
 
+class ClientContext:
+    """What the caller says of itself; members that it does not say are None."""
+
+    def __init__(self, said: Dict[str, Any]) -> None:
+        self.custom = said.get("custom")
+        self.env = said.get("env")
+        client = said.get("client")
+        self.client = None if client is None else Client(client)
+
+
+class Client:
+    """The application that calls."""
+
+    def __init__(self, said: Dict[str, Any]) -> None:
+        self.installation_id = said.get("installation_id")
+        self.app_title = said.get("app_title")
+        self.app_version_name = said.get("app_version_name")
+        self.app_version_code = said.get("app_version_code")
+        self.app_package_name = said.get("app_package_name")
+
+
+class _Form(logging.Formatter):
+    """The form of a line in the Lambda runtime, with traces as they are there."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the name that logging calls it by
+        text = super().formatException(ei)
+        return text.replace('File "' + _Root.real, 'File "' + _Root.shown) if _Root.real else text
+
+
 class Log(logging.Handler):
     """Writes records to standard output in the form of the Lambda runtime."""
 
     request_id = ""
+    #: The module that gives lines of JSON; None = they are text.
+    json: Any = None
 
     def current(self) -> str:
         """Give the id of the request that logs now."""
@@ -353,7 +418,9 @@ def _set_up_output(log: Log) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr,unused-ignore]
     form = "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s\n"
-    log.setFormatter(logging.Formatter(form, "%Y-%m-%dT%H:%M:%S"))
+    if os.environ.get("AWS_LAMBDA_LOG_FORMAT") == "JSON":
+        Log.json = _load_beside("json_log")
+    log.setFormatter(_Form(form, "%Y-%m-%dT%H:%M:%S") if Log.json is None else Log.json.Form())
     logging.Formatter.converter = time.gmtime
     root = logging.getLogger()
     root.addHandler(log)
@@ -374,18 +441,30 @@ def flush() -> None:
 def report(error: BaseException, request_id: str) -> bytes:
     """Log an error, and give the body of the frame that tells of it."""
     described = _describe(error, request_id)
-    lines = ["[ERROR] {errorType}: {errorMessage}".format(**described)]
-    if described["stackTrace"]:
-        lines.append("Traceback (most recent call last):")
-        lines += [line.rstrip("\n") for line in described["stackTrace"]]
     try:
-        print("\n".join(lines))
+        print(_text_line(described) if Log.json is None else Log.json.error_line(described))
     except (AttributeError, OSError, ValueError):  # the handler closed or replaced standard output
         pass
     return json.dumps(described).encode()
 
 
+def _text_line(described: Dict[str, Any]) -> str:
+    lines = ["[ERROR] {errorType}: {errorMessage}".format(**described)]
+    if described["stackTrace"]:
+        lines.append("Traceback (most recent call last):")
+        lines += [line.rstrip("\n") for line in described["stackTrace"]]
+    return "\n".join(lines)
+
+
 # --- events and results
+
+
+def split_told(body: _Bytes) -> Tuple[Dict[str, Any], _Bytes]:
+    """Take apart what is told of an invocation and its event."""
+    (size,) = TOLD_LENGTH.unpack_from(body)
+    event_at = TOLD_LENGTH.size + size
+    told: Dict[str, Any] = json.loads(bytes(body[TOLD_LENGTH.size : event_at]))
+    return told, body[event_at:]
 
 
 def decode(body: Union[bytes, memoryview]) -> Any:
@@ -467,9 +546,12 @@ class Worker:
         """Answer events until the daemon closes the channel."""
         self._set_up()
         while True:
-            slot, number, request_id, body = channel.receive()
+            kind, slot, number, request_id, body = channel.receive()
             start_ns = time.perf_counter_ns()
-            kind, answer = self._run(request_id, number, body)
+            told = None
+            if kind == INVOKE_TOLD:
+                told, body = split_told(body)
+            kind, answer = self._run(request_id, number, body, told)
             flush()
             channel.send(kind, answer, (time.perf_counter_ns() - start_ns) // 1000, slot)
 
@@ -483,14 +565,19 @@ class Worker:
         #: 150 bytes an invocation, for ever.
         self._variables: Dict[bytes, bytes] = vars(os.environ)["_data"]
 
-    def _run(self, request_id: str, number: int, body: memoryview) -> Tuple[int, bytes]:
+    def _run(self, request_id: str, number: int, body: memoryview, told: Optional[Dict[str, Any]]) -> Tuple[int, bytes]:
         """Run one event: the kind of the answer, and its body."""
         kind = RAISED
         try:
             self.log.request_id = request_id
             self._count += 1
             self._variables[b"_X_AMZN_TRACE_ID"] = _TRACE % (int(time.time()), self._trace, self._count, self._count)
-            result = self._handler(decode(body), LambdaContext(request_id, number))
+            context = LambdaContext(request_id, number)
+            if told is not None:
+                context.tell(told)
+                if told.get("trace_id"):
+                    self._variables[b"_X_AMZN_TRACE_ID"] = os.fsencode(told["trace_id"])
+            result = self._handler(decode(body), context)
             if isinstance(result, CoroutineType):
                 result = self._await(result)
             kind = BAD_RESULT
@@ -514,7 +601,7 @@ def _not_marshalled(reason: str) -> Fault:
 
 
 def _set_up_environment(setup: Dict[str, Any]) -> None:
-    os.environ["AWS_EXECUTION_ENV"] = "AWS_Lambda_python{}.{}".format(*sys.version_info[:2])
+    os.environ.setdefault("AWS_EXECUTION_ENV", "AWS_Lambda_python{}.{}".format(*sys.version_info[:2]))
     context = LambdaContext
     context.function_name = os.environ["AWS_LAMBDA_FUNCTION_NAME"]
     context.function_version = os.environ["AWS_LAMBDA_FUNCTION_VERSION"]
@@ -541,7 +628,7 @@ def main(channel_descriptor: int, lock_descriptor: int, parent: int) -> None:
     if lock_descriptor >= 0:  # kept by forked children, which run the user's code, not by programs that they execute
         os.set_inheritable(lock_descriptor, False)
     channel = Channel(channel_descriptor)
-    setup = json.loads(bytes(channel.receive()[3]))
+    setup = json.loads(bytes(channel.receive()[4]))
     kind = _load_beside("tasks").TaskWorker if setup["concurrency"] > 1 else Worker
     worker: Worker = kind(setup)
     _set_up_output(worker.log)

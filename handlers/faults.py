@@ -54,7 +54,7 @@ def exited(request_id: str, status: int | None, note: str = "") -> FunctionError
     else:
         reason = f"Runtime exited with error: exit status {status}"
     prefix = f"RequestId: {request_id} Error: " if request_id else ""
-    return FunctionError(EXITED, f"{prefix}{reason}{note}")
+    return FunctionError(EXITED, f"{prefix}{reason}{note}", aws_message=f"{prefix}{reason}" if note else None)
 
 
 def over_memory(request_id: str, limit_bytes: int, used_bytes: int | None) -> FunctionError:
@@ -85,4 +85,7 @@ def reported(body: bytes) -> FunctionError:
 def with_last_line(error: FunctionError, printed: str) -> FunctionError:
     """Add the last line that a process printed before it ended without a word to us."""
     last = printed.rstrip().rpartition("\n")[2][:300]
-    return replace(error, message=f"{error.message} (last output: {last})") if last else error
+    if not last:
+        return error
+    aws_message = error.message if error.aws_message is None else error.aws_message
+    return replace(error, message=f"{error.message} (last output: {last})", aws_message=aws_message)

@@ -1,8 +1,8 @@
-"""What handlers print, with the lines that Lambda puts around it.
+"""What handlers print, with the lines that Lambda puts around it, and the file that keeps it.
 
-Line forms: AWS Lambda developer guide, "Log and monitor Python Lambda functions". One invocation is written as a whole
-when it has ended, so that parallel ones do not mix. Keeping logs never stops or slows an invocation: they are
-collected and written at intervals, and a disk that takes none of them loses them, which the log then says.
+One invocation is written as a whole when it has ended, so that parallel ones do not mix. Keeping logs never stops or
+slows an invocation: they are collected and written at intervals, and a disk that takes none of them loses them, which
+the log then says.
 
 The file has a line of JSON for each invocation (`log_reader` reads it), because what is printed may look like anything:
 so nothing that a handler prints is taken for another request's, or for another time.
@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
-import time
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Final, Protocol
 
 import orjson
 
-from handlers.function import VERSION
+from handlers.log_forms import now
 
 FILE_LIMIT_BYTES: Final = 10 * 1024 * 1024
 _FOLDER: Final = "logs"
@@ -31,67 +28,16 @@ _FLUSH_INTERVAL_S: Final = 0.5
 
 
 class LogSink(Protocol):
-    """Takes the log of ended invocations. Must not block or raise."""
+    """Takes the logs of invocations. Must not block or raise."""
 
-    def write(self, request_id: str, text: str) -> None:
-        """Take the whole log of one request."""
+    @property
+    def is_live(self) -> bool:
+        """Does it take the log of one request in pieces, of whole lines, while that runs?"""
         ...
 
-    def close(self) -> None: ...
-
-
-def report(
-    request_id: str,
-    output: str,
-    duration_ms: float,
-    *,
-    memory_mb: int,
-    used_bytes: int,
-    init_text: str = "",
-    init_ms: float | None = None,
-    is_restored: bool = False,
-    error_type: str | None = None,
-    interrupted_by: str = "",
-) -> str:
-    """Give the log of one invocation.
-
-    `init_ms` is set for the first one of a worker, `error_type` when the worker did not survive it, and
-    `interrupted_by` when that may be another's fault.
-    """
-    end = ""
-    if interrupted_by:
-        end = f"{_now()} {request_id} Ended with its worker, runs again, no attempt is spent: {interrupted_by}\n\n"
-    elif error_type == "Sandbox.Timedout":
-        end = f"{_now()} {request_id} Task timed out after {duration_ms / 1000:.2f} seconds\n\n"
-    phase = "Restore" if is_restored else "Init"
-    init = "" if init_ms is None else f"{phase} Duration: {init_ms:.2f} ms\t"
-    return (
-        f"{init_text}START RequestId: {request_id} Version: {VERSION}\n{output}{end}END RequestId: {request_id}\n"
-        f"REPORT RequestId: {request_id}\tDuration: {duration_ms:.2f} ms\t"
-        f"Billed Duration: {math.ceil(duration_ms)} ms\tMemory Size: {memory_mb} MB\t"
-        f"Max Memory Used: {used_bytes >> 20} MB\t{init}{_status(error_type)}\n"
-    )
-
-
-def init_report(output: str, duration_ms: float, error_type: str | None) -> str:
-    """Give the log of an initialisation that failed, or (without an error type) of one that workers are forked from."""
-    return f"{output}INIT_REPORT Init Duration: {duration_ms:.2f} ms\tPhase: init\t{_status(error_type)}\n"
-
-
-def _status(error_type: str | None) -> str:
-    if error_type is None:
-        return ""
-    return "Status: timeout\t" if error_type == "Sandbox.Timedout" else f"Status: error\tError Type: {error_type}\t"
-
-
-def _now() -> str:
-    now_s = time.time()
-    return f"{_second(int(now_s))}.{int(now_s * 1000) % 1000:03d}Z"
-
-
-@lru_cache(maxsize=1)
-def _second(now_s: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_s))
+    def write(self, request_id: str, text: str, stream: str = "") -> None:
+        """Take the log of one request, or the next piece of it; `stream` is that of the worker, if there is one."""
+        ...
 
 
 def log_file(state: Path, function: str) -> Path:
@@ -112,6 +58,8 @@ def older(path: Path) -> Path:
 class RotatingFile:
     """A LogSink into one file; what is older than the newest 10 to 20 MiB is dropped."""
 
+    is_live = False
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lines: list[bytes] = []
@@ -119,7 +67,7 @@ class RotatingFile:
         self._lost_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def write(self, request_id: str, text: str) -> None:
+    def write(self, request_id: str, text: str, stream: str = "") -> None:  # noqa: ARG002 - one file has them all
         line = _line(request_id, text)
         self._lines.append(line)
         self._waiting_bytes += len(line)
@@ -133,15 +81,15 @@ class RotatingFile:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._lines:
+        if not self._lines and not self._lost_bytes:
             return
-        data = b"".join(self._lines)
+        data, said = b"".join(self._lines), b""
         self._lines.clear()
         self._waiting_bytes = 0
         if self._lost_bytes:
-            data = _line("", f"[{self._lost_bytes} bytes of log were lost: they could not be written]\n") + data
+            said = _line("", f"[{self._lost_bytes} bytes of log were lost: they could not be written]\n")
         try:
-            self._append(data)
+            self._append(said + data)
             self._lost_bytes = 0
         except OSError:
             self._lost_bytes += len(data)
@@ -163,7 +111,7 @@ class RotatingFile:
 
 def _line(request_id: str, text: str) -> bytes:
     """Write the log of a request, or of none, which has ended now."""
-    entry = {"timestamp": _now(), "request_id": request_id or None, "message": text}
+    entry = {"timestamp": now(), "request_id": request_id or None, "message": text}
     try:
         return orjson.dumps(entry) + b"\n"
     except orjson.JSONEncodeError:  # half a character is in it

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from handlers import faults
 from handlers.archive import fingerprint, prepare
 from handlers.function import FunctionSpec
-from handlers.process import Born, Launch, spawn
+from handlers.process import Born, Launch, Unborn, spawn
 from handlers.zygote import Zygote
 from router.core.model import FunctionError
 from router.errors import HandlerUnavailable
@@ -43,8 +43,8 @@ class Family(Protocol):
         """Take a new process, which is to become a worker."""
         ...
 
-    def failed(self, error: FunctionError, *, initialising: bool) -> None:
-        """Learn why there is none; `initialising`: because of the function's own code."""
+    def failed(self, unborn: Unborn) -> None:
+        """Learn why there is none."""
         ...
 
     def changed(self) -> None:
@@ -153,12 +153,13 @@ class Nursery:
     def not_born(self, reason: str) -> None:
         self._fail(f"cannot start a worker of function {self._function.name}: {reason}")
 
-    def lost(self, error: FunctionError) -> None:
+    def lost(self, unborn: Unborn) -> None:
         zygote, self.zygote = self.zygote, None
         assert zygote is not None
         if not zygote.is_ready:
-            self.family.failed(error, initialising=error.error_type != faults.NOT_STARTED)
+            self.family.failed(unborn)
             return
+        error = unborn.error
         if not self._is_closed:
             self._note("function.preload_lost", function=self._function.name, error=error.message)
         if zygote.awaited:
@@ -167,7 +168,7 @@ class Nursery:
             self.family.changed()
 
     def _fail(self, message: str) -> None:
-        self.family.failed(FunctionError(faults.NOT_STARTED, message), initialising=False)
+        self.family.failed(Unborn(FunctionError(faults.NOT_STARTED, message)))
 
 
 def _find(code: Path, state: Path) -> tuple[Path, str]:

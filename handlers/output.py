@@ -30,7 +30,9 @@ class Output:
         self._heard = heard
         self._loop = asyncio.get_running_loop()
         self._poll = select.poll()
-        self._clear()
+        self._parts: list[bytes] = []
+        self._kept_bytes = 0
+        self._dropped_bytes = 0
         #: Does anything run whose output must flow?
         self.is_awaited = True
         #: Is it not read on? Whatever sets `is_awaited` resumes it then.
@@ -63,6 +65,18 @@ class Output:
         self._clear()
         return text
 
+    def take_lines(self) -> str:
+        """Give the whole lines that were read until now; what there is of the next one is given later."""
+        if self._dropped_bytes:
+            return self.take_read()
+        printed = b"".join(self._parts)
+        end = printed.rfind(b"\n") + 1
+        self._clear()
+        if end < len(printed):
+            self._parts.append(printed[end:])
+            self._kept_bytes = len(printed) - end
+        return printed[:end].decode(errors="replace")
+
     def close(self) -> None:
         if self._descriptor >= 0:
             self._loop.remove_reader(self._descriptor)
@@ -70,7 +84,7 @@ class Output:
             self._descriptor = -1
 
     def _clear(self) -> None:
-        self._parts: list[bytes] = []
+        self._parts = []
         self._kept_bytes = 0
         self._dropped_bytes = 0
 

@@ -36,7 +36,8 @@ from handlers.logs import LogSink
 from handlers.nursery import Note, Nursery, SnapStart
 from handlers.output import Heard
 from handlers.predecessors import WorkerLock
-from handlers.process import Born, Launch
+from handlers.process import Born, Launch, Unborn
+from handlers.scratch import home
 from handlers.suspects import Suspects
 from handlers.worker import End, Worker
 from handlers.zygote import Zygote
@@ -75,6 +76,7 @@ class Pool:
         function: FunctionSpec,
         *,
         state: Path,
+        scratch: Path | None = None,
         lock: WorkerLock | None = None,
         sink: LogSink | None = None,
         cgroups: CgroupHome | None = None,
@@ -85,8 +87,10 @@ class Pool:
         self._shares = function.concurrency_per_worker > 1
         self._state = state
         self._note = note or _forget
+        #: Has the log of an invocation been asked for?
+        self._tells_logs = False
         self._make_launch: Callable[[FunctionSpec, Path], Launch] = lambda function, root: Launch(
-            function, root, lock, sink if function.logs else None, cgroups, heard
+            function, root, scratch or home(state), lock, sink if function.logs else None, self._reads, cgroups, heard
         )
         self._nursery = self._new_nursery()
         #: Those that the workers came from which are outdated.
@@ -116,6 +120,9 @@ class Pool:
         if self._is_closed:
             self._end(invocation, Cancelled())
             return
+        if invocation.log is not None and not self._reads:
+            self._tells_logs = True
+            self.renew(self._function)
         is_suspect = invocation.request_id in self._suspects.companies
         (self._waiting_suspects if is_suspect else self._waiting).append(invocation)
         self._assign()
@@ -150,6 +157,15 @@ class Pool:
         self._close_former()
         self._assign()
 
+    def resize(self, function: FunctionSpec) -> None:
+        """Go on with a function that has changed in nothing but how many workers it has, at most."""
+        self._function = function
+        surplus = len(self._current) - function.concurrency
+        for worker in [each for each in self._open if not each.running][: max(0, surplus)]:
+            self._open.remove(worker)
+            worker.kill(Cancelled())
+        self._assign()
+
     async def renew_if_changed(self) -> bool:
         """Go on with the code as it is now, if it is not what workers were started with; says whether it is."""
         before = self._nursery.code
@@ -163,6 +179,12 @@ class Pool:
         self._workers.add(worker)
         self._outdated.add(worker)
         worker.kill(Cancelled())
+
+    def hurry(self) -> None:
+        """Try at once again what could not be started or initialised: somebody waits for the answer."""
+        if self._retry_s:
+            self._retry_s = 0.0
+            self._assign()
 
     async def close(self) -> None:
         """Kill all workers and wait until they are gone; what waits or runs ends as Cancelled. May come twice."""
@@ -180,13 +202,19 @@ class Pool:
         if not self._is_empty:
             self._all_gone.clear()
             with contextlib.suppress(TimeoutError):  # one that the kernel cannot end: it runs no code any more
-                await asyncio.wait_for(self._all_gone.wait(), _CLOSE_PATIENCE_S)
+                async with asyncio.timeout(_CLOSE_PATIENCE_S):
+                    await self._all_gone.wait()
 
     @property
     def status(self) -> PoolStatus:
         busy = sum(len(worker.running) for worker in self._workers)
         waiting = len(self._waiting) + len(self._waiting_suspects)
         return PoolStatus(len(self._workers), busy, waiting, self._error, self._nursery.snap_start)
+
+    @property
+    def _reads(self) -> bool:
+        """Is what workers print read? Where no logs are kept, from the first invocation on whose log is wanted."""
+        return self._function.logs or self._tells_logs
 
     @property
     def _is_empty(self) -> bool:
@@ -299,7 +327,7 @@ class Pool:
             self._assign()
         invocation.done(outcome)
 
-    def gone(self, worker: Worker, ends: Sequence[End], init_error: FunctionError | None) -> None:
+    def gone(self, worker: Worker, ends: Sequence[End], unborn: Unborn | None) -> None:
         self._workers.discard(worker)
         is_outdated = worker in self._outdated
         self._outdated.discard(worker)
@@ -307,8 +335,8 @@ class Pool:
             self._open.remove(worker)
         if self._kept is worker:
             self._kept = None
-        if init_error is not None and not is_outdated:
-            self._refuse(init_error, initialising=init_error.error_type != faults.NOT_STARTED)
+        if unborn is not None and not is_outdated:
+            self._refuse(unborn)
         if self._shares:
             self._note_suspects(ends)
         self.changed()
@@ -365,8 +393,8 @@ class Pool:
         self._workers.add(Worker(launch, born, self))
         self._watch_soon()
 
-    def failed(self, error: FunctionError, *, initialising: bool) -> None:
-        self._refuse(error, initialising=initialising)
+    def failed(self, unborn: Unborn) -> None:
+        self._refuse(unborn)
         self._loop.call_soon(self.changed)
 
     def changed(self) -> None:
@@ -375,14 +403,17 @@ class Pool:
             self._all_gone.set()
         self._assign()
 
-    def _refuse(self, error: FunctionError, *, initialising: bool) -> None:
+    def _refuse(self, unborn: Unborn) -> None:
         """End one waiting invocation, and wait longer before the next try."""
-        self._error = error
+        self._error = unborn.error
         self._retry_s = time.monotonic() + min(_RETRY_BASE_S * 2**self._failures, _RETRY_CAP_S)
         self._failures = min(self._failures + 1, 16)
         line = self._waiting_suspects or self._waiting
         if line:
-            self._end(line.popleft(), Refused(error, initialising=initialising))
+            invocation = line.popleft()
+            if invocation.log is not None:
+                invocation.log(unborn.log)
+            self._end(invocation, Refused(unborn.error, initialising=unborn.error.error_type != faults.NOT_STARTED))
 
     # --- limits
 
@@ -413,7 +444,7 @@ class _Former:
     def born(self, launch: Launch, born: Born) -> None:
         self._pool.outdate(Worker(launch, born, self._pool))
 
-    def failed(self, error: FunctionError, *, initialising: bool) -> None:  # noqa: ARG002 - of what is left behind
+    def failed(self, unborn: Unborn) -> None:  # noqa: ARG002 - of what is left behind
         self._pool.changed()
 
     def changed(self) -> None:

@@ -8,7 +8,7 @@ kept in the state directory:
   The kernel releases it when the last of them is gone. Programs that a handler executes do not inherit it. The file
   says which daemon holds it.
 - `workers/PID`: one file per worker, written before it runs anything of the user's, so that its process group, with
-  everything it has executed, can be killed.
+  everything it has executed, can be killed; also by the leash of the daemon (leash.py), which notes that there.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from handlers.leash import MARK
 from router.errors import HandlerUnavailable
 
 _POLL_S: Final = 0.02
@@ -50,15 +51,16 @@ def _process(pid: int) -> _Process | None:
     return _Process(pid, fields[0], int(fields[2]), fields[19])
 
 
-def _identity(pid: int) -> str:
+def identity(pid: int) -> str:
     """Name a process so that a later one with the same number is not taken for it."""
     process = _process(pid)
     return f"{pid} {process.start}" if process is not None else ""
 
 
-def _is_alive(identity: list[str]) -> bool:
-    process = _process(int(identity[0]))
-    return process is not None and process.is_alive and process.start == identity[1]
+def is_alive(words: list[str]) -> bool:
+    """Say whether the process lives that `identity` has named, by the two words of its name."""
+    process = _process(int(words[0]))
+    return process is not None and process.is_alive and process.start == words[1]
 
 
 def _processes() -> Iterator[_Process]:
@@ -67,12 +69,17 @@ def _processes() -> Iterator[_Process]:
             yield process
 
 
+def registry(state: Path) -> Path:
+    """Name the folder with one file for each worker."""
+    return state / "workers"
+
+
 class WorkerLock:
     """Held by a daemon and all of its workers, through one inherited descriptor."""
 
     def __init__(self, state: Path) -> None:
         self._path = state / "workers.lock"
-        self._registry = state / "workers"
+        self._registry = registry(state)
         self._registry.mkdir(parents=True, exist_ok=True, mode=0o700)
         #: To be inherited by workers.
         self.descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -93,18 +100,25 @@ class WorkerLock:
         while not self._try_lock():
             await self._pause(give_up_s, self._holders())
         os.truncate(self.descriptor, 0)
-        os.pwrite(self.descriptor, _identity(os.getpid()).encode(), 0)
+        os.pwrite(self.descriptor, identity(os.getpid()).encode(), 0)
         for entry in self._registry.iterdir():
             entry.unlink(missing_ok=True)
 
     def register(self, pid: int) -> None:
         """Note a new worker, which leads a process group of its own."""
-        (self._registry / str(pid)).write_text(_identity(pid))
+        (self._registry / str(pid)).write_text(identity(pid))
 
     def forget(self, pid: int) -> None:
         """Drop the note of a worker whose group has been killed."""
         with contextlib.suppress(OSError):  # a note that stays names a process that is gone: harmless
             (self._registry / str(pid)).unlink()
+
+    def is_leashed(self, pid: int) -> bool:
+        """Say whether it was the daemon's leash that has killed a worker, which is noted still."""
+        try:
+            return (self._registry / str(pid)).read_text().endswith(f" {MARK}")
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Let go; workers that still run keep the lock."""
@@ -126,7 +140,7 @@ class WorkerLock:
 
     def _refuse_living_daemon(self) -> None:
         words = self._path.read_text().split()
-        if words and int(words[0]) != os.getpid() and _is_alive(words):
+        if words and int(words[0]) != os.getpid() and is_alive(words):
             raise HandlerUnavailable(
                 f"another daemon (process id {words[0]}) runs on {self._path.parent}; stop it first"
             )
@@ -140,7 +154,7 @@ class WorkerLock:
     def _groups(self) -> Iterator[int]:
         for entry in self._registry.iterdir():
             words = entry.read_text().split()
-            if len(words) == 2:  # else cut off by a crash, before the worker ran anything
+            if len(words) >= 2:  # else cut off by a crash, before the worker ran anything
                 leader = _process(int(words[0]))
                 if leader is None or leader.start == words[1]:  # else the number belongs to another process now
                     yield int(words[0])

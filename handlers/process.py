@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from handlers import bootstrap, faults, limits, logs
+from handlers import bootstrap, faults, limits, log_forms, logs, scratch
 from handlers.channel import Channel, Receiver
 from handlers.function import FunctionSpec
 from handlers.output import Heard, Output
@@ -42,10 +42,19 @@ class Launch:
     function: FunctionSpec
     #: Folder that holds the code.
     root: Path
+    #: Folder that holds those in which workers may write.
+    scratch: Path
     lock: WorkerLock | None
     sink: logs.LogSink | None
+    #: Is what they print read? It is where there is a sink, and where somebody has asked for the log of an invocation.
+    reads: bool
     cgroups: limits.CgroupHome | None
     heard: Heard | None
+
+    @property
+    def form(self) -> log_forms.LogForm:
+        """The form of the lines around what handlers print."""
+        return log_forms.JSON if self.function.json_logs else log_forms.TEXT
 
     def setup(self, *, forks: bool) -> dict[str, Any]:
         """Tell a new interpreter what to load, and whether it is to fork workers or to be one."""
@@ -55,10 +64,25 @@ class Launch:
             "root": str(self.root),
             "arn": function.arn,
             "concurrency": function.concurrency_per_worker,
-            "logs": self.sink is not None,
+            "logs": self.reads,
             "hooks": function.snap_start,
             "forks": forks,
         }
+
+    def restoring(self, born: Born) -> dict[str, Any]:
+        """Tell a process that was forked from one that had this setup what is its own."""
+        folder = "" if "TMPDIR" in self.function.environment else str(born.scratch)
+        return {"log_stream": born.stream, "scratch": folder}
+
+
+@dataclass(frozen=True, slots=True)
+class Unborn:
+    """Why a process did not come to run the function."""
+
+    #: Of the type `faults.NOT_STARTED` where that is not through the function's own code.
+    error: FunctionError
+    #: What was printed until then, and the report of it.
+    log: str = ""
 
 
 class Ends:
@@ -104,20 +128,34 @@ class Born:
     ends: Ends
     #: To be called once it has ended: tells how, and gives its number free.
     reap: Callable[[Ended], None]
+    #: Name of its log stream.
+    stream: str
+    #: Folder of its own, which goes with it.
+    scratch: Path
     is_forked: bool = False
 
 
 def spawn(launch: Launch) -> Born:
     """Start an interpreter of the function's. Raises OSError when that cannot be."""
+    folder = scratch.make(launch.scratch)
+    try:
+        return _spawn(launch, folder)
+    except OSError:
+        scratch.remove(folder)
+        raise
+
+
+def _spawn(launch: Launch, folder: Path) -> Born:
     function = launch.function
-    ends = Ends(logs=function.logs)
+    stream = function.log_stream()
+    ends = Ends(logs=launch.reads)
     try:
         channel, output = ends.theirs
         lock = launch.lock
         arguments = (channel, -1 if lock is None else lock.descriptor, os.getpid())
         popen = subprocess.Popen(
             [function.interpreter(), "-I", bootstrap.__file__, *map(str, arguments)],
-            env=function.variables(launch.root),
+            env=function.variables(launch.root, stream=stream, scratch=folder),
             cwd=launch.root,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -125,7 +163,8 @@ def spawn(launch: Launch) -> Born:
             pass_fds=(channel,) if lock is None else (channel, lock.descriptor),
             start_new_session=True,
         )
-        return Born(popen.pid, os.pidfd_open(popen.pid), ends, lambda ended: ended(popen.wait()))
+        exit_descriptor = os.pidfd_open(popen.pid)
+        return Born(popen.pid, exit_descriptor, ends, lambda ended: ended(popen.wait()), stream, folder)
     except OSError:
         ends.drop()
         raise
@@ -176,6 +215,10 @@ class Process:
         """Give what it has printed since this was asked last."""
         return self.output.take() if self.output is not None else ""
 
+    def printed_lines(self) -> str:
+        """Give the whole lines of that; what there is of the next one stays."""
+        return self.output.take_lines() if self.output is not None else ""
+
     def kill(self) -> None:
         """End it with everything it has started."""
         self.channel.stop()
@@ -201,20 +244,26 @@ class Process:
             return faults.over_memory(request_id, self._launch.function.memory_bytes, None)
         return faults.exited(request_id, status)
 
-    def failed_init(self, fate: FunctionError | None, status: int | None) -> FunctionError:
+    @property
+    def is_leashed(self) -> bool:
+        """Has the daemon's leash killed it? To be asked before `release`."""
+        return self._launch.lock is not None and self._launch.lock.is_leashed(self.pid)
+
+    def failed_init(self, fate: FunctionError | None, status: int | None) -> Unborn:
         """Log that it ended before it was ready, and say why: its fate, or how it ended by itself."""
         printed = self.printed()
         error = faults.with_last_line(self.error(status, ""), printed) if fate is None else fate
+        log = self._launch.form.init_report(printed, (time.monotonic() - self.started_s) * 1000, error.error_type)
         if self._launch.sink is not None:
-            duration_ms = (time.monotonic() - self.started_s) * 1000
-            self._launch.sink.write("", logs.init_report(printed, duration_ms, error.error_type))
-        return error
+            self._launch.sink.write("", log, self._born.stream)
+        return Unborn(error, log)
 
     def succeeded_init(self) -> None:
         """Log what a process that runs no invocations has printed."""
         if self._launch.sink is not None:
             duration_ms = (time.monotonic() - self.started_s) * 1000
-            self._launch.sink.write("", logs.init_report(self.printed(), duration_ms, None))
+            log = self._launch.form.init_report(self.printed(), duration_ms, None)
+            self._launch.sink.write("", log, self._born.stream)
 
     def release(self) -> None:
         """Let go of all that belongs to it, once it has ended."""
@@ -226,6 +275,7 @@ class Process:
             self._cgroup.remove()
         if self._launch.lock is not None:
             self._launch.lock.forget(self.pid)
+        asyncio.get_running_loop().run_in_executor(None, scratch.remove, self._born.scratch)
 
 
 def _kill(how: Callable[[int, int], None], target: int) -> None:

@@ -63,6 +63,9 @@ class Remote:
                 if invocation.request_id == request_id:
                     call.cancel()
 
+    def hurry(self) -> None:
+        """A target that is away, or overrun, is not to be hurried."""
+
     async def close(self) -> None:
         """End all calls and connections; what waits or runs ends as Cancelled. May come twice."""
         self._is_closed = True
@@ -110,7 +113,7 @@ class Remote:
             # Whatever breaks: an invocation that never ends would hold its lane for ever.
             answered = call.result() if bug is None else Answered(Refused(FunctionError(type(bug).__name__, str(bug))))
             self._note(answered)
-            self._log(invocation.request_id, answered.log)
+            self._log(invocation, answered.log)
             outcome = _timed(answered.outcome, invocation, (time.monotonic() - began_s) * 1000)
         self._assign()
         invocation.done(outcome)
@@ -119,9 +122,11 @@ class Remote:
         """End an invocation that was not called for, not from inside the call that brought it."""
         self._loop.call_soon(invocation.done, outcome)
 
-    def _log(self, request_id: str, text: str) -> None:
+    def _log(self, invocation: Invocation, text: str) -> None:
         if self._sink is not None and text:
-            self._sink.write(request_id, text)
+            self._sink.write(invocation.request_id, text)
+        if invocation.log is not None:
+            invocation.log(text)
 
     # --- refusals
 

@@ -118,9 +118,19 @@ def _begin(parent: int, channel_descriptor: int, output: int) -> bootstrap.Chann
         os.dup2(output, standard)
     os.close(output)
     channel = bootstrap.Channel(channel_descriptor)
-    stream: str = json.loads(bytes(channel.receive()[3]))["log_stream"]
-    os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = bootstrap.LambdaContext.log_stream_name = stream
+    own: Dict[str, str] = json.loads(bytes(channel.receive()[4]))
+    os.environ["AWS_LAMBDA_LOG_STREAM_NAME"] = bootstrap.LambdaContext.log_stream_name = own["log_stream"]
+    if own["scratch"]:
+        _move(own["scratch"])
     return channel
+
+
+def _move(scratch: str) -> None:
+    """Have temporary files written to a folder of our own, also where the module has asked for the place before."""
+    tempfile: Any = sys.modules.get("tempfile")
+    if tempfile is not None and tempfile.tempdir == os.environ.get("TMPDIR"):
+        tempfile.tempdir = None
+    os.environ["TMPDIR"] = scratch
 
 
 # --- what must not be shared

@@ -251,23 +251,26 @@ class TaskWorker(bootstrap.Worker):
 
     def _take(self) -> None:
         for kind, slot, number, request_id, body in self._wire.receive():
-            if kind == bootstrap.INVOKE:
-                work = self._answer(slot, number, request_id, body)
+            if kind in (bootstrap.INVOKE, bootstrap.INVOKE_TOLD):
+                work = self._answer(slot, number, request_id, body, is_told=kind == bootstrap.INVOKE_TOLD)
                 self._tasks[slot] = asyncio.Task(work, loop=self._loop, name=request_id)
             elif kind == bootstrap.PING:
                 self._wire.post(bootstrap.PONG, 0, b"")
             elif slot in self._tasks:
                 self._loop.call_soon(self._tasks[slot].cancel)  # behind its first step, which may still be to come
 
-    async def _answer(self, slot: int, number: int, request_id: str, body: bytes) -> None:
+    async def _answer(self, slot: int, number: int, request_id: str, body: bytes, *, is_told: bool) -> None:
         """Run one event and post its result. SystemExit and KeyboardInterrupt end the loop."""
         start_ns = time.perf_counter_ns()
         running = Running(self._wire, slot, request_id)
         _RUNNING.set(running)
         kind = bootstrap.RAISED
         try:
-            context = bootstrap.LambdaContext(request_id, number)
-            result = await self._handler(bootstrap.decode(body), context)
+            context, event = bootstrap.LambdaContext(request_id, number), body
+            if is_told:  # of a tracing header, too, which has no place here: all share the environment
+                told, event = bootstrap.split_told(body)
+                context.tell(told)
+            result = await self._handler(bootstrap.decode(event), context)
             kind = bootstrap.BAD_RESULT
             answer = self._marshaller.encode(result)
             kind = bootstrap.RETURNED

@@ -16,16 +16,21 @@ import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
+import orjson
+
 from handlers import bootstrap, faults, limits, logs, results
-from handlers.function import log_stream
-from handlers.process import INIT_LIMIT_S, Born, Launch, Process
+from handlers.log_forms import Ended
+from handlers.output import LIMIT_BYTES
+from handlers.process import INIT_LIMIT_S, Born, Launch, Process, Unborn
 from router.core.model import Cancelled, Failed, FailureKind, FunctionError, Outcome, Returned
-from router.ports import Invocation
+from router.ports import Invocation, Told
 
 #: Time that a cancelled task has to end while others run beside it.
 CANCEL_PATIENCE_S: Final = 1.0
 #: Time in which an event loop that turns shows it.
 TURN_PATIENCE_S: Final = 0.25
+#: How often a sink that takes pieces has what was printed.
+SHOW_INTERVAL_S: Final = 1.0
 #: Error type in the log of what ended with its worker through no known fault of its own.
 INTERRUPTED: Final = "Headrace.Interrupted"
 _FAILURES: Final = {bootstrap.RAISED: FailureKind.RAISED, bootstrap.BAD_RESULT: FailureKind.BAD_RESPONSE}
@@ -60,7 +65,7 @@ class Owner(Protocol):
         """Learn that a worker whose channel was clogged can take invocations again."""
         ...
 
-    def gone(self, worker: Worker, ends: Sequence[End], init_error: FunctionError | None) -> None:
+    def gone(self, worker: Worker, ends: Sequence[End], unborn: Unborn | None) -> None:
         """Learn that the process has ended: with these invocations, or because it could not initialise."""
         ...
 
@@ -85,6 +90,10 @@ class Worker:
         self._blamed: int | None = None
         #: What each has printed, where the worker tells them apart.
         self._outputs: dict[int, list[bytes]] = {}
+        #: What of the log of each its sink has already, where somebody else wants it whole.
+        self._shown: dict[int, str] = {}
+        self._show_s = 0.0
+        self._stream = born.stream
         #: Monotonic time by which each that was cancelled must have ended, oldest first.
         self._cancelled: dict[int, float] = {}
         #: Monotonic time by which the event loop must show that it turns; None = it was not asked.
@@ -96,7 +105,7 @@ class Worker:
         self._channel = self._process.channel
         self._output = self._process.output
         try:
-            self._process.load({"log_stream": log_stream()} if born.is_forked else launch.setup(forks=False))
+            self._process.load(launch.restoring(born) if born.is_forked else launch.setup(forks=False))
         except OSError as error:
             self.kill(faults.not_set_up(launch.function.name, error))
 
@@ -123,11 +132,14 @@ class Worker:
         number = int((now_s + self._timeout_s) * 1000) & 0xFFFFFFFF
         slot = (self._last_slot + 1) & 0xFFFF  # what ended lately may still print: its number is not taken at once
         request_id = invocation.request_id.encode()
+        kind = bootstrap.INVOKE
+        if invocation.told is not None:
+            kind, event = bootstrap.INVOKE_TOLD, _with_told(invocation.told, event)
         if self.running:
             while slot in self.running:
                 slot = (slot + 1) & 0xFFFF
-            self._channel.post(bootstrap.INVOKE, event, number, request_id, slot)
-        elif not self._channel.send(bootstrap.INVOKE, event, number, request_id, slot):
+            self._channel.post(kind, event, number, request_id, slot)
+        elif not self._channel.send(kind, event, number, request_id, slot):
             self.kill(None)
             return False
         elif self._output is not None:
@@ -181,8 +193,8 @@ class Worker:
         del self.running[slot]
         if not self.running and self._output is not None:
             self._output.is_awaited = False
-        if self._launch.sink is not None:
-            self._log(self._launch.sink, slot, invocation.request_id, outcome.duration_ms)
+        if self._output is not None:
+            self._log(slot, invocation, outcome.duration_ms)
         if self._cancelled and self._cancelled.pop(slot, 0.0):
             self._owner.ended(self, invocation, Cancelled())
         else:
@@ -195,28 +207,56 @@ class Worker:
 
     def _log(
         self,
-        sink: logs.LogSink,
         slot: int,
-        request_id: str,
+        invocation: Invocation,
         duration_ms: float,
         error_type: str | None = None,
         interrupted_by: str = "",
     ) -> None:
         printed = self._process.printed() if self._concurrency == 1 else self._printed_by(slot)
-        text = logs.report(
-            request_id,
-            printed,
+        sink = self._launch.sink
+        if sink is None and invocation.log is None:
+            return
+        shown = self._shown.pop(slot, None)
+        text = self._opening(invocation.request_id) if shown is None else ""
+        ended = Ended(
+            invocation.request_id,
             duration_ms,
-            memory_mb=self._launch.function.memory_mb,
-            used_bytes=self._used_bytes,
-            init_text=self._init_text,
-            init_ms=self._init_ms,
-            is_restored=self._is_forked,
-            error_type=error_type,
-            interrupted_by=interrupted_by,
+            self._launch.function.memory_mb,
+            self._used_bytes,
+            self._init_ms,
+            self._is_forked,
+            error_type,
+            interrupted_by,
         )
-        self._init_text, self._init_ms = "", None
-        sink.write(request_id, text)
+        text += self._launch.form.report(printed, ended)
+        self._init_ms = None
+        if sink is not None:
+            sink.write(invocation.request_id, text, self._stream)
+        if invocation.log is not None:
+            invocation.log((shown or "") + text)
+
+    def _opening(self, request_id: str) -> str:
+        text, self._init_text = self._init_text, ""
+        return text + self._launch.form.opening(request_id, self._launch.function.version)
+
+    def _show(self, sink: logs.LogSink) -> None:
+        """Let a sink that takes pieces have the lines that were printed until now."""
+        for slot, (invocation, _) in self.running.items():
+            text = "" if slot in self._shown else self._opening(invocation.request_id)
+            text += self._process.printed_lines() if self._concurrency == 1 else self._lines_by(slot)
+            if text:
+                sink.write(invocation.request_id, text, self._stream)
+            before = self._shown.get(slot, "")
+            self._shown[slot] = before if invocation.log is None else (before + text)[-LIMIT_BYTES:]
+
+    def _lines_by(self, slot: int) -> str:
+        """Give the whole lines that one of several has printed."""
+        printed = b"".join(self._outputs.pop(slot, ()))
+        end = printed.rfind(b"\n") + 1
+        if end < len(printed):
+            self._outputs[slot] = [printed[end:]]
+        return printed[:end].decode(errors="replace")
 
     def _printed_by(self, slot: int) -> str:
         """Give what one of several has printed; what cannot be attributed stands before the next that ends."""
@@ -258,6 +298,10 @@ class Worker:
 
     def watch(self, now_s: float) -> None:
         """Hold a busy worker to its limits of time and memory."""
+        sink = self._launch.sink
+        if sink is not None and sink.is_live and now_s >= self._show_s:
+            self._show_s = now_s + SHOW_INTERVAL_S
+            self._show(sink)
         if self.due_s is not None and now_s >= self.due_s:
             self._overdue(now_s)
         if self.is_ending:
@@ -311,7 +355,8 @@ class Worker:
             self._channel.drain()  # what it has answered before counts
 
     def ended(self, status: int | None) -> None:
-        if status is None and self._fate is None:  # it was killed with the process that it was forked from
+        # It was killed with the process that it was forked from, or by our leash, because we were not there in time.
+        if self._fate is None and (status is None or self._process.is_leashed):
             self._fate = Cancelled()
         if self.is_ready:
             self._end_runs(status)
@@ -330,9 +375,9 @@ class Worker:
         duration_ms = (time.monotonic() - began_s) * 1000
         is_cancelled = isinstance(self._fate, Cancelled) or slot in self._cancelled
         is_interrupted = not is_cancelled and slot != self._blamed
-        if self._launch.sink is not None:
+        if self._output is not None:
             error_type, reason = (INTERRUPTED, error.message) if is_interrupted else (error.error_type, "")
-            self._log(self._launch.sink, slot, invocation.request_id, duration_ms, error_type, reason)
+            self._log(slot, invocation, duration_ms, error_type, reason)
         if is_cancelled or is_interrupted:
             return End(invocation, Cancelled(), is_suspect=is_interrupted and self._blamed is None)
         kind = FailureKind.TIMED_OUT if error.error_type == faults.TIMED_OUT else FailureKind.CRASHED
@@ -340,9 +385,15 @@ class Worker:
 
     def _end_init(self, status: int | None) -> None:
         fate = self._fate if isinstance(self._fate, FunctionError) else None
-        error = self._process.failed_init(fate, status)
+        unborn = self._process.failed_init(fate, status)
         self._process.release()
-        self._owner.gone(self, (), None if isinstance(self._fate, Cancelled) else error)
+        self._owner.gone(self, (), None if isinstance(self._fate, Cancelled) else unborn)
 
     def _error(self, status: int | None, request_id: str) -> FunctionError:
         return self._fate if isinstance(self._fate, FunctionError) else self._process.error(status, request_id)
+
+
+def _with_told(told: Told, event: bytes) -> bytes:
+    """Put what is told of an invocation before its event."""
+    text = orjson.dumps(told)
+    return b"".join((bootstrap.TOLD_LENGTH.pack(len(text)), text, event))

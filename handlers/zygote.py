@@ -12,8 +12,8 @@ import time
 from functools import partial
 from typing import Final, Protocol
 
-from handlers import bootstrap, faults, limits
-from handlers.process import INIT_LIMIT_S, Born, Ended, Ends, Launch, Process, spawn
+from handlers import bootstrap, faults, limits, scratch
+from handlers.process import INIT_LIMIT_S, Born, Ended, Ends, Launch, Process, Unborn, spawn
 from router.core.model import FunctionError
 
 _SLOTS: Final = 1 << 16
@@ -38,7 +38,7 @@ class Parent(Protocol):
         """Learn why a worker that was asked for does not come."""
         ...
 
-    def lost(self, error: FunctionError) -> None:
+    def lost(self, unborn: Unborn) -> None:
         """Learn that the process has ended; workers that were asked for (`awaited`) do not come."""
         ...
 
@@ -72,7 +72,7 @@ class Zygote:
 
     def fork(self) -> None:
         """Ask for a worker. Raises OSError when that cannot be."""
-        ends = Ends(logs=self._launch.function.logs)
+        ends = Ends(logs=self._launch.reads)
         slot = self._next_slot()
         try:
             self._process.channel.send_descriptors(bootstrap.FORK, slot, ends.theirs)
@@ -120,15 +120,21 @@ class Zygote:
         self._parent.loaded()
 
     def _take(self, ends: Ends, pid: int) -> None:
+        folder = None
         try:
+            folder = scratch.make(self._launch.scratch)
             exit_descriptor = os.pidfd_open(pid)
         except OSError as error:
+            if folder is not None:
+                scratch.remove(folder)
             os.kill(pid, signal.SIGKILL)  # its number is its own until it is reaped
             ends.drop()
             self._reap(pid, _forget)
             self._parent.not_born(str(error))
         else:
-            self._parent.born(Born(pid, exit_descriptor, ends, partial(self._reap, pid), is_forked=True))
+            stream = self._launch.function.log_stream()
+            reap = partial(self._reap, pid)
+            self._parent.born(Born(pid, exit_descriptor, ends, reap, stream, folder, is_forked=True))
 
     def _reap(self, pid: int, ended: Ended) -> None:
         """Ask how a worker has ended."""
@@ -180,11 +186,13 @@ class Zygote:
 
     def ended(self, status: int | None) -> None:
         self.is_gone = True
-        error = self._fate or self._process.error(status, "")
+        unborn = Unborn(self._fate or self._process.error(status, ""))
         if self._found is not None:
             self._process.succeeded_init()
         elif not self.is_ready:
-            error = self._process.failed_init(self._fate, status)
+            unborn = self._process.failed_init(self._fate, status)
+        if self._fate is None and self._process.is_leashed:
+            unborn = Unborn(FunctionError(faults.NOT_STARTED, "the daemon was stopped"))
         self._process.release()
         for ends, _ in self._asked.values():
             ends.drop()
@@ -193,7 +201,7 @@ class Zygote:
         if self._found is not None:
             self._parent.unfit(self._found)
         else:
-            self._parent.lost(error)
+            self._parent.lost(unborn)
 
 
 def _forget(status: int | None) -> None:

@@ -17,25 +17,26 @@ from handlers.pool import Pool
 from router.core.model import Cancelled, Outcome
 from router.ports import Invocation
 
-PATIENCE_S = 15
+PATIENCE_S = 30
 
 
 class Memory:
     """A LogSink that remembers."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_live: bool = False) -> None:
+        self.is_live = is_live
         self.texts: list[tuple[str, str]] = []
+        #: The stream of each of these.
+        self.streams: list[str] = []
 
-    def write(self, request_id: str, text: str) -> None:
+    def write(self, request_id: str, text: str, stream: str = "") -> None:
         self.texts.append((request_id, text))
+        self.streams.append(stream)
 
     @property
     def requests(self) -> list[tuple[str, str]]:
         """Those that belong to a request: what a process prints that only forks workers does not."""
         return [(request_id, text) for request_id, text in self.texts if request_id]
-
-    def close(self) -> None:
-        pass
 
 
 class Shop:
@@ -62,7 +63,8 @@ class Shop:
         if source is not None:
             self.write(source)
         known = {"name": "orders", "handler": handler, "code": self.code, "snap_start": self.snap_start}
-        spec = FunctionSpec(**{**known, **fields})
+        # Who does not ask for a limit is not to meet one on a machine that is busy with something else for a while.
+        spec = FunctionSpec(**{**known, "timeout_s": float(PATIENCE_S), **fields})
         pool = Pool(spec, state=self.folder / "state", sink=self.log, lock=lock, cgroups=cgroups, note=self._note)
         self.pools.append(pool)
         return pool

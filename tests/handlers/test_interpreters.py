@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from pathlib import Path
 
@@ -59,6 +60,12 @@ async def scenario(shop, python: str) -> None:
     assert missing.error.error_type == "Runtime.ImportModuleError"
     hung = await shop.run("import time\ndef handle(*_): time.sleep(9)", python=python, timeout_s=0.2)
     assert isinstance(hung, Failed)
+    said = shop.pool(SOURCE, python=python, json_logs=True)
+    assert (await shop.invoke(said, "raise", "as-json")).error.trace[-1].startswith('  File "/var/task/app.py"')
+    [(_, text)] = [each for each in shop.log.requests if each[0] == "as-json"]
+    start, warned, raised, report = map(json.loads, text.splitlines())
+    assert (start["type"], report["type"]) == ("platform.start", "platform.report")
+    assert (warned["message"], warned["requestId"], raised["errorType"]) == ("warned", "as-json", "ValueError")
 
 
 TASKS = """
@@ -89,7 +96,7 @@ async def handle(event, context):
 
 
 async def tasks_scenario(shop, python: str | None, *, uvloop: bool) -> None:
-    pool = shop.pool(TASKS, python=python, concurrency_per_worker=8, timeout_s=1)
+    pool = shop.pool(TASKS, python=python, concurrency_per_worker=8)
     held = [shop.start(pool, "wait", f"wait-{number}") for number in range(3)]
     failed = shop.start(pool, "raise", "raise")
     opened = shop.start(pool, "open", "open")
@@ -103,6 +110,7 @@ async def tasks_scenario(shop, python: str | None, *, uvloop: bool) -> None:
         assert ("ends" in text) == (event != "raise")
         assert text.count(" begins\n") == 1
     assert isinstance(await shop.invoke(pool, "x" * 3_000_000), Returned)
+    pool = shop.pool(TASKS, python=python, concurrency_per_worker=8, timeout_s=2)
     late = await shop.invoke(pool, "hang")
     assert isinstance(late, Failed)
     ends = await asyncio.gather(*(shop.settle(pool, event, f"new-{event}") for event in ("die", "open", "block")))

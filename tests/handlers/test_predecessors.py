@@ -128,7 +128,7 @@ async def test_what_will_not_end_is_named_after_a_bounded_time(tmp_path):
         begun = time.monotonic()
         with pytest.raises(HandlerUnavailable, match="do not end"):
             await lock.await_predecessors(patience_s=0.2)
-        assert 0.2 <= time.monotonic() - begun < 5
+        assert 0.2 <= time.monotonic() - begun < 9, "not as long as one that is told no patience waits"
     await lock.await_predecessors(patience_s=0.2)
     lock.close()
 

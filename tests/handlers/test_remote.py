@@ -8,6 +8,7 @@ from collections.abc import Callable
 from handlers.remote import Remote
 from router.core.model import Cancelled, FunctionError, Outcome, Refused, Returned
 from router.ports import Answered, Invocation
+from tests.handlers.conftest import Memory
 from tests.sim.virtual_time import in_virtual_time
 
 AWAY = FunctionError("Headrace.NotAccepted", "it is away")
@@ -132,17 +133,7 @@ async def test_a_target_that_breaks_refuses_and_holds_nothing_up() -> None:
 
 @in_virtual_time
 async def test_what_the_target_tells_of_the_log_goes_into_the_log() -> None:
-    class Kept:
-        def __init__(self) -> None:
-            self.texts: list[tuple[str, str]] = []
-
-        def write(self, request_id: str, text: str) -> None:
-            self.texts.append((request_id, text))
-
-        def close(self) -> None:
-            pass
-
-    kept = Kept()
+    kept = Memory()
     logs = {"a": "printed\n", "b": ""}
     remote = Remote(Scripted(lambda name: Answered(Returned(b"null"), log=logs[name])), concurrency=2, sink=kept)
     [await each for each in [start(remote, "a"), start(remote, "b")]]

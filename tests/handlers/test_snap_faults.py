@@ -132,7 +132,7 @@ async def test_what_hangs_is_given_up_after_ten_seconds(shop):
 
 
 async def test_a_module_over_its_memory_is_not_loaded(shop):
-    source = "import time\nhoard = bytearray(256 << 20)\ntime.sleep(5)\ndef handle(event, context): pass"
+    source = "import time\nhoard = bytearray(256 << 20)\ntime.sleep(60)\ndef handle(event, context): pass"
     outcome = await shop.run(source, snap_start=True, memory_bytes=128 << 20)
     assert isinstance(outcome, Refused)
     assert "memory limit exceeded: memory_size is 128 MB" in outcome.error.message

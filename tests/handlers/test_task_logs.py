@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 
 import pytest
 
@@ -112,25 +111,22 @@ async def test_what_was_printed_before_the_end_of_the_process_is_kept(shop):
 
 async def test_a_flood_of_output_is_cut_and_leaves_the_others_alone(shop):
     source = """
-        import asyncio
+        import asyncio, os
         async def handle(event, context):
             if event == "flood":
-                for _ in range(10_000):
+                while not os.path.exists("enough"):
                     print("x" * 65535)
                     await asyncio.sleep(0)
                 print("y" * 65535, end="")
             print("said", event)
     """
-    pool = shop.pool(source, concurrency_per_worker=16, timeout_s=60)
+    pool = shop.pool(source, concurrency_per_worker=16, timeout_s=120)
     flood = shop.start(pool, "flood", "flood")
-    longest_s, before_s, others = 0.0, time.monotonic(), 0
-    while not flood.done():
+    for _ in range(100):
         assert isinstance(await shop.invoke(pool, "other"), Returned)
-        others += 1
-        longest_s, before_s = max(longest_s, time.monotonic() - before_s), time.monotonic()
+        assert not flood.done(), "it floods until it is told"
+    (shop.code / "enough").touch()
     assert isinstance(await flood, Returned)
-    assert others > 3
-    assert longest_s < 1
     texts = dict(shop.log.requests)
     text = texts.pop("flood")
     assert OUTPUT_LIMIT_BYTES < len(text) < OUTPUT_LIMIT_BYTES + 1000

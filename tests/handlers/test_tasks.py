@@ -90,9 +90,9 @@ async def test_each_invocation_has_its_own_context(shop):
             left = context.get_remaining_time_in_millis()
             await asyncio.sleep(0.01 * (event % 3))
             fell = left - context.get_remaining_time_in_millis()
-            return [before, mine.get(), context.aws_request_id, 4000 < left <= 5000, 0 <= fell < 1000]
+            return [before, mine.get(), context.aws_request_id, 50_000 < left <= 60_000, 0 <= fell < 10_000]
     """
-    pool = shop.pool(source, concurrency_per_worker=50, timeout_s=5)
+    pool = shop.pool(source, concurrency_per_worker=50, timeout_s=60)
     outcomes = await asyncio.gather(*(shop.invoke(pool, number, f"id-{number}") for number in range(50)))
     assert [outcome.body for outcome in outcomes] == [
         [None, number, f"id-{number}", True, True] for number in range(50)
@@ -111,14 +111,14 @@ BLOCKS = """
 
 
 async def test_time_on_the_way_counts_against_the_timeout(shop):
-    pool = shop.pool(BLOCKS, concurrency_per_worker=2, timeout_s=5)
+    pool = shop.pool(BLOCKS, concurrency_per_worker=2, timeout_s=30)
     block = shop.start(pool, "block")
     await eventually((shop.code / "blocked").exists, "the loop is blocked")
     waiting = shop.start(pool)
     await asyncio.sleep(0.3)  # the time that is to count
     (shop.code / "go").touch()
     await block
-    assert (await waiting).body <= 4700
+    assert (await waiting).body <= 29_700
 
 
 async def test_errors_of_one_leave_the_others_alone(shop):
@@ -221,7 +221,8 @@ async def test_cancelling_one_ends_its_task_alone(shop):
             if event == "look":
                 return [cleaned, os.getpid()]
             try:
-                await asyncio.sleep(1000 if event == "hang" else 0.3)
+                while event == "hang" or not os.path.exists("go"):
+                    await asyncio.sleep(0.01)
             finally:
                 cleaned.append(event)
             return os.getpid()
@@ -235,6 +236,7 @@ async def test_cancelling_one_ends_its_task_alone(shop):
     pool.cancel("the-id", waiting_only=False)
     assert await hanging == Cancelled()
     assert not neighbour.done()
+    (shop.code / "go").touch()
     outcome = await neighbour
     assert (await shop.invoke(pool, "look")).body == [["hang", "sleep"], outcome.body]
 
@@ -270,7 +272,7 @@ async def test_a_task_that_does_not_let_itself_be_cancelled_goes_with_the_worker
     staying = shop.start(pool, "stay", "the-id")
     neighbour = shop.start(pool, "wait", "neighbour")
     pool.cancel("the-id", waiting_only=False)
-    assert await asyncio.wait_for(staying, 3) == Cancelled()
+    assert await asyncio.wait_for(staying, PATIENCE_S) == Cancelled()
     assert await neighbour == Cancelled()
     again = [shop.start(pool, "wait", "neighbour"), shop.start(pool, "wait")]
     await eventually(lambda: pool.status.busy == 2, "it runs beside another: it is no suspect")
@@ -284,7 +286,7 @@ async def test_cancelling_the_only_one_kills_the_worker(shop):
     outcome = shop.start(pool, None, "the-id")
     await eventually(lambda: pool.status.busy == 1, "it runs")
     pool.cancel("the-id", waiting_only=False)
-    assert await asyncio.wait_for(outcome, 2) == Cancelled()
+    assert await asyncio.wait_for(outcome, PATIENCE_S) == Cancelled()
 
 
 async def test_a_worker_that_dies_idle_costs_nothing(shop):
