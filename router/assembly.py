@@ -6,16 +6,18 @@ Client libraries are imported where a mapping needs them: a daemon without AWS m
 from __future__ import annotations
 
 import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from random import SystemRandom
-from typing import cast
+from typing import Final, cast
 from urllib.parse import urlsplit
 
-from config.settings import AnyFunction, Configuration, FunctionSettings, MappingSettings
-from connectors import DESTINATIONS, KAFKA_PLACES, OBJECTS, PAGES, SOURCES, TARGETS, load
+from config.settings import AnyFunction, ApiSettings, Configuration, FunctionSettings, MappingSettings
+from connectors import DESTINATIONS, EVENT_TARGETS, KAFKA_PLACES, LOG_STREAMS, OBJECTS, PAGES, SOURCES, TARGETS, load
 from connectors.settings import (
     AwsSettings,
     DestinationSettings,
@@ -31,25 +33,38 @@ from connectors.settings import (
     UrlFunction,
     queue_name,
 )
-from handlers.function import FunctionSpec
+from handlers.aws_environment import aws_variables, usual_region
+from handlers.function import LATEST, FunctionSpec
 from handlers.limits import find_cgroup_home
-from handlers.logs import LogSink
+from handlers.logs import LogSink, RotatingFile, log_file
 from handlers.nursery import Note
 from handlers.output import Heard
 from handlers.pool import Pool
 from handlers.predecessors import WorkerLock
 from handlers.remote import Remote
+from handlers.shipping import Listener, Shipper
+from router.api.access import AccessKey, Credentials
+from router.api.names import Here
+from router.asynchronous.function_target import FunctionTarget
+from router.asynchronous.targets import function_here
+from router.catalogue.catalogue import Catalogue
 from router.core.filter import DYNAMODB, KAFKA, KINESIS, S3, SQS, DataFormat, compile_filters
 from router.core.model import EventSourceMapping
 from router.core.retention import Retention
-from router.errors import NotFound
-from router.failure_record import function_arn
-from router.failures import Failures
+from router.errors import DestinationUnavailable, NotFound
+from router.event_ports import Accepts, EventTarget
+from router.failures.failures import Failures
+from router.failures.outbox_lease import LeasedOutbox
+from router.failures.record import DEFAULT_REGION, function_arn
+from router.fleet.fleet import Fleet
+from router.fleet.owners import FleetOwners
+from router.fleet.together import Together
 from router.life import MappingLife, MappingParts, Plug
 from router.ports import (
     Codec,
     Destination,
     Invoker,
+    LogStreams,
     ObjectSource,
     PageSource,
     Places,
@@ -68,6 +83,8 @@ from router.stream_side import plug_stream
 from router.supervisor import Unit
 from router.telemetry import Log, Metrics
 
+#: Between the parts of any ARN.
+_ARN_COLONS: Final = 5
 #: Workers of a function that sets no reserved_concurrency, at most.
 DEFAULT_CONCURRENCY = 2 * (os.cpu_count() or 1)
 
@@ -80,12 +97,17 @@ class Shared:
     replays: ReplayListener
     metrics: Metrics
     log: Log
+    #: The replicas that share the store; None = nobody else has it.
+    fleet: Fleet | None = None
+    owners: FleetOwners | None = None
+    #: The same, as commands see them.
+    together: Together | None = None
 
 
 def make_unit(settings: MappingSettings, configuration: Configuration, invoker: Invoker, shared: Shared) -> Unit:
     """Make what runs a mapping by a configuration; nothing is connected to before it runs."""
     mapping = _for_function(settings.mapping, configuration)
-    source_name, plug, data_format = _kind(settings)
+    source_name, plug, data_format = _kind(settings, shared.fleet)
     destination = make_destination(settings.destination, configuration) if settings.destination else None
     metrics = shared.metrics.of(mapping.name)
     log = shared.log.at(settings.log_level)
@@ -100,20 +122,28 @@ def make_unit(settings: MappingSettings, configuration: Configuration, invoker: 
         log=log.bind(mapping=mapping.name),
         wall=time.time,
         rng=SystemRandom(),
+        lease=LeasedOutbox(shared.fleet.tenure(mapping.name), shared.owners)
+        if shared.fleet and shared.owners
+        else None,
     )
     places = make_places(settings)
+
+    def leaves() -> bool:
+        return life.leaves_place
+
     parts = MappingParts(
         mapping,
         settings.enabled,
         source_name=source_name,
-        make_source=partial(_source, settings),
+        make_source=partial(_source, settings, leaves),
         plug=plug,
         invoker=invoker,
         passes=compile_filters(settings.filters, data_format).matches if settings.filters else None,
         keep=failures.keep,
         deliveries=failures if destination else None,
         renamed_from=settings.renamed_from,
-        make_places=partial(places, shared.store) if places else None,
+        make_places=places,
+        is_made=settings.is_made,
     )
     life = MappingLife(
         parts,
@@ -124,8 +154,9 @@ def make_unit(settings: MappingSettings, configuration: Configuration, invoker: 
         wall=time.time,
         rng=SystemRandom(),
     )
+    life.others = shared.together
     close = destination.close if destination else _nothing
-    return Unit(life, failures.run, close, failures.retain, after=settings.renamed_from)
+    return Unit(life, failures.run, close, failures.retain, after=settings.renamed_from, sent=failures.sent)
 
 
 def make_retention(configuration: Configuration) -> Retention:
@@ -138,25 +169,25 @@ async def _nothing() -> None:
     """Close what has nothing to close."""
 
 
-def _kind(settings: MappingSettings) -> tuple[str, Plug, DataFormat]:
+def _kind(settings: MappingSettings, fleet: Fleet | None) -> tuple[str, Plug, DataFormat]:
     """Give what a source is called, what runs it, and how filters see its records."""
     match settings.source:
         case KafkaSettings(topic=topic):
             return f"kafka:{topic}", plug_stream, KAFKA
         case KinesisSettings(name=name):
-            return f"kinesis:{name}", plug_shards, KINESIS
+            return f"kinesis:{name}", partial(plug_shards, fleet=fleet), KINESIS
         case DynamoDbSettings(name=name):
-            return f"dynamodb:{name}", plug_shards, DYNAMODB
+            return f"dynamodb:{name}", partial(plug_shards, fleet=fleet), DYNAMODB
         case SqsSettings(queue=queue):
             return f"sqs:{queue_name(queue)}", plug_queue, SQS
         case S3Settings(bucket=bucket):
             return f"s3:{bucket}", plug_queue, S3
 
 
-def _source(settings: MappingSettings) -> Source:
+def _source(settings: MappingSettings, leaves: Callable[[], bool] = lambda: False) -> Source:
     make = load(SOURCES[type(settings.source)])
     if isinstance(settings.source, KafkaSettings):
-        make = partial(make, needs_keys=settings.mapping.parallelization_factor > 1)
+        make = partial(make, needs_keys=settings.mapping.parallelization_factor > 1, leaves=leaves)
     source: Source = make(settings.source)
     return source
 
@@ -264,12 +295,14 @@ def _destinations(configuration: Configuration, mapping: str | None) -> list[Des
 
 def _for_function(mapping: EventSourceMapping, configuration: Configuration) -> EventSourceMapping:
     """Let a queue's batches be as many at once as its function can run."""
-    function = configuration.functions[mapping.function]
-    if not isinstance(function, FunctionSettings):
+    function = configuration.functions.get(mapping.function)
+    if function is None:  # an alias, of whose version it was made; or not there yet
+        most = mapping.polling.function_concurrency or DEFAULT_CONCURRENCY
+    elif isinstance(function, FunctionSettings):
+        most = (function.reserved_concurrency or DEFAULT_CONCURRENCY) * function.concurrency_per_worker
+    else:
         return mapping
-    workers = function.reserved_concurrency or DEFAULT_CONCURRENCY
-    polling = replace(mapping.polling, function_concurrency=workers * function.concurrency_per_worker)
-    return replace(mapping, polling=polling)
+    return replace(mapping, polling=replace(mapping.polling, function_concurrency=most))
 
 
 def make_destination(settings: DestinationSettings, configuration: Configuration) -> Destination:
@@ -283,12 +316,7 @@ def _arn_of(configuration: Configuration, name: str) -> str:
     function = configuration.functions.get(name)
     if isinstance(function, LambdaFunction):
         return function.invoked_arn
-    return function_arn(name, configuration.aws.region)
-
-
-def used_functions(configuration: Configuration) -> list[str]:
-    """Name the functions that some mapping uses."""
-    return list(dict.fromkeys(each.mapping.function for each in configuration.mappings))
+    return function_arn(name, home_region(configuration.aws), configuration.aws.account_id)
 
 
 def make_invoker(
@@ -310,6 +338,7 @@ def make_invoker(
     return Pool(
         spec,
         state=configuration.state_dir,
+        scratch=None if lock else _scratch_of_commands(),
         lock=lock,
         sink=sink,
         cgroups=find_cgroup_home(),
@@ -318,16 +347,77 @@ def make_invoker(
     )
 
 
+def _scratch_of_commands() -> Path | None:
+    """Say where a command that runs a function once lets it write: not in the state, which may not even be there.
+
+    None = in the state all the same: nothing else can be written.
+    """
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        return None
+
+
+def make_sink(
+    configuration: Configuration, settings: AnyFunction, hear: Callable[[str], Listener]
+) -> tuple[LogSink, Callable[[], Awaitable[None]]]:
+    """Make what takes the log of a function, and what closes that; nothing is connected to before it is written to.
+
+    `hear` gives who hears of how it is shipped, by the function's name.
+    """
+    name = settings.name.partition(":")[0]
+    if isinstance(settings, FunctionSettings) and settings.ships_logs:
+        shipper = Shipper(settings.group, make_log_streams(configuration, name), hear(name), time.time)
+        return shipper, shipper.close
+    file = RotatingFile(log_file(configuration.state_dir, name))
+
+    async def close() -> None:
+        file.close()
+
+    return file, close
+
+
+def make_log_streams(configuration: Configuration, function: str) -> LogStreams:
+    """Make what takes the log of a function elsewhere; nothing is connected to."""
+    aws = configuration.aws
+    streams: LogStreams = load(LOG_STREAMS)(f"CloudWatch Logs of function {function}", aws.endpoint_url, aws.region)
+    return streams
+
+
 def make_target(settings: TargetSettings) -> Target:
     """Make what calls a function that runs elsewhere."""
     target: Target = load(TARGETS[type(settings)])(settings)
     return target
 
 
+def make_event_target(arn: str, aws: AwsSettings, here: Here, catalogue: Catalogue, accepts: Accepts) -> EventTarget:
+    """Make what sends to a target of asynchronous events.
+
+    Args:
+        arn: its ARN.
+        aws: how AWS is reached.
+        here: what the ARNs of our functions are made of.
+        catalogue: has our functions.
+        accepts: takes their events in.
+
+    Raises:
+        DestinationUnavailable: it is none that may be told.
+    """
+    function = function_here(arn, here)
+    if function:
+        return FunctionTarget(arn, *function, catalogue, accepts)
+    service = arn.split(":")[2] if arn.count(":") >= _ARN_COLONS else ""
+    if service not in EVENT_TARGETS:
+        raise DestinationUnavailable(f"{arn}: it is no queue, topic, function, event bus or bucket; correct its ARN")
+    target: EventTarget = load(EVENT_TARGETS[service])(arn, aws)
+    return target
+
+
 def make_spec(configuration: Configuration, settings: FunctionSettings) -> FunctionSpec:
-    """Say how the workers of a function are started."""
+    """Say how the workers of a function are started: `orders`, or `orders:3` for a published version."""
+    name, _, version = settings.name.partition(":")
     return FunctionSpec(
-        settings.name,
+        name,
         settings.handler,
         settings.code,
         python=settings.python,
@@ -336,17 +426,28 @@ def make_spec(configuration: Configuration, settings: FunctionSettings) -> Funct
         concurrency=settings.reserved_concurrency or DEFAULT_CONCURRENCY,
         concurrency_per_worker=settings.concurrency_per_worker,
         environment={variable: secret.reveal() for variable, secret in settings.environment.items()},
-        aws=_aws_variables(configuration.aws),
-        region=configuration.aws.region or "us-east-1",
+        aws=aws_variables(os.environ, settings.environment, configuration.aws.endpoint_url),
+        region=home_region(configuration.aws),
         logs=settings.logs,
         log_level=settings.log_level,
         snap_start=settings.snap_start,
+        log_group=settings.log_group,
+        json_logs=settings.log_format == "json",
+        version=version or LATEST,
+        account_id=configuration.aws.account_id,
+        runtime=settings.runtime,
     )
 
 
-def _aws_variables(aws: AwsSettings) -> dict[str, str]:
-    """Give handlers' AWS libraries the endpoint of the `aws` block; its region is theirs anyway."""
-    return {"AWS_ENDPOINT_URL": aws.endpoint_url} if aws.endpoint_url else {}
+def make_credentials(api: ApiSettings) -> Credentials:
+    """Say what callers of the API show."""
+    keys = {key.access_key_id: AccessKey(key.secret_access_key.reveal(), key.service) for key in api.keys}
+    return Credentials(keys, api.metrics_token.reveal() if api.metrics_token else None)
+
+
+def home_region(aws: AwsSettings) -> str:
+    """Give the region that functions are in: that which the AWS libraries use, where they have one."""
+    return aws.region or usual_region(os.environ) or DEFAULT_REGION
 
 
 def describe_function(settings: AnyFunction) -> str:

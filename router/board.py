@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from router.daemon import FunctionInfo
+from router.daemon import FunctionInfo, TargetInfo
 from router.life import MappingLife
 from router.ports import Store, WallClock
 from router.status import LoopLag, MappingFacts, Rate, ShardFacts, ready_document, status_document, summary
@@ -28,6 +28,8 @@ class Served(Protocol):
     wall: WallClock
 
     def functions(self) -> Sequence[FunctionInfo]: ...
+
+    def event_targets(self) -> Sequence[TargetInfo]: ...
 
 
 class Board:
@@ -59,7 +61,9 @@ class Board:
         """Give the document of `status --json`."""
         served = self._served
         config = self._config() if self._config else None
-        return status_document(served.version, self.mappings(), served.functions(), served.wall(), config)
+        return status_document(
+            served.version, self.mappings(), served.functions(), served.wall(), config, served.event_targets()
+        )
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         return ready_document(self.mappings())
@@ -81,5 +85,7 @@ class Board:
             last_result=runner.last_result if runner else "No records processed",
             records_per_second=self._rates[life.name].per_second,
             shards=[ShardFacts(shard, lag(shard), life.position(shard.checkpoint)) for shard in life.shards()],
+            waiting=runner.waiting() if runner else {},
             outbox=life.parts.deliveries.facts() if life.parts.deliveries else None,
+            is_made=life.parts.is_made,
         )

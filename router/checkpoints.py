@@ -63,13 +63,15 @@ def read_checkpoint(text: str, codec: ShardCodec) -> int:
     return codec.read_position(text)
 
 
-def write_shard(progress: Progress, codec: ShardCodec) -> str:
-    """Write where a shard is."""
+def write_shard(progress: Progress, codec: ShardCodec, *, of: str = "") -> str:
+    """Write where a shard is; and `of` which stream, where replicas may read two that had one name."""
     document: dict[str, Any] = {"checkpoint": write_checkpoint(progress.checkpoint, codec)}
     if progress.retry_state:
         document["retry_state"] = progress.retry_state
     if progress.ended:
         document["finished"] = True
+    if of:
+        document["of"] = of
     return json.dumps(document, separators=(",", ":"))
 
 
@@ -84,6 +86,14 @@ def read_shard(text: str, codec: ShardCodec) -> Progress:
     if not isinstance(checkpoint, str) or not isinstance(retry_state, str):
         raise ValueError("it has no checkpoint")  # noqa: TRY004 - a wrong text, not a wrong program
     return Progress(read_checkpoint(checkpoint, codec), retry_state, ended=document.get("finished") is True)
+
+
+def is_of(text: str, incarnation: str) -> bool:
+    """Say whether what `write_shard` wrote may be of this stream; what cannot be read may be, too."""
+    try:
+        return bool(_document(text).get("of", incarnation) == incarnation)
+    except ValueError:
+        return True
 
 
 def write_stream(begun: StreamBegun, codec: ShardCodec) -> str:

@@ -15,32 +15,50 @@ from typing import Any, Final, Protocol
 import msgspec
 from aiohttp import web
 
-from router import record_frames
 from router.board import Board
 from router.checkpoint_file import Saved
-from router.control_client import SOCKET_NAME, socket_path
-from router.deliveries import Deliveries, DeliveryEnds, deliver
-from router.erasure import erase
-from router.errors import CannotListen, ConfigError, InUse, NotFound, RouterError, SourceUnavailable, StoreUnavailable
-from router.identity import accept, forget
+from router.commands.control_client import SOCKET_NAME, socket_path
+from router.commands.selecting import Wanted
+from router.deciding import Deciding
+from router.errors import (
+    CannotListen,
+    ConfigError,
+    DecisionNeeded,
+    InUse,
+    NotFound,
+    RouterError,
+    SourceUnavailable,
+    StoreUnavailable,
+)
+from router.failures.deliveries import Deliveries, DeliveryEnds, deliver
+from router.failures.erasure import erase
+from router.fleet.together import Together
+from router.fleet.view import FleetView
 from router.ports import Codec, Selection, Store, WallClock
-from router.queue_replay import QueueLook
-from router.record_places import Records
-from router.record_replay import RecordsAt
-from router.replay_end import Ends
+from router.replay import record_frames
+from router.replay.end import Ends
+from router.replay.queue_job import QueueLook
+from router.replay.record_job import RecordsAt
+from router.replay.record_places import Records
 from router.seeking import Seeking
-from router.selecting import Wanted
 from router.steering import Steering
 from router.supervisor import Supervisor
 from router.upkeep import compact
-from router.web import CLOSE_S, answer
 
 #: Largest request: a list of failure ids.
 BODY_LIMIT_BYTES: Final = 64 * 1024 * 1024
-
+#: How long open requests have at the end.
+CLOSE_S: Final = 2.0
 
 #: Errors that an answer may tell, by its status.
-ERROR_STATUSES: Final = {NotFound: 404, InUse: 409, ConfigError: 422, SourceUnavailable: 502, StoreUnavailable: 503}
+ERROR_STATUSES: Final[dict[type[RouterError], int]] = {
+    NotFound: 404,
+    InUse: 409,
+    DecisionNeeded: 409,
+    ConfigError: 422,
+    SourceUnavailable: 502,
+    StoreUnavailable: 503,
+}
 
 
 class Replays(Protocol):
@@ -71,10 +89,17 @@ class Steered(Protocol):
     store: Store
     supervisor: Supervisor
     wall: WallClock
+    #: All replicas of the fleet; None = we are alone.
+    together: Together | None
 
     @property
     def preview(self) -> Callable[[Path], Awaitable[object]]:
         """Says what taking a file up would change. Raises ConfigError."""
+        ...
+
+    @property
+    def event_deliveries(self) -> Callable[[], Mapping[str, Deliveries]]:
+        """Gives the deliveries of failed asynchronous events, by the mapping that stands for each function."""
         ...
 
     @property
@@ -177,11 +202,15 @@ class ImportRequest(msgspec.Struct):
 class Control:
     """The server on the control socket."""
 
-    def __init__(self, daemon: Steered, board: Board) -> None:
+    def __init__(self, daemon: Steered, board: Board, view: FleetView | None = None) -> None:
+        """Make it; `view` sees all replicas of the fleet, None = we are alone."""
         self._daemon = daemon
+        self._view = view
         self._board = board
-        self._steering = Steering(daemon.store, daemon.supervisor.lives, daemon.wall)
-        self._seeking = Seeking(daemon.store, daemon.supervisor.lives)
+        lives, together = daemon.supervisor.lives, daemon.together
+        self._steering = Steering(daemon.store, lives, daemon.wall, together)
+        self._seeking = Seeking(daemon.store, lives, together)
+        self._deciding = Deciding(daemon.store, lives, together)
         self._runner: web.AppRunner | None = None
         self._server: asyncio.AbstractServer | None = None
         #: Jobs that somebody is told about.
@@ -235,7 +264,7 @@ class Control:
             (self._daemon.state_dir / SOCKET_NAME).unlink(missing_ok=True)
 
     async def _status(self, _: web.Request) -> web.Response:
-        return answer(self._board.status())
+        return answer(await self._view.document() if self._view else self._board.status())
 
     async def _drop(self, request: web.Request) -> web.Response:
         wanted = msgspec.json.decode(await request.read(), type=DropRequest)
@@ -257,7 +286,8 @@ class Control:
         return await self._tell(request, ends)
 
     def _deliveries(self) -> Mapping[str, Deliveries | None]:
-        return {name: life.parts.deliveries for name, life in self._daemon.supervisor.lives.items()}
+        lives = self._daemon.supervisor.lives
+        return {**self._daemon.event_deliveries(), **{name: life.parts.deliveries for name, life in lives.items()}}
 
     async def _diff(self, request: web.Request) -> web.Response:
         wanted = msgspec.json.decode(await request.read(), type=FileRequest)
@@ -265,13 +295,11 @@ class Control:
 
     async def _accept(self, request: web.Request) -> web.Response:
         wanted = msgspec.json.decode(await request.read(), type=MappingRequest)
-        daemon = self._daemon
-        return await _answered(accept(daemon.store, wanted.mapping, daemon.supervisor.lives))
+        return await _answered(self._deciding.accept(wanted.mapping))
 
     async def _forget(self, request: web.Request) -> web.Response:
         wanted = msgspec.json.decode(await request.read(), type=MappingRequest)
-        store, lives = self._daemon.store, self._daemon.supervisor.lives
-        return await _answered(forget(store, wanted.mapping, lives, only_look=wanted.only_look))
+        return await _answered(self._deciding.forget(wanted.mapping, only_look=wanted.only_look))
 
     async def _erase(self, request: web.Request) -> web.Response:
         wanted = msgspec.json.decode(await request.read(), type=EraseRequest)
@@ -383,6 +411,14 @@ async def _answered(work: Awaitable[Any]) -> web.Response:
         return answer(await work)
     except tuple(ERROR_STATUSES) as error:
         return refusal(error)
+
+
+def answer(document: Any, status: int = 200) -> web.Response:
+    """Give a document as JSON."""
+    body = msgspec.json.encode(document)
+    return web.Response(
+        body=body, status=status, content_type="application/json", headers={"Cache-Control": "no-store"}
+    )
 
 
 def refusal(error: RouterError) -> web.Response:

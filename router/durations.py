@@ -43,7 +43,10 @@ class Durations(Collector):
         registry.register(self)
 
     def labels(self, value: str) -> Duration:
-        return self._by_label.setdefault(value, Duration(self._bounds))
+        found = self._by_label.get(value)
+        if found is None:
+            found = self._by_label[value] = Duration(self._bounds)
+        return found
 
     def remove_by_labels(self, labels: dict[str, str]) -> None:
         self._by_label.pop(labels[self._label], None)

@@ -45,6 +45,10 @@ class LeaseLost(RouterError):
     """The shard is no longer ours. Drop the work, commit nothing."""
 
 
+class PeerGone(RouterError):
+    """Another replica ended, or is not there. Ask who has taken over; what was asked of it may or may not be done."""
+
+
 class DestinationUnavailable(RouterError):
     """A destination did not accept a failure record. It stays in the store and is sent again; never dropped."""
 
@@ -53,8 +57,16 @@ class StoreUnavailable(RouterError):
     """The store could not write or read (disk full, read-only, locked). Nothing moves past it until it can."""
 
 
+class Overtaken(RouterError):
+    """Another replica has changed meanwhile what was to be changed. Nothing is written; read it again."""
+
+
 class HandlerUnavailable(RouterError):
     """No worker can run the function now: it cannot be spawned or initialised. Spends no attempt."""
+
+
+class CodeRefused(RouterError):
+    """A function's code cannot be taken: it is not there, broken, unsafe or too large. Who sent it must change it."""
 
 
 class CannotListen(RouterError):

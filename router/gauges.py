@@ -53,6 +53,19 @@ class Gauges:
             metrics.concurrent_executions.labels(function.name).set(function.busy)
             metrics.waiting_invocations.labels(function.name).set(function.waiting)
             metrics.workers.labels(function.name).set(function.workers)
+        self._set_events()
+
+    def _set_events(self) -> None:
+        metrics = self._served.metrics
+        metrics.events_waiting.clear()
+        metrics.event_overdue.clear()
+        metrics.deliveries_waiting.clear()
+        for function in self._served.functions():
+            if function.events:
+                metrics.events_waiting.labels(function.name).set(function.events.waiting)
+                metrics.event_overdue.labels(function.name).set(function.events.overdue_s)
+        for target in self._served.event_targets():
+            metrics.deliveries_waiting.labels(target.name).set(target.waiting)
 
     def _set_daemon(self) -> None:
         served, metrics = self._served, self._served.metrics

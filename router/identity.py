@@ -64,6 +64,15 @@ async def holding(store: Store, mapping: str) -> Holding:
     return Holding(mapping, len(states), backlog.failures, backlog.undelivered, states.get(BEGUN))
 
 
+async def _left(store: Store, mapping: str) -> Holding:
+    """Say what is kept under a name, also while texts of it are gone: then those are left out."""
+    try:
+        return await holding(store, mapping)
+    except DecisionNeeded:
+        backlog = await store.backlog(mapping)
+        return Holding(mapping, 0, backlog.failures, backlog.undelivered, None)
+
+
 async def take_over(store: Store, mapping: str, former: str, log: Log) -> None:
     """Give a mapping what is kept under the name that it had.
 
@@ -106,17 +115,21 @@ async def confirm(store: Store, mapping: str, source: str) -> bool:
 async def accept(store: Store, mapping: str, lives: Mapping[str, Life]) -> Holding:
     """Let a mapping begin with whatever source it has; gives what it had before.
 
+    One whose texts are gone goes on with those that are left, and begins where it knows nothing.
+
     Raises:
         NotFound: there is nothing to accept.
         StoreUnavailable
     """
+    was_gone = await store.accept_loss(mapping)
     had, life = await holding(store, mapping), lives.get(mapping)
-    if had.source is None:
+    if had.source is None and not was_gone:
         raise NotFound(f"nothing is kept of a mapping {mapping!r} that has begun to read: there is nothing to accept")
-    if life is not None and not life.is_undecided:
+    if life is not None and not life.is_undecided and not was_gone:
         raise NotFound(f"mapping {mapping} reads {had.source}, as it always has: there is nothing to accept")
-    places = [key for key in await store.states(mapping) if key == STREAM or key.startswith(SHARD)]
-    await store.apply([PutState(mapping, key, "") for key in (BEGUN, *places)])
+    if not was_gone:
+        places = [key for key in await store.states(mapping) if key == STREAM or key.startswith(SHARD)]
+        await store.apply([PutState(mapping, key, "") for key in (BEGUN, *places)])
     if life:
         life.decide()
     return had
@@ -130,12 +143,17 @@ async def forget(store: Store, mapping: str, lives: Mapping[str, Life], *, only_
         NotFound: nothing is kept.
         StoreUnavailable: some of it may be deleted; forget it again.
     """
+    if mapping.startswith("$"):  # what was made through the API is kept there
+        raise InUse(f"{mapping} is no mapping: what was made through the API is deleted through the API")
     life = lives.get(mapping)
     if life is not None and not life.is_down:
         raise InUse(
-            f"mapping {mapping} runs: take it out of the file, or set `enabled: false`, before what it keeps is deleted"
+            f"mapping {mapping} runs: take it out of the file, or set `enabled: false`, in the API if that made it, "
+            "before what it keeps is deleted"
         )
-    had = await holding(store, mapping)
+    if not only_look:
+        await store.accept_loss(mapping)
+    had = await _left(store, mapping)
     if had.is_empty:
         raise NotFound(f"nothing is kept of a mapping {mapping!r}")
     if only_look:

@@ -19,10 +19,10 @@ from router.core import facts as f
 from router.core.describe import Repeat, ShardStatus
 from router.core.lane import backoff_s
 from router.core.model import OUTAGE_BACKOFF, Batch, EventSourceMapping
-from router.deliveries import Deliveries
 from router.errors import DecisionNeeded, InUse, RouterError, StoreUnavailable
-from router.failure_json import shown_position
-from router.failure_record import iso_ms
+from router.failures.deliveries import Deliveries
+from router.failures.record import iso_ms
+from router.failures.shown import shown_position
 from router.identity import confirm, take_over
 from router.ports import Invoker, Places, Source, Store, WallClock
 from router.runner import Engine, KeepFailed, Passes, ReplayListener, Runner, SourceSide
@@ -75,8 +75,10 @@ class MappingParts:
     deliveries: Deliveries | None = None
     #: The name that the mapping had before.
     renamed_from: str | None = None
-    #: Makes what knows where it is in its stream; None = it reads a queue.
-    make_places: Callable[[], Places] | None = None
+    #: Makes what knows where it is in its stream, over a store; None = it reads a queue.
+    make_places: Callable[[Store], Places] | None = None
+    #: Was it made through the API?
+    is_made: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,22 @@ class MappingHealth:
     state: str
     #: Code and sentence; None = it moves, or has nothing to do.
     reason: tuple[str, str] | None
+
+
+class Others(Protocol):
+    """The other replicas that may run a mapping."""
+
+    async def begin(self, life: MappingLife) -> None:
+        """Look before it runs first whether it must rest. Raises StoreUnavailable."""
+        ...
+
+    async def may_inherit(self, former: str) -> None:
+        """Make sure that nobody runs a mapping of this name any more.
+
+        Raises:
+            InUse, StoreUnavailable
+        """
+        ...
 
 
 class MappingLife:
@@ -116,6 +134,7 @@ class MappingLife:
         self.gone = asyncio.Event()
         self._leave_by_s = 0.0
         self._why_leaving = ""
+        self._comes_back = False
         #: Set when a run must end: to leave, or to pause.
         self._stopping = asyncio.Event()
         #: Set when it is told to end sooner than it was told before.
@@ -143,6 +162,8 @@ class MappingLife:
         self._ended = not parts.enabled
         #: Set while a runner runs.
         self.running = asyncio.Event()
+        #: The replicas that run it too; None = there are none.
+        self.others: Others | None = None
 
     # --- what happens to it
 
@@ -151,8 +172,10 @@ class MappingLife:
         attempt = 0
         while self.parts.enabled and not self.leaving.is_set() and not self._failed:
             began_s = _mono_s()
+            self._decided.clear()  # what is decided from now on may be too late for this attempt
             try:
-                if await self._is_paused() or not self.untouched.is_set():
+                # In this order: of one whose texts are gone it cannot be read whether it is paused.
+                if not self.untouched.is_set() or await self._is_paused():
                     await self._rest()
                     attempt = 0
                 else:
@@ -161,14 +184,11 @@ class MappingLife:
                 attempt = self._wait_for_better("StateUnavailable", str(error), attempt)
             except DecisionNeeded as decision:
                 await self._await(decision, self._stopping)
+                attempt = 0
             except RouterError as error:
                 attempt = self._wait_for_better("SourceUnavailable", str(error), attempt)
             except ExceptionGroup as group:
-                expected, bugs = group.split(RouterError)
-                if bugs:
-                    self._crashed(bugs)
-                code = "Crashed" if bugs else "SourceUnavailable"
-                attempt = self._wait_for_better(code, _first_message(bugs or expected or group), attempt)
+                attempt = await self._after(group, attempt)
             except Exception as bug:  # noqa: BLE001 - a bug in one mapping must not stop the others
                 self._crashed(bug)
                 attempt = self._wait_for_better("Crashed", str(bug), attempt)
@@ -178,9 +198,23 @@ class MappingLife:
         self._ended = True
         self.resting.set()
 
+    async def _after(self, group: ExceptionGroup[Exception], attempt: int) -> int:
+        """Take what ended a run; gives the number of attempts that did not come to one, this one counted."""
+        expected, bugs = group.split(RouterError)
+        decision = None if bugs else _decision(group)
+        if decision:
+            await self._await(decision, self._stopping)
+            return attempt
+        if bugs:
+            self._crashed(bugs)
+        code = "Crashed" if bugs else "SourceUnavailable"
+        return self._wait_for_better(code, _first_message(bugs or expected or group), attempt)
+
     async def _is_paused(self) -> bool:
         """Say whether it is paused, perhaps since before this daemon. Raises StoreUnavailable."""
         if not self._is_pause_known:
+            if self.others:
+                await self.others.begin(self)
             since = (await self._store.states(self.name)).get(PAUSED)
             if since and not self._is_pause_known:
                 self.pause(float(since))
@@ -189,6 +223,7 @@ class MappingLife:
 
     async def _rest(self) -> None:
         """Wait until it may go on, or leaves."""
+        self.is_undecided = False
         self.resting.set()
         await self._resumed.wait()
         self.resting.clear()
@@ -197,10 +232,15 @@ class MappingLife:
         """Take over what is kept under the name that the mapping had, before anybody looks at what it keeps."""
         attempt = 0
         while self.parts.renamed_from and not self.leaving.is_set():
+            self._decided.clear()
             try:
+                if self.others:
+                    await self.others.may_inherit(self.parts.renamed_from)
                 await take_over(self._store, self.name, self.parts.renamed_from, self.log)
             except StoreUnavailable as error:
                 attempt = self._wait_for_better("StateUnavailable", str(error), attempt)
+            except InUse as error:
+                attempt = self._wait_for_better("FormerNameRuns", str(error), attempt)
             except DecisionNeeded as decision:
                 await self._await(decision, self.leaving)
             else:
@@ -213,6 +253,7 @@ class MappingLife:
             await source.open()
             await self._note_beginning(source)
             self.runner = await self._new_runner(source)
+            self.is_undecided = False
             self._trouble = None
             self.log.write("mapping.started", source=self.parts.source_name, function=self.parts.mapping.function)
             async with asyncio.TaskGroup() as tasks:
@@ -231,7 +272,8 @@ class MappingLife:
     async def _close(self, source: Source) -> None:
         """Close a source; one that does not come to an end must hold up neither what follows nor a stop."""
         try:
-            await asyncio.wait_for(source.close(), CLOSE_S)
+            async with asyncio.timeout(CLOSE_S):
+                await source.close()
         except TimeoutError:
             self.log.write("source.not_closed", source=self.parts.source_name, within_s=CLOSE_S)
 
@@ -270,14 +312,14 @@ class MappingLife:
                 self._sooner.clear()
                 left_s = max(0.0, self._leave_by_s - _mono_s())
                 runner.post(f.DrainRequested(left_s))
-                await asyncio.wait_for(self._sooner.wait(), left_s + DRAIN_GRACE_S)
+                async with asyncio.timeout(left_s + DRAIN_GRACE_S):
+                    await self._sooner.wait()
         run.cancel()
 
     async def _await(self, decision: DecisionNeeded, until: asyncio.Event) -> None:
         """Wait until somebody has decided, or for the event."""
         self._trouble = (decision.code, str(decision))
         self.log.write("mapping.refused", reason=decision.code, error=str(decision))
-        self._decided.clear()
         self.is_undecided = True
         waits = [asyncio.ensure_future(each.wait()) for each in (self._decided, until)]
         try:
@@ -285,10 +327,12 @@ class MappingLife:
         finally:
             for wait in waits:
                 wait.cancel()
-        self.is_undecided = False
+        # What is gone stays so until it is seen to be decided: others may ask for that now.
+        self.is_undecided = decision.code == "StateGone" and not until.is_set()
 
     def _wait_for_better(self, code: str, message: str, attempt: int) -> int:
         self._trouble = (code, message)
+        self.is_undecided = False
         if not self._failed:
             self.log.write("mapping.waiting", reason=code, error=message)
         return attempt + 1
@@ -304,17 +348,20 @@ class MappingLife:
     async def _back_off(self, attempt: int, until: asyncio.Event) -> None:
         """Wait longer the more attempts there were, but no longer than for the event."""
         if attempt and not self._failed:
-            try:
-                await asyncio.wait_for(until.wait(), backoff_s(OUTAGE_BACKOFF, attempt - 1, self._rng))
-            except TimeoutError:
-                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(backoff_s(OUTAGE_BACKOFF, attempt - 1, self._rng)):
+                    await until.wait()
 
     # --- what it is told
 
-    def drain(self, within_s: float, why: str = "The mapping is shutting down.") -> None:
-        """Leave: in-flight work may take this long, counted from now; told again, the earlier end holds."""
+    def drain(self, within_s: float, why: str = "The mapping is shutting down.", *, comes_back: bool = False) -> None:
+        """Leave: in-flight work may take this long, counted from now; told again, the earlier end holds.
+
+        With `comes_back`, what is given out among readers by name is kept for us for a while.
+        """
         if not self.leaving.is_set():
             self._why_leaving = why
+            self._comes_back = comes_back
             self.leaving.set()
             self._resumed.set()
         self._stop_by(_mono_s() + within_s)
@@ -365,7 +412,8 @@ class MappingLife:
         try:
             within_s = self.parts.mapping.drain_s + DRAIN_GRACE_S + CLOSE_S
             try:
-                await asyncio.wait_for(self.resting.wait(), within_s)
+                async with asyncio.timeout(within_s):
+                    await self.resting.wait()
             except TimeoutError:
                 raise InUse(
                     f"mapping {self.name} did not come to rest within {within_s:.0f} s and is where it was; "
@@ -406,6 +454,11 @@ class MappingLife:
     @property
     def is_paused(self) -> bool:
         return self._paused_s is not None
+
+    @property
+    def leaves_place(self) -> bool:
+        """Does it come to rest, or leave, without being expected back at once?"""
+        return self._stopping.is_set() and not self._comes_back
 
     @property
     def known(self) -> bool:
@@ -470,6 +523,14 @@ class MappingLife:
 def paused(mapping: str) -> str:
     """Say why a mapping that is paused runs nothing."""
     return f"its mapping {mapping} is paused: `headrace mapping resume {mapping}` first"
+
+
+def _decision(group: BaseExceptionGroup[BaseException]) -> DecisionNeeded | None:
+    for error in group.exceptions:
+        found = _decision(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, DecisionNeeded):
+            return found
+    return None
 
 
 def _first_message(group: BaseExceptionGroup[BaseException]) -> str:

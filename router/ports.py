@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import sha1
 from typing import Any, Final, NamedTuple, Protocol
 
 from router.core.facts import Demand, Progress
+from router.core.fleet import Heard, Said
 from router.core.model import (
     Batch,
     Chunk,
@@ -423,6 +425,18 @@ class ObjectSource(Protocol):
 # --- functions
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a function is told of an invocation beside its event; None in each = as of an event source mapping."""
+
+    #: The ARN under which it was invoked, with its qualifier.
+    arn: str | None = None
+    #: JSON text, as the caller sent it.
+    client_context: str | None = None
+    #: The tracing header.
+    trace_id: str | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Invocation:
     """One call of a function."""
@@ -436,6 +450,10 @@ class Invocation:
     done: Callable[[Outcome], None]
     #: Is a result that is wanted given as it came: its bytes, JSON or not?
     wants_raw: bool = False
+    told: Told | None = None
+    #: Is given the log of it, START to REPORT, before `done`; also where no logs are kept. None = not wanted. Of more
+    #: than a MiB it may be the end alone.
+    log: Callable[[str], None] | None = None
 
 
 class Invoker(Protocol):
@@ -461,6 +479,40 @@ class LogEntry(NamedTuple):
     timestamp: str | None
     request_id: str | None
     message: str
+
+
+class LogLine(NamedTuple):
+    """What stands in a log stream as one event."""
+
+    #: Wall time, milliseconds.
+    at_ms: int
+    #: Not empty; its line end is part of it.
+    text: str
+
+
+class LogStreams(Protocol):
+    """Takes logs in groups of streams, each of which is made when something is written to it first."""
+
+    async def put(self, group: str, stream: str, lines: Sequence[LogLine]) -> int:
+        """Write lines to a stream, and say how many are refused for good: for their times.
+
+        Args:
+            group: name of the group.
+            stream: name of the stream in it.
+            lines: in the order of their times, within what one call may hold.
+
+        Raises:
+            DestinationUnavailable: none is written, or nobody knows.
+        """
+        ...
+
+    async def check(self, group: str) -> str:
+        """Reach a group without writing anything, and say what was found. Raises DestinationUnavailable."""
+        ...
+
+    async def close(self) -> None:
+        """End all calls. May come twice."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -572,7 +624,10 @@ class SetStatus:
 
 @dataclass(frozen=True, slots=True)
 class Unclaim:
-    """Take a claim back: a failure that is being replayed has the status again that it had before."""
+    """Take a claim of ours back: a failure that is being replayed has the status again that it had before.
+
+    Nothing is done to one that another replica has adopted.
+    """
 
     id: str
 
@@ -613,7 +668,39 @@ class RenameMapping:
     new: str
 
 
-Change = KeepFailure | SetStatus | Unclaim | DeleteFailure | DeliveryEnded | PutState | RenameMapping
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """Write the other changes only if the lease of this shard still has this token; else none, and LeaseLost.
+
+    A store that no replicas share has no leases, and is never given one.
+    """
+
+    mapping: str
+    shard: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """Write the other changes only if this text is still that of this digest; else none, and Overtaken.
+
+    For texts that any replica may change. A store that no replicas share is never given one.
+    """
+
+    mapping: str
+    key: str
+    #: As `digest_of` makes it.
+    digest: str
+
+
+def digest_of(text: str) -> str:
+    """Give what stands for a text; empty for an empty one, which is none."""
+    return sha1(text.encode(), usedforsecurity=False).hexdigest() if text else ""
+
+
+Change = (
+    KeepFailure | SetStatus | Unclaim | DeleteFailure | DeliveryEnded | PutState | RenameMapping | Holds | Unchanged
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -664,15 +751,53 @@ class Space:
     can_shrink: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about the store that an operator should mend."""
+
+    #: persistence | memory | eviction | rights | version
+    what: str
+    #: What is so, and what to do.
+    text: str
+    #: Is the store not used until it is mended?
+    is_refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoreHealth:
+    """How a store that replicas share is."""
+
+    findings: Sequence[Finding] = ()
+    #: Mappings whose texts are gone, about which nobody has decided yet.
+    gone: frozenset[str] = frozenset()
+    #: Has all that was kept gone while this process runs, or before it: failures, too?
+    is_another: bool = False
+    #: Another one with every start of the server.
+    run_id: str = ""
+
+
 class Store(Protocol):
     """Durable state of the daemon. Every method may raise StoreUnavailable."""
 
     async def apply(self, changes: Sequence[Change]) -> None:
-        """Write all of them or none, durably; returns once they survive a crash."""
+        """Write all of them or none, durably; returns once they survive a crash.
+
+        Raises:
+            LeaseLost: one of the changes is a `Holds` that does not hold.
+            Overtaken: one of them is an `Unchanged`, and that text is another one.
+        """
         ...
 
     async def states(self, mapping: str) -> Mapping[str, str]:
-        """Give all texts put under a mapping."""
+        """Give all texts put under a mapping.
+
+        Raises:
+            DecisionNeeded: some that there were are gone, and nobody has said yet that it may go on without them.
+        """
+        ...
+
+    async def accept_loss(self, mapping: str) -> bool:
+        """Let a mapping go on with what is left of its texts; False = none of them are gone."""
         ...
 
     async def failures(self, selection: Selection) -> Sequence[FailureEntry]:
@@ -684,7 +809,18 @@ class Store(Protocol):
         ...
 
     async def claim(self, failure_ids: Sequence[str]) -> Sequence[str]:
-        """Mark failures as replaying, in one step, and give those that were neither dropped nor being replayed."""
+        """Mark failures as replaying, in one step, and give those that were neither dropped nor being replayed.
+
+        Where replicas share the store, it remembers by which one.
+        """
+        ...
+
+    async def adopt(self, dead: str | None) -> Sequence[FailureEntry]:
+        """Claim what is being replayed by nobody who lives, and give it, oldest first.
+
+        Args:
+            dead: a replica that is dead; None = our own name's former process.
+        """
         ...
 
     async def drop(self, failure_ids: Sequence[str]) -> Sequence[str]:
@@ -732,6 +868,103 @@ class Store(Protocol):
     async def close(self) -> None: ...
 
 
+# --- replicas
+
+
+class LeaseTable(Protocol):
+    """The table that the replicas of a fleet share, as one of them uses it. Lives where the Store does."""
+
+    #: Ours since the last `join`; empty before the first.
+    incarnation: str
+
+    async def join(self) -> None:
+        """Enter the table under our name, with a new incarnation; what an earlier one of ours owned is still ours.
+
+        Raises:
+            StoreUnavailable
+            InUse: another process, with another home, has this name and lives; the message says which and since when.
+        """
+        ...
+
+    async def exchange(self, said: Said) -> Heard:
+        """Say what we have to say, in one step and one round trip, and hear what has changed.
+
+        What cannot be taken or given any more, because others were first, is passed over. Who is given something
+        (`Give.heir`) is nudged.
+
+        Raises:
+            StoreUnavailable: not known whether it was heard.
+        """
+        ...
+
+    async def look(self) -> Heard:
+        """Give the whole table without changing it, whether we are in it or not; for people.
+
+        Raises:
+            StoreUnavailable
+        """
+        ...
+
+    async def describe(self, about: str) -> None:
+        """Put a small JSON text about us beside our row, for people and for `abouts`. Raises StoreUnavailable."""
+        ...
+
+    async def abouts(self) -> Mapping[str, str]:
+        """Give the texts of all replicas by name, those of dead ones too until they are buried.
+
+        Raises:
+            StoreUnavailable
+        """
+        ...
+
+    async def steered(self) -> None:
+        """Tell all replicas that a mapping was paused, resumed or moved, and nudge them. Raises StoreUnavailable."""
+        ...
+
+    async def leave(self) -> None:
+        """Take ourselves out of the table; what we still own is free at once. Raises StoreUnavailable."""
+        ...
+
+
+class Peers(Protocol):
+    """The other replicas of a fleet, as one of them calls them. What they say goes through the shared store."""
+
+    async def ask(self, replica: str, what: str, body: bytes, within_s: float) -> bytes:
+        """Ask one replica, and give its answer.
+
+        Raises:
+            PeerGone: it does not live, or ended before it answered; what was asked may or may not be done.
+            TimeoutError: it lives, and has not answered within this time.
+            StoreUnavailable
+        """
+        ...
+
+    async def calls(self) -> AsyncIterator[PeerCall | None]:
+        """Yield what others ask of us, as it comes, once we have joined; None = a nudge. Ends after close.
+
+        Raises:
+            StoreUnavailable: call it again later: what was asked meanwhile comes then.
+        """
+        yield None
+
+    async def close(self) -> None:
+        """End all. May come twice."""
+        ...
+
+
+class PeerCall(Protocol):
+    """Something that another replica asks."""
+
+    #: Who asks.
+    replica: str
+    what: str
+    body: bytes
+
+    async def answer(self, body: bytes) -> None:
+        """Answer it, once. Raises StoreUnavailable."""
+        ...
+
+
 # --- destinations
 
 
@@ -749,6 +982,8 @@ class Sent(Enum):
     WHOLE = "whole"
     #: Too large for it: without payload, with the id under which the failure store has it.
     CLAIM_CHECK = "claim check"
+    #: The same of an asynchronous event: without both payloads.
+    WITHOUT_PAYLOADS = "without payloads"
 
 
 class Destination(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Any, assert_never
@@ -13,7 +13,7 @@ from router.core.describe import ShardStatus
 from router.core.model import EventSourceMapping
 from router.core.queues import QueueEngine
 from router.errors import SourceUnavailable, StoreUnavailable
-from router.ports import Codec, PutState, QueueSource, Store
+from router.ports import Codec, Holds, PutState, QueueSource, Store
 from router.runner import Passes, Post, Spawn, keep_passing
 from router.telemetry import MappingMetrics
 
@@ -56,6 +56,15 @@ class QueueSide:
         for receive in self._receives.values():
             receive.cancel()
 
+    def left(self) -> None:
+        """Nothing: what is not deleted comes again."""
+
+    def may_begin(self, shard: str) -> bool:  # noqa: ARG002 - each message is ours for a time
+        return True
+
+    def fences(self, shard: str) -> Sequence[Holds]:  # noqa: ARG002 - messages have no owner
+        return ()
+
     def do(self, command: f.QueueCommand) -> None:
         match command:
             case f.Receive(poll, limit, wait_s):
@@ -70,6 +79,9 @@ class QueueSide:
                 self._spawn(partial(self._remember, call, texts))
             case _:
                 assert_never(command)
+
+    def why_stuck(self) -> tuple[str, str] | None:
+        return None  # the engine is told of all that the source meets
 
     def lag_records(self, shard: ShardStatus) -> int | None:  # noqa: ARG002 - a queue has no positions
         return self._source.backlog()

@@ -1,9 +1,10 @@
-"""What telemetry lists, as Markdown, for `docs/metrics.md` and `docs/reasons.md`."""
+"""What tables of the code list, as Markdown: metrics, reasons, log events, and the operations of the Lambda API."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from router.api.operations import OPERATIONS, Operation
 from router.telemetry import DISCARDS, EVENTS, METRICS, REASONS, Measure
 
 
@@ -35,6 +36,17 @@ def reasons_reference() -> str:
             ("Log events", ("event", "level", "says"), events),
         ]
     )
+
+
+def operations_reference() -> str:
+    """Print the operations of the Lambda API that are served."""
+    columns = ("operation", "method and path", "body at most")
+    return _page([("Operations that are served", columns, map(_operation, OPERATIONS))])
+
+
+def _operation(each: Operation) -> Sequence[str]:
+    most = f"{each.body_bytes >> 20} MB" if each.method in ("POST", "PUT") else ""
+    return f"`{each.name}`", f"{each.method} `{each.path}`", most
 
 
 def _page(sections: Iterable[tuple[str, Sequence[str], Iterable[Sequence[str]]]]) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from router.errors import ConfigError
-from router.failure_record import iso_ms
+from router.failures.record import iso_ms
 from router.ports import WallClock
 from router.telemetry import Log, Metrics
 
@@ -133,7 +133,8 @@ class Reloader(Generic[C]):
                 return
             before = now
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), self._look_s)
+                async with asyncio.timeout(self._look_s):
+                    await self._asked.wait()
 
     async def _reload(self, *, by_hand: bool) -> None:
         seen: dict[Path, Hashable] = {}

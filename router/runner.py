@@ -7,7 +7,7 @@ cancelling and waking are plain calls; only what waits for the outside is a task
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeAlias, cast
@@ -15,9 +15,9 @@ from typing import Any, Final, Protocol, TypeAlias, cast
 from router.core import facts as f
 from router.core.describe import Repeat, ShardStatus
 from router.core.model import Batch, Cancelled, Chunk, EventSourceMapping, FailedBatch, Instant, Outcome, Returned
-from router.errors import StoreUnavailable
+from router.errors import LeaseLost, StoreUnavailable
 from router.events import event_of
-from router.ports import Codec, Invocation, Invoker, WallClock
+from router.ports import Codec, Holds, Invocation, Invoker, WallClock
 from router.telemetry import Log, MappingMetrics
 
 #: Tells the engine a fact.
@@ -26,8 +26,16 @@ Post: TypeAlias = Callable[[f.Fact], None]
 Spawn: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], asyncio.Task[None]]
 #: Does a record pass the mapping's filters? None = all do.
 Passes: TypeAlias = Callable[[Mapping[str, object], bytes | None], bool]
-#: Stores a failed batch with its event and ordering keys.
-KeepFailed: TypeAlias = Callable[[FailedBatch, bytes, tuple[bytes, ...]], Awaitable[None]]
+
+
+class KeepFailed(Protocol):
+    """Stores a failed batch with its event and ordering keys, if the fences hold."""
+
+    def __call__(
+        self, failure: FailedBatch, event: bytes, keys: tuple[bytes, ...], fences: Sequence[Holds], /
+    ) -> Awaitable[None]:
+        """Store it. Raises StoreUnavailable, and LeaseLost when a fence does not hold."""
+        ...
 
 
 #: Fields of notes that are positions.
@@ -46,6 +54,8 @@ class Engine(Protocol):
     def in_flight(self) -> Sequence[Batch]: ...
 
     def repeats(self) -> Sequence[Repeat]: ...
+
+    def waiting(self) -> Mapping[str, Sequence[str]]: ...
 
     def status(self, now: Instant) -> Iterable[ShardStatus]: ...
 
@@ -68,6 +78,22 @@ class SourceSide(Protocol):
         """End what waits for the source."""
         ...
 
+    def left(self) -> None:
+        """Give back what is still ours: the run is over, and nothing of it is with the function."""
+        ...
+
+    def may_begin(self, shard: str) -> bool:
+        """Say whether more may be begun for a shard now; when not, the engine has been told why."""
+        ...
+
+    def fences(self, shard: str) -> Sequence[Holds]:
+        """Give what a write for a shard must name, to be refused once the shard is another's."""
+        ...
+
+    def why_stuck(self) -> tuple[str, str] | None:
+        """Say why it can give the engine nothing to do, as code and sentence; None = it can."""
+        ...
+
     def lag_records(self, shard: ShardStatus) -> int | None:
         """Count the records behind a shard's checkpoint, without asking anybody; None = not known."""
         ...
@@ -82,8 +108,11 @@ class ReplayListener(Protocol):
 
     def replayed(self, failure_id: str, new_failures: tuple[str, ...]) -> None: ...
 
-    def refused(self, failure_id: str, reason: str, *, failed: bool = False) -> None:
-        """Learn that it did not run; or, with `failed`, that it did and stays where it has a place of its own."""
+    def refused(self, failure_id: str, reason: str, *, failed: bool = False, astray: bool = False) -> None:
+        """Learn that it did not run; or, with `failed`, that it did and stays where it has a place of its own.
+
+        With `astray` its shard is not ours, and another replica may have it.
+        """
         ...
 
 
@@ -126,6 +155,8 @@ class Runner:
         self._all_ended = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._started_s: dict[str, float] = {}
+        #: Time that batches of a shard have been with the function, those that have ended.
+        self._spent_s: dict[str, float] = defaultdict(float)
         #: What of shards that were left could not be committed, or deleted.
         self._abandoned: list[Repeat] = []
         #: What the last invocation gave, in AWS's words.
@@ -148,6 +179,7 @@ class Runner:
             if self._timer:
                 self._timer.cancel()
             await self._end_invocations()
+            self._side.left()
             self.ended.set()
 
     async def _end_invocations(self) -> None:
@@ -175,11 +207,14 @@ class Runner:
         finally:
             self._feeding = False
 
-    def replay(self, failure_id: str, event: bytes, *, elsewhere: bool = False, shard: str = "") -> None:
+    def replay(
+        self, failure_id: str, event: bytes, *, elsewhere: bool = False, shard: str = "", waits: bool = True
+    ) -> None:
         """Run a stored event again; the listener hears the end.
 
         With `elsewhere` its records have a place of their own: it is tried once, and refused if that fails. A `shard`
-        is the one that its records are of, for not every event says it.
+        is the one that its records are of, for not every event says it. Unless it `waits` for its shard to be ours, it
+        is given back as astray when it is not.
 
         Raises:
             ValueError: it is no event of this source, or has no records.
@@ -188,11 +223,15 @@ class Runner:
         if not chunk.positions and chunk.window is None:
             raise ValueError("it holds no records")
         chunk.shard = shard or chunk.shard
-        self.post(f.ReplayRequested(failure_id, chunk, elsewhere))
+        self.post(f.ReplayRequested(failure_id, chunk, elsewhere, waits))
 
     def shards(self) -> list[ShardStatus]:
         """Describe every shard the mapping has."""
         return list(self._engine.status(Instant(self._loop.time(), self._wall())))
+
+    def waiting(self) -> Mapping[str, Sequence[str]]:
+        """Give the shards that wait for their parents, and for which."""
+        return self._engine.waiting()
 
     @property
     def records_done(self) -> int:
@@ -200,12 +239,19 @@ class Runner:
         return self._engine.records_done
 
     def why_stuck(self) -> tuple[str, str] | None:
-        return self._engine.why_stuck()
+        return self._engine.why_stuck() or self._side.why_stuck()
 
     def in_flight(self) -> list[tuple[Batch, float]]:
         """Give the batches that are with the function, and how long each has been, seconds."""
         now_s = self._loop.time()
         return [(batch, now_s - self._started_s.get(batch.id, now_s)) for batch in self._engine.in_flight()]
+
+    def spent_s(self) -> Mapping[str, float]:
+        """Give how long batches of each shard have been with the function in this run, seconds, one by one summed."""
+        spent = self._spent_s.copy()
+        for batch, elapsed_s in self.in_flight():
+            spent[batch.shard] += elapsed_s
+        return spent
 
     def repeats(self) -> list[Repeat]:
         """Say what the function would see again if nothing more were committed or deleted."""
@@ -224,19 +270,22 @@ class Runner:
     def _do(self, command: f.Command) -> None:
         match command:
             case f.Invoke(batch):
-                self._invoke(batch)
+                if self._side.may_begin(batch.shard):
+                    self._invoke(batch)
+                else:
+                    self.post(f.InvocationEnded(batch.id, Cancelled()))
             case f.WakeAt(mono_s):
                 self._wake_at(mono_s)
             case f.Note(event, shard, fields):
                 self._note(event, shard, fields)
             case f.Keep(failure, batch):
-                self._spawn(partial(self._store_failure, failure, batch))
+                self._spawn(partial(self._store_failure, failure, batch, self._side.fences(failure.shard)))
             case f.Cancel(batch_id, waiting_only):
                 self._invoker.cancel(batch_id, waiting_only=waiting_only)
             case f.Replayed(failure_id, new_failures):
                 self._replays.replayed(failure_id, tuple(new_failures))
-            case f.ReplayRefused(failure_id, reason, failed):
-                self._replays.refused(failure_id, reason, failed=failed)
+            case f.ReplayRefused(failure_id, reason, failed, astray):
+                self._replays.refused(failure_id, reason, failed=failed, astray=astray)
             case f.Finished():
                 self._finish()
             case _:
@@ -285,7 +334,9 @@ class Runner:
         return event_of(self._codec, batch.shard, batch.rows(), batch.window)
 
     def _ended(self, batch: Batch, outcome: Outcome) -> None:
-        self._metrics.duration.observe(self._loop.time() - self._started_s.pop(batch.id))
+        elapsed_s = self._loop.time() - self._started_s.pop(batch.id)
+        self._metrics.duration.observe(elapsed_s)
+        self._spent_s[batch.shard] += elapsed_s
         self._function.ended(outcome)
         if self._is_ending:
             if not self._started_s:
@@ -316,14 +367,18 @@ class Runner:
 
     # --- giving up
 
-    async def _store_failure(self, failure: FailedBatch, batch: Batch) -> None:
+    async def _store_failure(self, failure: FailedBatch, batch: Batch, fences: Sequence[Holds]) -> None:
         try:
             event = self._event(batch)
             # Read from the event, because the keys column is empty where order needs none.
             keys = dict.fromkeys(key for key in self._codec.parse(event).keys if key is not None)
-            await self._keep(failure, event, tuple(keys))
+            await self._keep(failure, event, tuple(keys), fences)
         except StoreUnavailable as error:
             self.post(f.KeepFailed(failure.id, str(error)))
+            return
+        except LeaseLost:
+            if self._side.fences(failure.shard) == fences:  # else it is ours again meanwhile
+                self.post(f.ShardLost(failure.shard))
             return
         self._metrics.discarded.labels(self._mapping.name, failure.reason.value).inc()
         self._log.write(

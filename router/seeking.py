@@ -14,14 +14,16 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
 
 from router.checkpoint_file import Saved, SavedShard
+from router.commands.selecting import Wanted
 from router.core.facts import Progress
 from router.core.seek import AtPosition, AtTime, Direction, Edge, Extent, Move, NotThere, SeekTo, plan
 from router.errors import ConfigError, InUse, NotFound
-from router.failure_record import iso_ms
+from router.failures.record import iso_ms
+from router.fleet.fenced import Fenced
+from router.fleet.together import Together
 from router.life import MappingLife
 from router.overflow import Overflow, pointed_to
 from router.ports import Places, Span, Store
-from router.selecting import Wanted
 from router.steering import unknown
 
 
@@ -37,17 +39,18 @@ class Seeking:
     Its methods raise NotFound, ConfigError, InUse, SourceUnavailable and StoreUnavailable.
     """
 
-    def __init__(self, store: Store, lives: Mapping[str, MappingLife]) -> None:
+    def __init__(self, store: Store, lives: Mapping[str, MappingLife], together: Together | None = None) -> None:
+        """Make it; `together` are the replicas of a fleet, None = we are alone."""
         self._store = store
         self._lives = lives
+        self._together = together
 
     async def seek(self, name: str, wanted: Wanted, shard: str | None, *, apply: bool) -> dict[str, Any]:
         """Say what seeking would do, or do it and say what it did."""
         life = self._free(name)
-        still = life.still if apply else None
-        mover = Mover(self._store, name, _maker(life), life.log.write)
+        mover, still = self._mover(life)
         return {
-            **await mover.move(partial(_sought, wanted=wanted, shard=shard), still),
+            **await mover.move(partial(_sought, wanted=wanted, shard=shard), still if apply else None),
             "to": _written(wanted),
             "state": life.health().state,
         }
@@ -55,14 +58,20 @@ class Seeking:
     async def restore(self, name: str, saved: Saved, *, apply: bool) -> dict[str, Any]:
         """Say what importing would do to a mapping, or do it and say what it did."""
         life = self._free(name)
-        still = life.still if apply else None
-        mover = Mover(self._store, name, _maker(life), life.log.write)
-        return {**await mover.restore(saved, still), "state": life.health().state}
+        mover, still = self._mover(life)
+        return {**await mover.restore(saved, still if apply else None), "state": life.health().state}
 
     async def save(self, name: str | None = None) -> list[Saved]:
         """Say where a mapping is, as far as it is committed; None = all that read a stream."""
         lives = [self._life(name)] if name else [each for each in self._lives.values() if each.parts.make_places]
         return [await save(self._store, life.name, _maker(life)) for life in lives]
+
+    def _mover(self, life: MappingLife) -> tuple[Mover, Still]:
+        if self._together is None:
+            return Mover(self._store, life.name, _maker(life), life.log.write), life.still
+        fenced = Fenced(self._store)
+        mover = Mover(fenced.port, life.name, _maker(life), life.log.write, fenced.check)
+        return mover, partial(self._together.still, life, fenced)
 
     def _free(self, name: str) -> MappingLife:
         life = self._life(name)
@@ -88,10 +97,20 @@ class Mover:
         self,
         store: Store,
         name: str,
-        make_places: Callable[[], Places],
+        make_places: Callable[[Store], Places],
         tell: Callable[..., None] = lambda *_, **__: None,
+        confirm: Callable[[], object] = lambda: None,
     ) -> None:
-        """Make it; `tell` logs what is about to be written, and that it was."""
+        """Make it.
+
+        Args:
+            store: what the places are written to.
+            name: the mapping.
+            make_places: makes what knows them.
+            tell: logs what is about to be written, and that it was.
+            confirm: called just before; raises if it must not be.
+        """
+        self._confirm = confirm
         self._store = store
         self._name = name
         self._make_places = make_places
@@ -99,7 +118,7 @@ class Mover:
 
     async def move(self, moves: Moves, still: Still | None) -> dict[str, Any]:
         """Say what moves would do, or with `still`, within which nothing of the mapping runs, do them."""
-        async with opened(self._make_places()) as places:
+        async with opened(self._make_places(self._store)) as places:
             _, found = await moves(places)
             if still:
                 async with still():
@@ -135,6 +154,7 @@ class Mover:
         for shard, before, after in moves:
             was = None if before is None else places.show(before)
             self._tell("seek.planned", shard=shard, before=was, after=places.show(after))
+        self._confirm()
         if places.retry_state_limit_bytes is None:
             await places.write({shard: after for shard, _, after in moves})
             return
@@ -164,7 +184,7 @@ async def opened(places: Places) -> AsyncIterator[Places]:
         await places.close()
 
 
-def _maker(life: MappingLife) -> Callable[[], Places]:
+def _maker(life: MappingLife) -> Callable[[Store], Places]:
     if life.parts.make_places is None:
         raise no_places(life.name)
     return life.parts.make_places
@@ -247,10 +267,10 @@ def _place(places: Places, shard: SavedShard, extent: Extent) -> Progress:
     return Progress(checkpoint, shard.retry_state, shard.ended)
 
 
-async def save(store: Store, mapping: str, make_places: Callable[[], Places]) -> Saved:
+async def save(store: Store, mapping: str, make_places: Callable[[Store], Places]) -> Saved:
     """Say where a mapping is, as far as it is committed. Raises SourceUnavailable and StoreUnavailable."""
     texts = await store.states(mapping)
-    async with opened(make_places()) as places:
+    async with opened(make_places(store)) as places:
         shards = [
             SavedShard(shard, places.show(place), place.ended, pointed_to(texts, shard, place.retry_state))
             for shard, place, *_ in await places.extents()

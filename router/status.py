@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from router.core.describe import ShardStatus
 from router.core.model import UNKNOWN_TIME_MS
-from router.daemon import FunctionInfo
-from router.deliveries import OutboxFacts
-from router.failure_record import iso_ms
+from router.daemon import FunctionInfo, TargetInfo
+from router.failures.deliveries import OutboxFacts
+from router.failures.record import iso_ms
 from router.life import MappingHealth
 from router.ports import Tally
 
@@ -93,8 +93,12 @@ class MappingFacts:
     last_result: str
     records_per_second: float
     shards: Sequence[ShardFacts]
+    #: Shards that wait for their parents, and for which.
+    waiting: Mapping[str, Sequence[str]] = field(default_factory=dict)
     #: What waits for its destination; None = it has none.
     outbox: OutboxFacts | None = None
+    #: Was it made through the API?
+    is_made: bool = False
 
     @property
     def lag_records(self) -> int | None:
@@ -119,6 +123,7 @@ def status_document(
     functions: Sequence[FunctionInfo],
     wall_s: float,
     config: Mapping[str, Any] | None = None,
+    event_targets: Sequence[TargetInfo] = (),
 ) -> dict[str, Any]:
     """Describe a running daemon."""
     return {
@@ -126,6 +131,7 @@ def status_document(
         "state": _overall(mappings),
         "mappings": [_mapping(each, wall_s) for each in mappings],
         "functions": [_function(each) for each in functions],
+        "event_targets": [_target(each) for each in event_targets],
         "config": config,
     }
 
@@ -140,6 +146,7 @@ def stored_document(version: str, tallies: Iterable[Tally], functions: Mapping[s
     mappings: list[dict[str, Any]] = [
         {
             "name": name,
+            "made_by": None,
             "function": functions.get(name),
             "source": None,
             "state": "stopped",
@@ -150,12 +157,13 @@ def stored_document(version: str, tallies: Iterable[Tally], functions: Mapping[s
             "records_per_second": 0.0,
             "last_result": None,
             "shards": [],
+            "waiting": [],
             "outbox": _outbox(OutboxFacts(None, undelivered[name])),
             "failures": dict(sorted(statuses.items())),
         }
         for name, statuses in sorted(counts.items())
     ]
-    return {"version": version, "state": "stopped", "mappings": mappings, "functions": []}
+    return {"version": version, "state": "stopped", "mappings": mappings, "functions": [], "event_targets": []}
 
 
 def ready_document(mappings: Sequence[MappingFacts]) -> tuple[bool, dict[str, Any]]:
@@ -195,6 +203,7 @@ def _overall(mappings: Sequence[MappingFacts]) -> str:
 def _mapping(facts: MappingFacts, wall_s: float) -> dict[str, Any]:
     return {
         "name": facts.name,
+        "made_by": "api" if facts.is_made else "file",
         "function": facts.function,
         "source": facts.source,
         "state": facts.health.state,
@@ -205,6 +214,7 @@ def _mapping(facts: MappingFacts, wall_s: float) -> dict[str, Any]:
         "records_per_second": facts.records_per_second,
         "last_result": facts.last_result,
         "shards": [_shard(each, wall_s) for each in facts.shards],
+        "waiting": [{"shard": shard, "parents": list(parents)} for shard, parents in sorted(facts.waiting.items())],
         "outbox": _outbox(facts.outbox) if facts.outbox else None,
     }
 
@@ -240,4 +250,15 @@ def _function(info: FunctionInfo) -> Mapping[str, Any]:
         "busy": info.busy,
         "waiting": info.waiting,
         "snap_start": info.snap_start and {"state": info.snap_start[0], "found": list(info.snap_start[1])},
+        "events": info.events
+        and {
+            "waiting": info.events.waiting,
+            "overdue_seconds": round(info.events.overdue_s, 3),
+            "reason": info.events.reason,
+        },
     }
+
+
+def _target(info: TargetInfo) -> Mapping[str, Any]:
+    overdue_s = round(info.overdue_s, 3)
+    return {"target": info.name, "waiting": info.waiting, "overdue_seconds": overdue_s, "error": info.error}

@@ -15,6 +15,8 @@ from router.ports import FailureEntry, Selection, Tally
 PAGE: Final = 200
 
 
+#: Does something with the store until it works.
+Insist = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 #: Gives selected failures, oldest first.
 Read = Callable[[Selection], Awaitable[Sequence[FailureEntry]]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from router.failure_reading import FailureRecord, Kind
+from router.failures.reading import FailureRecord, Kind
 
 
 @dataclass(frozen=True, slots=True)

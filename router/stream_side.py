@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import assert_never
@@ -12,9 +12,9 @@ from router.core.describe import ShardStatus
 from router.core.model import EventSourceMapping
 from router.core.streams import StreamEngine
 from router.errors import LeaseLost, SourceUnavailable, StoreUnavailable
-from router.failure_json import shown_position
+from router.failures.shown import shown_position
 from router.overflow import Overflow
-from router.ports import Codec, Lost, Opened, Revoking, Store, StreamSource
+from router.ports import Codec, Holds, Lost, Opened, Revoking, Store, StreamSource
 from router.reads import Reads
 from router.runner import Passes, Post, Spawn
 from router.telemetry import MappingMetrics
@@ -64,6 +64,15 @@ class StreamSide:
         if self._reads:
             self._reads.stop()
 
+    def left(self) -> None:
+        """Nothing: closing the source gives its partitions back."""
+
+    def may_begin(self, shard: str) -> bool:  # noqa: ARG002 - the group says what is ours
+        return True
+
+    def fences(self, shard: str) -> Sequence[Holds]:  # noqa: ARG002 - the group keeps what is committed
+        return ()
+
     def do(self, command: f.StreamCommand) -> None:
         match command:
             case f.Read():
@@ -79,6 +88,9 @@ class StreamSide:
                 raise AssertionError("the source assigns shards")
             case _:
                 assert_never(command)
+
+    def why_stuck(self) -> tuple[str, str] | None:
+        return None  # the engine is told of all that the source meets
 
     def lag_records(self, shard: ShardStatus) -> int | None:
         newest = self._source.newest(shard.shard)

@@ -22,6 +22,10 @@ Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 CRASH_PAUSE_S: Final = 10.0
 
 
+async def _at_once() -> None:
+    """Nothing is to be sent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unit:
     """One mapping with all that exists for it alone."""
@@ -35,6 +39,8 @@ class Unit:
     retain: Callable[[Retention], None]
     #: It begins when no mapping of this name is left.
     after: str | None = None
+    #: Waits, within bounds, until what goes on beside it has sent the failures that it has.
+    sent: Work = _at_once
 
 
 class Supervisor:
@@ -78,22 +84,22 @@ class Supervisor:
         else:
             self._begin(unit)
 
-    def unwant(self, name: str) -> None:
+    def unwant(self, name: str, why: str = "not in the file any more") -> None:
         """Have a mapping end, within its own bounds."""
         self._supersede(name)
-        self._leave(name, "The mapping is not in the file any more; what is in flight ends.")
+        self._leave(name, f"The mapping is {why}; what is in flight ends.")
 
     def retain(self, retention: Retention) -> None:
         """Keep as much of every mapping's failures from now on."""
         for unit in (*self._units.values(), *self._next.values()):
             unit.retain(retention)
 
-    def drain(self, within_s: float) -> None:
+    def drain(self, within_s: float, *, comes_back: bool = False) -> None:
         """End all mappings; in-flight work may take this long."""
         self._draining.set()
         for name, life in self.lives.items():
             self._supersede(name)
-            life.drain(within_s)
+            life.drain(within_s, comes_back=comes_back)
 
     def _begin(self, unit: Unit) -> None:
         name = unit.life.name
@@ -134,7 +140,19 @@ class Supervisor:
             await unit.life.leaving.wait()
             # What follows it must not begin to read between two places.
             await unit.life.untouched.wait()
+            await self._send_off(unit)
             beside.cancel()
+
+    async def _send_off(self, unit: Unit) -> None:
+        """Have its last failures sent where nobody follows who would; the end of the daemon waits for none."""
+        if unit.life.name in self._next:
+            return
+        waits = [asyncio.ensure_future(each()) for each in (unit.sent, self._draining.wait)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def _close(self, unit: Unit) -> None:
         try:

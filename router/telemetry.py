@@ -36,9 +36,18 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "config.needs_restart": ("warning", "Keys have changed that hold from the next start of the daemon on."),
     "mapping.renamed": ("info", "The mapping has taken over what was kept under the name that it had."),
     "mapping.refused": ("error", "The mapping does not run until somebody decides what is meant; `reason` says how."),
+    "mapping.deleted": ("info", "The mapping was deleted through the API, and what was kept of its progress with it."),
     "mapping.changed": ("info", "The mapping begins, ends or goes on by new settings; `keys` changed."),
     "function.changed": ("info", "The function has new workers from now on; those that run end with what they run."),
+    "api.failed": ("error", "A bug ended a call of the API, which was answered 500. Please report the trace."),
+    "page.failed": ("error", "A bug kept a page from being shown, which was answered 500. Please report the trace."),
     "background.crashed": ("error", "A bug stopped deliveries or replays; they begin anew. Please report the trace."),
+    "logs.refused": (
+        "warning",
+        "CloudWatch Logs does not accept what a function prints; it waits, and is sent again.",
+    ),
+    "logs.accepted": ("info", "CloudWatch Logs takes what a function prints again."),
+    "logs.lost": ("warning", "So much of what a function printed is lost; told once a minute at most."),
     "function.preloaded": ("info", "The function is loaded; its workers are forked from now on."),
     "function.not_forked": (
         "warning",
@@ -59,6 +68,24 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "shard.released": ("info", "A shard was given back with its progress committed."),
     "shard.abandoned": ("warning", "A shard was left before its progress could be committed; that is delivered again."),
     "shard.lost": ("warning", "A shard was taken away; its unfinished work is delivered again by its new owner."),
+    "fleet.joined": ("info", "The daemon is in the table of its fleet; shards are shared from now on."),
+    "fleet.waiting": ("warning", "The shared store cannot be reached to enter the fleet; it is tried again."),
+    "fleet.unheard": (
+        "warning",
+        "The table of leases does not answer; unless it does soon, this replica stops what it does by leases.",
+    ),
+    "fleet.heard": ("info", "The table of leases answers again."),
+    "fleet.mixed": ("warning", "Replicas that live have different versions or files: `headrace status` lists which."),
+    "fleet.alike": ("info", "All replicas that live have the same version and file again."),
+    "fleet.not_left": ("warning", "The fleet could not be told of the stop; others take over after the lease."),
+    "fleet.ousted": ("error", "Another process has the name of this replica; this daemon stops. Name each its own."),
+    "lease.lost": ("warning", "A lease could not be renewed, or is another's; what ran of it ended without a trace."),
+    "leash.lost": (
+        "warning",
+        "The process that ends workers when the daemon is stopped has ended; it is started again.",
+    ),
+    "replica.died": ("warning", "Another replica was not heard of for the length of a lease; others take over."),
+    "peer.not_answered": ("warning", "What another replica asked could not be answered; it asks again, or gives up."),
     "shard.finished": ("info", "A shard was read to its end and all of it is settled; its children may be read."),
     "shard.trimmed": ("warning", "The stream has deleted a shard; what was not read of it is lost."),
     "stream.remade": (
@@ -106,6 +133,14 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "failure.delivered": ("info", "A failure record was accepted by its destination."),
     "failure.not_delivered": ("warning", "A destination did not accept a failure record; it is sent again."),
+    "event.given_up": ("warning", "An asynchronous event has failed for good and is stored; see `headrace failures`."),
+    "event.told": ("debug", "A destination or dead-letter queue has accepted what an asynchronous event came to."),
+    "event.not_told": (
+        "warning",
+        "A destination or dead-letter queue did not accept what an asynchronous event came to; it is told again.",
+    ),
+    "events.adopted": ("info", "What a dead replica had accepted and not finished is run by this one."),
+    "failure.adopted": ("info", "What a dead replica was replaying is taken up by this one."),
     "failure.replayed": ("info", "A failed batch was replayed."),
     "failure.replay_refused": ("warning", "A replay could not run."),
     "records.replayed": ("info", "A job over failure records is over; what was refused can be replayed again."),
@@ -114,6 +149,25 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "store.upgraded": ("info", "The store was of an older version; as it was, it is kept beside the new one."),
     "store.shrunk": ("info", "Room that the store no longer needs was given back to the file system."),
     "store.failed": ("warning", "The failure store could not be read or written beside a batch; it is tried again."),
+    "store.refused": ("error", "The shared store is not used as it is, so nothing moves; mend what the line names."),
+    "store.doubted": ("warning", "The shared store may lose what it keeps, or have no room soon; the line says why."),
+    "store.mended": ("info", "The shared store has nothing to be mended any more."),
+    "function.code_missing": (
+        "error",
+        "The code of a function of the API is not where it was kept, so it cannot run; the line says why.",
+    ),
+    "mapping.unfit": (
+        "error",
+        "A mapping of the API does not fit any more, so it does not run; the line says why.",
+    ),
+    "catalogue.unknown": (
+        "warning",
+        "What was made through the API cannot be read from the shared store; the API refuses everything until it can.",
+    ),
+    "state.lost": (
+        "error",
+        "What was kept is not in Redis any more; mappings that were begun wait for `mapping accept`.",
+    ),
     "log.dropped": ("warning", "Nobody read the log for a while: so many lines are missing here."),
     "library.warned": (
         "warning",
@@ -134,6 +188,18 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
     "SourceChanged": (
         "The file names another source than the one that the mapping's state belongs to.",
         "Put the former source back, or `headrace mapping accept NAME`.",
+    ),
+    "StateGone": (
+        "What was kept of where the mapping is, is not in Redis any more.",
+        "Put the former data back, or let the mapping begin anew: `headrace mapping accept NAME`.",
+    ),
+    "InstanceTaken": (
+        "Another process is the same static member of the Kafka group (`group_instance_id`).",
+        "Stop one of the two, or give replicas names of their own; then `headrace mapping accept NAME`, or a restart.",
+    ),
+    "FormerNameRuns": (
+        "Another replica still runs the mapping under its former name.",
+        "Give that replica the same file: it goes on by itself then.",
     ),
     "RenameConflict": (
         "State is kept under the mapping's name and under its former one.",
@@ -186,6 +252,9 @@ DISCARDS: Final[dict[str, str]] = {
     Reason.AGE.value: "It was older than `maximum_record_age_in_seconds`.",
     Reason.SIZE.value: "A single record whose event is over 6 MB.",
     Reason.UNFIT.value: "No event can be made of it, such as a message that is no S3 notification.",
+    Reason.EVENT_AGE.value: "An asynchronous event was older than its `MaximumEventAgeInSeconds`, or would have been "
+    "at its next try.",
+    Reason.ZERO_CONCURRENCY.value: "An asynchronous event came to a function whose reserved concurrency is 0.",
 }
 
 
@@ -276,6 +345,9 @@ METRICS: Final[dict[str, Measure]] = {
     "headrace_function_errors": Measure(
         "counter", _FUNCTION, "Invocations that failed: errors, timeouts, crashes.", "Errors"
     ),
+    "headrace_function_log_lost_bytes": Measure(
+        "counter", _FUNCTION, "Bytes of a function's log that were lost on their way to CloudWatch Logs."
+    ),
     "headrace_function_throttles": Measure(
         "counter",
         _FUNCTION,
@@ -290,12 +362,58 @@ METRICS: Final[dict[str, Measure]] = {
     ),
     "headrace_function_waiting_invocations": Measure("gauge", _FUNCTION, "Invocations that wait for a worker."),
     "headrace_function_workers": Measure("gauge", _FUNCTION, "Worker processes."),
+    "headrace_async_events_accepted": Measure(
+        "counter", _FUNCTION, "Asynchronous events that were accepted.", "AsyncEventsReceived"
+    ),
+    "headrace_async_events_retried": Measure(
+        "counter", _FUNCTION, "Asynchronous events that were put off after a try, or for want of room."
+    ),
+    "headrace_async_events_finished": Measure(
+        "counter",
+        ("function", "condition"),
+        "Asynchronous events that are done with, by how; all but `Success` are what AWS calls dropped.",
+        "AsyncEventsDropped",
+    ),
+    "headrace_async_event_age_seconds": Measure(
+        "histogram", _FUNCTION, "Age of asynchronous events at each of their tries.", "AsyncEventAge"
+    ),
+    "headrace_async_events_waiting": Measure("gauge", _FUNCTION, "Asynchronous events that are to be run."),
+    "headrace_async_event_overdue_seconds": Measure(
+        "gauge", _FUNCTION, "How long the next asynchronous event to be run has been due; 0 where none is."
+    ),
+    "headrace_async_deliveries_waiting": Measure(
+        "gauge", ("target",), "What asynchronous events came to, and a target has not accepted yet."
+    ),
+    "headrace_dead_letter_errors": Measure(
+        "counter",
+        _FUNCTION,
+        "Asynchronous events that a dead-letter queue did not accept; each try.",
+        "DeadLetterErrors",
+    ),
+    "headrace_destination_delivery_failures": Measure(
+        "counter",
+        _FUNCTION,
+        "Records of asynchronous events that a destination did not accept; each try.",
+        "DestinationDeliveryFailures",
+    ),
     # of the daemon
     "headrace_build_info": Measure("gauge", ("version", "python"), "1, with what runs."),
     "headrace_event_loop_lag_seconds": Measure(
         "gauge", (), "Longest time within the last minute for which the daemon's event loop did nothing else."
     ),
-    "headrace_store_size_bytes": Measure("gauge", (), "Size of the embedded store on disk, with its log."),
+    "headrace_store_size_bytes": Measure(
+        "gauge", (), "Size of the embedded store on disk, with its log; of a shared one, of the failures in it."
+    ),
+    "headrace_store_findings": Measure("gauge", ("what",), "1 while this of the shared store should be mended."),
+    "headrace_fleet_replicas": Measure("gauge", ("state",), "Replicas of the fleet that live, and that are dead."),
+    "headrace_fleet_mixed": Measure("gauge", (), "1 while replicas that live have different versions or files."),
+    "headrace_fleet_leases_owned": Measure("gauge", (), "Leases that this replica owns."),
+    "headrace_fleet_leases_taken": Measure("counter", (), "Leases that this replica has taken."),
+    "headrace_fleet_leases_given": Measure("counter", (), "Leases that this replica has given back."),
+    "headrace_fleet_leases_lost": Measure("counter", (), "Leases that this replica has lost, with what ran of them."),
+    "headrace_fleet_exchange_duration_seconds": Measure(
+        "histogram", ("outcome",), "Time for one exchange with the table of leases, answered or unanswered."
+    ),
     "headrace_log_lines_dropped": Measure("counter", (), "Log lines that were lost because nobody read them."),
     "headrace_config_usable": Measure("gauge", (), "0 while the file cannot be used and a former one goes on."),
     "headrace_config_loaded_timestamp_seconds": Measure(
@@ -324,6 +442,8 @@ class FunctionMetrics:
     errors: Counter
     throttles: Counter
     duration: Duration
+    dead_letter_errors: Counter
+    destination_failures: Counter
 
     def ended(self, outcome: Outcome) -> None:
         """Count the end of an invocation; one that was cancelled, or never sent, is none."""
@@ -361,6 +481,34 @@ class MappingMetrics:
     of_function: Callable[[str], FunctionMetrics]
 
 
+@dataclass(frozen=True, slots=True)
+class AsyncMetrics:
+    """What is counted of asynchronous events, by function."""
+
+    accepted: Counter
+    retried: Counter
+    #: Also by condition.
+    finished: Counter
+    age: Durations
+
+
+@dataclass(frozen=True, slots=True)
+class FleetMetrics:
+    """What is counted of a fleet by one of its replicas."""
+
+    replicas: Gauge
+    mixed: Gauge
+    owned: Gauge
+    taken: Counter
+    given: Counter
+    lost: Counter
+    duration: Durations
+
+    def exchanged(self, seconds: float, *, answered: bool) -> None:
+        """Count the end of an exchange."""
+        self.duration.labels("answered" if answered else "unanswered").observe(seconds)
+
+
 class Metrics:
     """All metrics of a daemon, in a registry of their own."""
 
@@ -379,9 +527,14 @@ class Metrics:
         self.concurrent_executions: Gauge = self._families["headrace_function_concurrent_executions"]
         self.waiting_invocations: Gauge = self._families["headrace_function_waiting_invocations"]
         self.workers: Gauge = self._families["headrace_function_workers"]
+        self.events_waiting: Gauge = self._families["headrace_async_events_waiting"]
+        self.event_overdue: Gauge = self._families["headrace_async_event_overdue_seconds"]
+        self.deliveries_waiting: Gauge = self._families["headrace_async_deliveries_waiting"]
         self.build_info: Gauge = self._families["headrace_build_info"]
         self.event_loop_lag: Gauge = self._families["headrace_event_loop_lag_seconds"]
         self.store_size: Gauge = self._families["headrace_store_size_bytes"]
+        self.store_findings: Gauge = self._families["headrace_store_findings"]
+        self.function_log_lost: Counter = self._families["headrace_function_log_lost_bytes"]
         self.log_lines_dropped: Counter = self._families["headrace_log_lines_dropped"]
         self.config_usable: Gauge = self._families["headrace_config_usable"]
         self.config_loaded: Gauge = self._families["headrace_config_loaded_timestamp_seconds"]
@@ -413,6 +566,31 @@ class Metrics:
             of_function=self.of_function,
         )
 
+    def of_fleet(self) -> FleetMetrics:
+        """Give what is counted of the fleet."""
+
+        def family(name: str) -> Any:
+            return self._families[f"headrace_fleet_{name}"]
+
+        return FleetMetrics(
+            replicas=family("replicas"),
+            mixed=family("mixed"),
+            owned=family("leases_owned"),
+            taken=family("leases_taken"),
+            given=family("leases_given"),
+            lost=family("leases_lost"),
+            duration=family("exchange_duration_seconds"),
+        )
+
+    def of_events(self) -> AsyncMetrics:
+        """Give what is counted of asynchronous events."""
+        return AsyncMetrics(
+            accepted=self._families["headrace_async_events_accepted"],
+            retried=self._families["headrace_async_events_retried"],
+            finished=self._families["headrace_async_events_finished"],
+            age=self._families["headrace_async_event_age_seconds"],
+        )
+
     def of_function(self, function: str) -> FunctionMetrics:
         """Give the counters of one function, all present from the start."""
         return FunctionMetrics(
@@ -420,6 +598,8 @@ class Metrics:
             errors=self._families["headrace_function_errors"].labels(function),
             throttles=self._families["headrace_function_throttles"].labels(function),
             duration=self._families["headrace_function_duration_seconds"].labels(function),
+            dead_letter_errors=self._families["headrace_dead_letter_errors"].labels(function),
+            destination_failures=self._families["headrace_destination_delivery_failures"].labels(function),
         )
 
     def forget(self, mapping: str) -> None:

@@ -14,13 +14,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from router.arguments import Parser, add_common, add_group
 from router.cli import here
 from router.cli.checkpoints import add_checkpoints
 from router.cli.failures import add_failures
 from router.cli.mappings import add_mapping
 from router.cli.service import add_service
 from router.cli.state import add_state
+from router.commands.arguments import Parser, add_common, add_group
 from router.errors import ConfigError, NotRunning, RouterError
 
 #: Exit statuses (0 = done, 1 = it failed).

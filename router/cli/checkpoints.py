@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from router.arguments import add_command
 from router.cli import here
+from router.commands.arguments import add_command
 from router.errors import ConfigError, NotFound, NotRunning
 
 if TYPE_CHECKING:
-    from connectors.store.sqlite import SqliteStore
     from router.checkpoint_file import Saved
     from router.ports import Places, Store
 
@@ -35,11 +34,12 @@ def add_checkpoints(commands: Any) -> None:
 def export_checkpoints(given: argparse.Namespace) -> int:
     import msgspec
 
-    from router import control_client, seek_commands
     from router.checkpoint_file import Saved
+    from router.commands import control_client
+    from router.commands import seek as seek_commands
 
     try:
-        found = msgspec.convert(control_client.export(here.state_dir(given), given.mapping), list[Saved])
+        found = msgspec.convert(control_client.export(here.kept(given).daemon(), given.mapping), list[Saved])
     except NotRunning:
         found = _export_here(given)
     if not found:
@@ -54,15 +54,15 @@ def _export_here(given: argparse.Namespace) -> list[Saved]:
     streams = [each.mapping.name for each in here.configuration(given).mappings if make_places(each)]
     makers = {name: _places(given, name) for name in ([given.mapping] if given.mapping else streams)}
 
-    async def work(store: SqliteStore) -> list[Saved]:
-        return [await save(store, name, partial(make, store)) for name, make in makers.items()]
+    async def work(store: Store) -> list[Saved]:
+        return [await save(store, name, make) for name, make in makers.items()]
 
-    return here.write(here.state_dir(given), work) if makers else []
+    return here.write(here.kept(given), work) if makers else []
 
 
 def import_checkpoints(given: argparse.Namespace) -> int:
-    from router import seek_commands
     from router.checkpoint_file import chosen, from_text
+    from router.commands import seek as seek_commands
 
     here.need_yes(given, "importing changes where mappings go on")
     try:
@@ -79,19 +79,18 @@ def _import(given: argparse.Namespace, saved: Saved, *, apply: bool) -> dict[str
     from contextlib import nullcontext
     from dataclasses import asdict
 
-    from router import control_client
+    from router.commands import control_client
     from router.seeking import Mover
 
-    directory = here.state_dir(given)
+    kept = here.kept(given)
     try:
-        return control_client.restore(directory, saved.mapping, asdict(saved), apply=apply)
+        return control_client.restore(kept.daemon(), saved.mapping, asdict(saved), apply=apply)
     except NotRunning:
         # One that is there and does not answer holds the lock of the store.
         make = _places(given, saved.mapping)
         still = nullcontext if apply else None
-        done = here.write(
-            directory, lambda store: Mover(store, saved.mapping, partial(make, store)).restore(saved, still)
-        )
+        here.carry(kept.require_no_replica())
+        done = here.write(kept, lambda store: Mover(store, saved.mapping, make).restore(saved, still))
         return {**done, "state": "stopped"}
 
 

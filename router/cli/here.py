@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from config.settings import Configuration
-    from connectors.store.reader import SqliteReader
-    from connectors.store.sqlite import SqliteStore
+    from router.cli.kept import Kept, Reader
+    from router.ports import Store
 
 T = TypeVar("T")
 
@@ -35,10 +35,19 @@ def configuration(given: argparse.Namespace) -> Configuration:
     return load(file(given), os.environ, time.time())
 
 
-def state_dir(given: argparse.Namespace) -> Path:
-    from config.state import state_dir
+def kept(given: argparse.Namespace) -> Kept:
+    """Find out where the state is that a command is about. Raises ConfigError."""
+    from config.replicas import VARIABLE, replica_name
+    from config.state import state_of
+    from router.cli.kept import Embedded, InRedis
 
-    return state_dir(file(given), os.environ, time.time())
+    found = state_of(file(given), os.environ, time.time())
+    if isinstance(found, Path):
+        if given.replica is not None:
+            raise ConfigError("--replica names one of those that share state: redis://..., and the file has none")
+        return Embedded(found)
+    named = given.replica is not None or os.environ.get(VARIABLE)
+    return InRedis(found, replica_name(given.replica, os.environ) if named else None)
 
 
 def carry(work: Coroutine[Any, Any, T]) -> T:
@@ -62,22 +71,21 @@ def need_yes(given: argparse.Namespace, why: str, *, needed: bool = True) -> Non
         raise ConfigError(f"{why}: without a terminal to ask at, --yes is needed")
 
 
-def is_served(directory: Path) -> bool:
-    from router import control_client
+def is_served(kept: Kept) -> bool:
+    from router.commands import control_client
 
     try:
-        control_client.connect(directory, control_client.ANSWER_S).close()
+        control_client.connect(kept.daemon(), control_client.ANSWER_S).close()
     except NotRunning:
         return False
     return True
 
 
-def read(directory: Path, question: Callable[[SqliteReader], Awaitable[T]]) -> T:
+def read(kept: Kept, question: Callable[[Reader], Awaitable[T]]) -> T:
     """Ask the store, whether a daemon runs on it or not."""
-    from connectors.store.reader import SqliteReader
 
     async def ask() -> T:
-        store = await SqliteReader.open_read_only(directory)
+        store = await kept.open_reader()
         try:
             return await question(store)
         finally:
@@ -86,12 +94,11 @@ def read(directory: Path, question: Callable[[SqliteReader], Awaitable[T]]) -> T
     return carry(ask())
 
 
-def write(directory: Path, change: Callable[[SqliteStore], Awaitable[T]]) -> T:
-    """Change the store of a daemon that does not run; one that is there and does not answer holds the lock."""
-    from connectors.store.sqlite import SqliteStore
+def write(kept: Kept, change: Callable[[Store], Awaitable[T]]) -> T:
+    """Change the store where no daemon runs that answers."""
 
     async def write() -> T:
-        store = await SqliteStore.open(directory)
+        store = await kept.open()
         try:
             return await change(store)
         finally:

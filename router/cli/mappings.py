@@ -8,15 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from router.arguments import add_command, seconds
 from router.cli import here
+from router.commands.arguments import add_command, seconds
 from router.errors import NotRunning
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from connectors.store.sqlite import SqliteStore
     from router.identity import Holding
+    from router.ports import Store
 
 
 def add_mapping(commands: Any) -> None:
@@ -43,7 +43,8 @@ def add_mapping(commands: Any) -> None:
 
 
 def pause(given: argparse.Namespace) -> int:
-    from router import control_client, steering_commands
+    from router.commands import control_client
+    from router.commands import steering as steering_commands
     from router.steering import pause as pause_stored
 
     done = _steer(given, control_client.pause, lambda store: pause_stored(store, given.mapping, time.time()))
@@ -51,7 +52,8 @@ def pause(given: argparse.Namespace) -> int:
 
 
 def resume(given: argparse.Namespace) -> int:
-    from router import control_client, steering_commands
+    from router.commands import control_client
+    from router.commands import steering as steering_commands
     from router.steering import resume as resume_stored
 
     done = _steer(given, control_client.resume, lambda store: resume_stored(store, given.mapping))
@@ -59,22 +61,24 @@ def resume(given: argparse.Namespace) -> int:
 
 
 def drain(given: argparse.Namespace) -> int:
-    from router import control_client, steering_commands
+    from router.commands import control_client
+    from router.commands import steering as steering_commands
 
-    done = control_client.drain(here.state_dir(given), given.mapping, given.timeout)
+    done = control_client.drain(here.kept(given).daemon(), given.mapping, given.timeout)
     return steering_commands.show_drained(given.mapping, done, as_json=given.json)
 
 
 def seek(given: argparse.Namespace) -> int:
-    from router import control_client, seek_commands
-    from router.selecting import wanted
+    from router.commands import control_client
+    from router.commands import seek as seek_commands
+    from router.commands.selecting import wanted
 
     place = wanted(given.to, time.time())
     here.need_yes(given, "seeking skips records or repeats them", needed=given.apply)
-    directory = here.state_dir(given)
+    kept = here.kept(given)
 
     def carry_out(*, apply: bool) -> dict[str, Any]:
-        return control_client.seek(directory, given.mapping, place, given.shard, apply=apply)
+        return control_client.seek(kept.daemon(), given.mapping, place, given.shard, apply=apply)
 
     if not given.apply:
         return seek_commands.preview(carry_out(apply=False), as_json=given.json)
@@ -84,45 +88,55 @@ def seek(given: argparse.Namespace) -> int:
 def _steer(
     given: argparse.Namespace,
     ask: Callable[[Path, str], dict[str, Any]],
-    write: Callable[[SqliteStore], Awaitable[object]],
+    write: Callable[[Store], Awaitable[object]],
 ) -> dict[str, Any] | None:
     """Have the daemon steer a mapping; None = there is none, and what it will find was written."""
-    directory = here.state_dir(given)
+    kept = here.kept(given)
     try:
-        return ask(directory, given.mapping)
+        return ask(kept.daemon(), given.mapping)
     except NotRunning:
+        from router.cli.kept import InRedis
         from router.steering import unknown
 
         names = [each.mapping.name for each in here.configuration(given).mappings]
         if given.mapping not in names:
             raise unknown(given.mapping, names) from None
-        here.write(directory, write)
+        here.write(kept, write)
+        if isinstance(kept, InRedis):
+            here.carry(kept.tell())
+            return {"mapping": given.mapping, "state": "told", "idle": False, "in_flight": [], "seen_again": []}
         return None
 
 
 def accept(given: argparse.Namespace) -> int:
-    from router import control_client, identity, mapping_commands
+    from router import identity
+    from router.commands import control_client
+    from router.commands import mapping as mapping_commands
 
-    directory = here.state_dir(given)
+    kept = here.kept(given)
     try:
-        held, running = control_client.accept(directory, given.mapping), True
+        held, running = control_client.accept(kept.daemon(), given.mapping), True
     except NotRunning:
-        held, running = _as_dict(here.write(directory, lambda store: identity.accept(store, given.mapping, {}))), False
+        here.carry(kept.require_no_replica())
+        held, running = _as_dict(here.write(kept, lambda store: identity.accept(store, given.mapping, {}))), False
     return mapping_commands.accepted(held, running=running, as_json=given.json)
 
 
 def forget(given: argparse.Namespace) -> int:
-    from router import control_client, identity, mapping_commands
+    from router import identity
+    from router.commands import control_client
+    from router.commands import mapping as mapping_commands
 
     here.need_yes(given, "forgetting deletes state and failures")
-    directory = here.state_dir(given)
+    kept = here.kept(given)
 
     def carry_out(*, only_look: bool) -> dict[str, Any]:
         try:
-            return control_client.forget(directory, given.mapping, only_look=only_look)
+            return control_client.forget(kept.daemon(), given.mapping, only_look=only_look)
         except NotRunning:
+            here.carry(kept.require_no_replica())
             return _as_dict(
-                here.write(directory, lambda store: identity.forget(store, given.mapping, {}, only_look=only_look))
+                here.write(kept, lambda store: identity.forget(store, given.mapping, {}, only_look=only_look))
             )
 
     held = carry_out(only_look=True)

@@ -7,16 +7,18 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from router.arguments import add_command, natural, seconds
 from router.cli import here
+from router.commands.arguments import add_command, natural, seconds
 from router.errors import ConfigError, NotFound, NotRunning
 
 if TYPE_CHECKING:
-    from config.settings import Configuration
+    from config.settings import AnyFunction, Configuration
     from config.watching import Seen
+    from router.cli.kept import Kept
     from router.log_pipe import LogPipe
     from router.ports import Invoker
 
@@ -29,6 +31,7 @@ def add_service(commands: Any) -> None:
     """Add the commands that belong to no group."""
     one = add_command(commands, "run", run, "run the service in the foreground; SIGTERM or Ctrl-C drains it")
     one.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the configuration")
+    one.add_argument("--listen", metavar="HOST:PORT", help="listen there, and not where the file says")
     one = add_command(commands, "check", check, "check the configuration")
     one.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the configuration")
     one.add_argument("--diff", action="store_true", help="show what a reload would change in the running daemon")
@@ -56,13 +59,23 @@ def add_service(commands: Any) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
+    from config.contradictions import NEEDS_KEYS
     from config.load import load
+    from config.locations import is_loopback
 
     file = here.file(given)
     seen: Seen = {}
 
+    listen = _listen(given.listen)
+
     def read(file: Path, seen: Seen) -> Configuration:
-        return load(file, os.environ, time.time(), seen)
+        configuration = load(file, os.environ, time.time(), seen, replica=given.replica)
+        if given.replica is not None and configuration.fleet is None:
+            raise ConfigError("--replica names one of those that share state: redis://..., and the file has none")
+        configuration = replace(configuration, **listen)
+        if listen and not configuration.api.keys and not is_loopback(configuration.listen_host):
+            raise ConfigError(f"--listen: {NEEDS_KEYS}")
+        return configuration
 
     configuration = read(file, seen)
     # structlog loads rich where it is installed, for 4 MB that a daemon has no use for.
@@ -81,6 +94,20 @@ def run(given: argparse.Namespace) -> int:
     return 0
 
 
+def _listen(text: str | None) -> dict[str, Any]:
+    """Give what `--listen` changes in a configuration. Raises ConfigError."""
+    from config.locations import Listen
+    from config.mistakes import Unfit, quoted
+
+    if text is None:
+        return {}
+    try:
+        host, port = Listen().parse(text, quoted(text))
+    except Unfit as unfit:
+        raise ConfigError(f"--listen: {unfit}") from None
+    return {"listen_host": host, "listen_port": port}
+
+
 async def _serve(
     configuration: Configuration, pipe: LogPipe, seen: Seen, read: Callable[[Path, Seen], Configuration], file: Path
 ) -> None:
@@ -93,7 +120,7 @@ async def _serve(
 
 
 def check(given: argparse.Namespace) -> int:
-    from router.findings import checked, invalid
+    from router.commands.findings import checked, invalid
 
     if given.diff:
         return _check_diff(given)
@@ -113,13 +140,13 @@ def check(given: argparse.Namespace) -> int:
 
 def _check_diff(given: argparse.Namespace) -> int:
     """Ask the daemon, which reads the file as it would: with its own environment, and relative to the file."""
-    from router import control_client
-    from router.findings import different, invalid
+    from router.commands import control_client
+    from router.commands.findings import different, invalid
 
     if given.connect or given.setup:
         raise ConfigError("--diff asks the running daemon and reaches nothing: give it without --connect and --setup")
     try:
-        changes = control_client.preview(here.state_dir(given), here.file(given).absolute())
+        changes = control_client.preview(here.kept(given).daemon(), here.file(given).absolute())
     except ConfigError as error:
         if given.json:
             invalid(str(error).splitlines())
@@ -137,20 +164,22 @@ def schema(_: argparse.Namespace) -> int:
 
 
 def demo(given: argparse.Namespace) -> int:
-    from router.demo_acts import until_interrupted
+    from router.demo.acts import until_interrupted
 
     if given.kafka:
-        from router.demo_kafka import tell
+        from router.demo.kafka_story import tell
     else:
-        from router.demo import tell
+        from router.demo.story import tell
     return here.carry(until_interrupted(tell(keep=given.keep, as_json=given.json)))
 
 
 def invoke(given: argparse.Namespace) -> int:
-    from router import invoke_command as command
+    from router.commands import invoke as command
 
     configuration = here.configuration(given)
-    name = command.known(configuration.functions, given.function)
+    name = command.known(
+        configuration.functions, given.function, "; functions that were made through the API are invoked through it"
+    )
     content = command.read_event(given.event)
     from config.settings import FunctionSettings
     from router.assembly import make_invoker
@@ -169,13 +198,13 @@ def logs(given: argparse.Namespace) -> int:
 
     from handlers.log_reader import LogReader
     from handlers.logs import kept_logs, log_file
-    from router import logs_command as command
+    from router.commands import logs as command
 
-    directory, name = here.state_dir(given), given.function
+    directory, name = here.kept(given).logs(), given.function
     if name not in kept_logs(directory):
         _explain_no_log(given, kept_logs(directory))
-    elif not _is_logged(given):
-        command.tell_off(name)
+    elif elsewhere := _where_now(given):
+        command.tell_before(name, elsewhere)
     with closing(LogReader(log_file(directory, name))) as reader:
         wanted = command.Wanted(given.lines, given.request, given.follow)
         return command.show_logs(name, reader.read, wanted, as_json=given.json)
@@ -183,27 +212,52 @@ def logs(given: argparse.Namespace) -> int:
 
 def _explain_no_log(given: argparse.Namespace, kept: Sequence[str]) -> None:
     """Say why there is no log of a function. Raises ConfigError and NotFound where there will be none."""
-    from router.invoke_command import known
-    from router.logs_command import tell_nothing
+    from router.commands.invoke import known
+    from router.commands.logs import tell_nothing
 
-    functions = here.configuration(given).functions
-    name = known({*functions, *kept}, given.function)
-    if not functions[name].logs:
+    configuration = here.configuration(given)
+    if given.function not in configuration.functions and configuration.logs == "cloudwatch":
+        raise NotFound(
+            f"there is no function {given.function!r} in the file, and those made through the API have "
+            f"logs: cloudwatch: {_reading(configuration, f'/aws/lambda/{given.function}')}"
+        )
+    name = known({*configuration.functions, *kept}, given.function)
+    settings = configuration.functions[name]
+    if not settings.logs:
         raise NotFound(f"function {name} has logs: off, so nothing that it prints is kept")
+    if group := _group(settings):
+        raise NotFound(f"function {name} has logs: cloudwatch: {_reading(configuration, group)}")
     tell_nothing(name)
 
 
-def _is_logged(given: argparse.Namespace) -> bool:
-    """Say whether the log of a function is kept now; one that the file does not have may be."""
+def _where_now(given: argparse.Namespace) -> str | None:
+    """Say where the log of a function goes that is not kept here any more; None = it is, as far as the file says."""
     try:
-        functions = here.configuration(given).functions
+        settings = here.configuration(given).functions.get(given.function)
     except ConfigError:
-        return True
-    return given.function not in functions or functions[given.function].logs
+        return None
+    if settings is None:
+        return None
+    group = _group(settings)
+    if group:
+        return f"logs: cloudwatch (group {group})"
+    return None if settings.logs else "logs: off"
+
+
+def _group(settings: AnyFunction) -> str | None:
+    """Give the log group that a function's log goes to; None = none."""
+    from config.settings import FunctionSettings
+
+    return settings.group if isinstance(settings, FunctionSettings) and settings.ships_logs else None
+
+
+def _reading(configuration: Configuration, group: str) -> str:
+    endpoint = f" --endpoint-url {configuration.aws.endpoint_url}" if configuration.aws.endpoint_url else ""
+    return f"read it with `aws logs tail {group} --follow{endpoint}`"
 
 
 def event(given: argparse.Namespace) -> int:
-    from router.event_command import show_event, show_kinds
+    from router.commands.event import show_event, show_kinds
 
     if given.kind is None:
         show_kinds(as_json=given.json)
@@ -215,18 +269,18 @@ def event(given: argparse.Namespace) -> int:
 
 
 def status(given: argparse.Namespace) -> int:
-    from router import control_client, tables
-    from router.failure_commands import print_json
+    from router.commands import control_client, tables
+    from router.commands.failures import print_json
 
-    directory = here.state_dir(given)
+    kept = here.kept(given)
     if given.watch:
-        return _watch(given, directory)
+        return _watch(given, kept)
     if given.interval is not None or given.shards:
         raise ConfigError("--interval and --shards are of `status --watch`")
     try:
-        document = control_client.status(directory)
+        document = control_client.status(kept.daemon())
     except NotRunning:
-        document = _stored(directory)
+        document = _stored(kept)
         if given.json:
             print_json(document)
         else:
@@ -239,19 +293,19 @@ def status(given: argparse.Namespace) -> int:
     return 0
 
 
-def _watch(given: argparse.Namespace, directory: Path) -> NoReturn:
-    from router import control_client
-    from router.watch_command import watch
+def _watch(given: argparse.Namespace, kept: Kept) -> NoReturn:
+    from router.commands import control_client
+    from router.commands.watch import watch
 
     interval_s = WATCH_INTERVAL_S if given.interval is None else max(LEAST_INTERVAL_S, given.interval)
-    watch(lambda: control_client.status(directory), interval_s, shards=given.shards, as_json=given.json)
+    watch(lambda: control_client.status(kept.daemon()), interval_s, shards=given.shards, as_json=given.json)
 
 
-def _stored(directory: Path) -> dict[str, Any]:
-    from connectors.store.reader import FILE_NAME
+def _stored(kept: Kept) -> dict[str, Any]:
     from router.status import stored_document
     from router.stored import look
 
-    if not (directory / FILE_NAME).exists():
+    if not kept.is_there:
         return stored_document(here.installed_version(), (), {})
-    return stored_document(here.installed_version(), *here.read(directory, look))
+    document = stored_document(here.installed_version(), *here.read(kept, look))
+    return {**document, "fleet": here.carry(kept.fleet())}

@@ -8,13 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from router.arguments import add_command
 from router.cli import here
 from router.cli.failures import ids, selected, show_list
+from router.cli.kept import Embedded
+from router.commands.arguments import add_command
+from router.errors import ConfigError
 
 if TYPE_CHECKING:
-    from connectors.store.sqlite import SqliteStore
-    from router.ports import Selection
+    from router.cli.kept import Kept
+    from router.ports import Selection, Store
 
 
 def add_state(commands: Any) -> None:
@@ -32,17 +34,26 @@ def add_state(commands: Any) -> None:
 
 def backup(given: argparse.Namespace) -> int:
     from connectors.store.reader import back_up
-    from router import state_commands
+    from router.commands import state as state_commands
 
-    directory, target = here.state_dir(given), given.target
+    kept, target = here.kept(given), given.target
+    if not isinstance(kept, Embedded):
+        raise ConfigError(
+            f"{kept.where}: Redis makes its own copies. Take them there: BGSAVE and its dump file, or the append-only "
+            "files; where mappings are in their streams is also written by `headrace checkpoints export`"
+        )
+    directory = kept.directory
     return state_commands.backup(target, lambda tell: back_up(directory, target, tell), as_json=given.json)
 
 
 def upgrade(given: argparse.Namespace) -> int:
     from connectors.store import reader, schema, sqlite
-    from router import state_commands
+    from router.commands import state as state_commands
 
-    directory = here.state_dir(given)
+    kept = here.kept(given)
+    if not isinstance(kept, Embedded):
+        raise ConfigError(f"{kept.where}: there is nothing to upgrade; a service of a newer version brings it forward")
+    directory = kept.directory
     return state_commands.upgrade(
         reader.version(directory), schema.VERSION, lambda: sqlite.upgrade(directory), as_json=given.json
     )
@@ -50,9 +61,16 @@ def upgrade(given: argparse.Namespace) -> int:
 
 def compact(given: argparse.Namespace) -> int:
     from connectors.store import compaction, reader
-    from router import control_client, state_commands
+    from router.commands import control_client
+    from router.commands import state as state_commands
 
-    directory = here.state_dir(given)
+    kept = here.kept(given)
+    if not isinstance(kept, Embedded):
+        raise ConfigError(
+            f"{kept.where}: there is nothing to compact. Redis uses the memory of what was deleted again by itself, "
+            "and `MEMORY PURGE` gives it back; payloads that no failure names any more are deleted by the service"
+        )
+    directory = kept.directory
     reader.version(directory)  # is there anything?
     return state_commands.compact(
         directory / reader.FILE_NAME,
@@ -63,47 +81,45 @@ def compact(given: argparse.Namespace) -> int:
 
 
 def erase(given: argparse.Namespace) -> int:
-    from router import state_commands
-    from router.selecting import Options
+    from router.commands import state as state_commands
+    from router.commands.selecting import Options
 
     options = Options(key=given.key, mapping=given.mapping)
     if given.dry_run:
         show_list(given, options, (), None)
         return 0
     here.need_yes(given, "erasing deletes records")
-    directory = here.state_dir(given)
-    wanted, count = selected(directory, options, ())
-    erasing = _erase_there if here.is_served(directory) else _erase_here
+    kept = here.kept(given)
+    wanted, count = selected(kept, options, ())
+    erasing = _erase_there if here.is_served(kept) else _erase_here
     return state_commands.erase(
-        given.key, count, directory, lambda: erasing(given, directory, wanted), here.asker(given), as_json=given.json
+        given.key, count, kept.others(), lambda: erasing(given, kept, wanted), here.asker(given), as_json=given.json
     )
 
 
-def _erase_there(_: argparse.Namespace, directory: Path, wanted: Selection) -> Iterator[dict[str, Any]]:
-    from router import control_client
+def _erase_there(_: argparse.Namespace, kept: Kept, wanted: Selection) -> Iterator[dict[str, Any]]:
+    from router.commands import control_client
 
     assert wanted.key is not None
-    for page in ids(directory, wanted):
-        yield control_client.erase(directory, wanted.key, page)
-    control_client.scrub(directory)
+    for page in ids(kept, wanted):
+        yield control_client.erase(kept.daemon(), wanted.key, page)
+    control_client.scrub(kept.daemon())
 
 
-def _erase_here(given: argparse.Namespace, directory: Path, wanted: Selection) -> Iterator[dict[str, Any]]:
+def _erase_here(given: argparse.Namespace, kept: Kept, wanted: Selection) -> Iterator[dict[str, Any]]:
     from dataclasses import asdict
 
-    from connectors.store.compaction import rewrite
-    from connectors.store.sqlite import SqliteStore
     from router.assembly import codec_of
-    from router.erasure import Erased, erase
+    from router.failures.erasure import Erased, erase
     from router.stored import each_done
 
     configuration = here.configuration(given)
     key = wanted.key
     assert key is not None
 
-    async def work(store: SqliteStore, page: Sequence[str]) -> Erased:
+    async def work(store: Store, page: Sequence[str]) -> Erased:
         return await erase(store, partial(codec_of, configuration), key, page)
 
-    for _, erased in each_done(partial(SqliteStore.open, directory), wanted, work):
+    for _, erased in each_done(kept.open, wanted, work):
         yield asdict(erased)
-    rewrite(directory)
+    kept.overwrite()

@@ -1,0 +1,1 @@
+"""Events that functions are invoked with asynchronously: taken in, run, told of."""

@@ -1,0 +1,1 @@
+"""What was made through the API, and what of the file it shows: functions, their versions and aliases, mappings."""

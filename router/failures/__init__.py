@@ -1,0 +1,1 @@
+"""Failed batches: kept, delivered from the store, let go of."""

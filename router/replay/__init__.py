@@ -1,0 +1,1 @@
+"""Failed batches run again: from the store, from records, from queues."""
