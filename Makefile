@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint types contracts reference check check-deploy lock docs test test-fast coverage bench demo demo-kafka services stop clean
+.PHONY: help install lint types contracts reference check check-deploy lock docs test test-fast coverage bench chaos demo demo-kafka services stop clean
 
 help:  ## this list
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,8 +73,8 @@ docs: $(VENV)/.docs  ## the pages as a site: build/site/index.html
 	sed -i 's#](\.\./#](#g; s#](docs/#](#g' build/pages/*.md
 	$(BIN)/zensical build --clean --strict
 
-services: install  ## start Kafka, LocalStack and DynamoDB Local, as far as this machine can; they stay up
-	@$(BIN)/python $(SERVICES) start kafka localstack dynamodb || echo 'tests that need what did not start are skipped and say so'
+services: install  ## start Kafka, LocalStack, DynamoDB Local and Redis, as far as this machine can; they stay up
+	@$(BIN)/python $(SERVICES) start kafka localstack dynamodb redis || echo 'tests that need what did not start are skipped and say so'
 
 stop:  ## stop the servers that `make services` started
 	@$(BIN)/python $(SERVICES) stop all
@@ -103,8 +103,11 @@ bench: install  ## every figure of docs/benchmarks.md, on a real Kafka; takes tw
 	$(BIN)/python -m bench.core
 	$(BIN)/python -m bench.invoke
 	$(BIN)/python -m bench.scale_up
+	$(BIN)/python -m bench.api_invoke
 	$(BIN)/python -m bench.kafka --size 200
 	$(BIN)/python -m bench.kafka --size 1000 --only getmany headrace-100
+	$(BIN)/python -m bench.rebalance
+	$(BIN)/python -m bench.replicas
 	$(BIN)/python -m bench.latency
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.sqs
@@ -115,6 +118,17 @@ bench: install  ## every figure of docs/benchmarks.md, on a real Kafka; takes tw
 	$(BIN)/python -m bench.many_shards
 	$(BIN)/python -m bench.keyed_shards
 	$(BIN)/python -m bench.failures --failures 100000
+	$(BIN)/python -m bench.inbox
+	$(BIN)/python -m bench.lease_table
+	$(BIN)/python -m bench.redis_store
+	$(BIN)/python -m bench.handover
 	$(BIN)/python -m bench.reload
 	$(BIN)/python -m bench.idle
+	$(BIN)/python -m bench.api_mappings
+	$(BIN)/python -m bench.fleet_sim --into docs/scaling.md
 	$(BIN)/python -m bench.soak
+
+EVENTS ?= 340
+SEED ?= 1
+chaos: install  ## three replicas over every source, in trouble of every kind; takes 18 minutes, and writes docs/reliability.md
+	$(BIN)/python -m bench.chaos --events $(EVENTS) --seed $(SEED) --docs

@@ -14,6 +14,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -23,6 +24,8 @@ from typing import NoReturn, Protocol
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from hypothesis import settings
+
+from connectors.settings import RedisSettings
 
 SERVICES = pathlib.Path(__file__).parent / "services" / "services"
 
@@ -34,7 +37,16 @@ TOPIC_TIMEOUT_S = 30
 settings.register_profile("untimed", settings(), deadline=None)
 settings.load_profile("untimed")
 
-LIVE_FIXTURES = {"kafka_bootstrap", "kafka_listeners", "topic", "aws_endpoint", "dynamodb_endpoint"}
+LIVE_FIXTURES = {
+    "kafka_bootstrap",
+    "kafka_listeners",
+    "topic",
+    "aws_endpoint",
+    "dynamodb_endpoint",
+    "kafka_cluster",
+    "toxiproxy",
+    "redis_url",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -92,6 +104,35 @@ def kafka_bootstrap(kafka_environment: Mapping[str, str]) -> str:
     except OSError as error:
         pytest.fail(f"Kafka at {address} (HEADRACE_TEST_KAFKA) does not answer: {error}")
     return address
+
+
+@dataclass(frozen=True)
+class KafkaCluster:
+    """Three brokers of which one may be away; topics have three replicas, and two must take a write."""
+
+    #: `host:port` of each, with commas between.
+    bootstrap: str
+    #: The same where a proxy is to listen: clients that begin there are told these addresses and no others. The proxy
+    #: goes on to the port 3 below.
+    proxied: str
+
+
+@pytest.fixture(scope="session")
+def kafka_cluster() -> KafkaCluster:
+    try:
+        values = service_environment("kafka-cluster", "HEADRACE_TEST_KAFKA_CLUSTER")
+    except ServiceUnavailable as error:
+        give_up(f"no Kafka cluster: {error}")
+    return KafkaCluster(values["HEADRACE_TEST_KAFKA_CLUSTER"], values.get("HEADRACE_TEST_KAFKA_CLUSTER_PROXIED", ""))
+
+
+@pytest.fixture(scope="session")
+def toxiproxy() -> str:
+    """URL of the HTTP interface of a Toxiproxy."""
+    try:
+        return service_environment("toxiproxy", "HEADRACE_TEST_TOXIPROXY")["HEADRACE_TEST_TOXIPROXY"]
+    except ServiceUnavailable as error:
+        give_up(f"no toxiproxy: {error}")
 
 
 @dataclass(frozen=True)
@@ -202,3 +243,25 @@ def stand_in(service: str, variable: str) -> Iterator[str]:
         ):
             environment.setenv(name, values.get(name, default))
         yield values[variable]
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> str:
+    """`redis://` URL of a Redis that all tests share: each has a fleet of its own in it."""
+    try:
+        return service_environment("redis", "HEADRACE_TEST_REDIS")["HEADRACE_TEST_REDIS"]
+    except ServiceUnavailable as error:
+        give_up(f"no redis: {error}")
+
+
+@pytest.fixture(scope="session")
+def redis_settings(redis_url: str) -> RedisSettings:
+    """The same as settings, without user or password."""
+    parts = urllib.parse.urlsplit(redis_url)
+    return RedisSettings(False, parts.hostname or "", parts.port or 6379, int(parts.path.strip("/") or 0))
+
+
+@pytest.fixture
+def fleet_name() -> str:
+    """A fleet that nobody else has."""
+    return f"test-{uuid.uuid4().hex[:12]}"

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pytest
 
 from router.errors import DestinationUnavailable
-from router.failure_record import encode, failure_record, kafka_topic_records
+from router.failures.record import encode, failure_record, kafka_topic_records
 from router.ports import Destination, FailureMessage, Sent
 from tests.fakes.failures import entry
 
@@ -139,6 +139,8 @@ class DestinationConformance:
     ) -> None:
         await place.make()
         await place.destination.send(message("before"))
+        # What is still on its way when it is taken away would arrive once it is back.
+        await place.received(len(expected(message("before"), place.payload)))
         await place.remove()
         with pytest.raises(DestinationUnavailable, match=r"(make|create) it"):
             await place.destination.send(message("meanwhile"))

@@ -149,12 +149,12 @@ class InvokerConformance(LineConformance):
         assert outcome.duration_ms > 0
 
     async def test_what_does_not_end_in_time_has_failed_and_the_next_runs(self, rig: Rig) -> None:
-        invoker = rig.invoker(timeout_s=1.0)
+        invoker = rig.invoker(timeout_s=3.0)
         slow = start(invoker, WAIT)
         outcome = await slow.end()
         assert isinstance(outcome, Failed)
         assert (outcome.kind, outcome.error.error_type) == (FailureKind.TIMED_OUT, "Sandbox.Timedout")
-        said = f"RequestId: {slow.request_id} Error: Task timed out after 1.00 seconds"
+        said = f"RequestId: {slow.request_id} Error: Task timed out after 3.00 seconds"
         assert outcome.error.message.startswith(said)
         assert isinstance(await ask(invoker, ECHO), Returned)
 

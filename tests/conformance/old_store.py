@@ -9,16 +9,18 @@ from connectors.store.sqlite import SqliteStore
 from router.ports import Selection, Tally
 
 #: Written by the code of store version 1: 12 failures of `orders`, one of `invoices`, three texts.
-VERSION_1 = Path(__file__).parents[1] / "vectors" / "store-version-1.db"
+#: That of version 2 was made of it.
+VECTORS = Path(__file__).parents[1] / "vectors"
+VERSION_1 = VECTORS / "store-version-1.db"
 IDS = ["g00", *(f"f{number:02}" for number in range(12))]
 STATUSES = ["stored", *2 * ["stored", "delivered", "replaying", "replayed", "failed_again", "dropped"]]
 
 
-def put_old_store(directory: Path) -> Path:
-    """Put the old store into a state directory; gives its file."""
+def put_old_store(directory: Path, version: int = 1) -> Path:
+    """Put the old store, as of a version, into a state directory; gives its file."""
     directory.mkdir(mode=0o700, exist_ok=True)
     path = directory / "headrace.db"
-    shutil.copyfile(VERSION_1, path)
+    shutil.copyfile(VECTORS / f"store-version-{version}.db", path)
     return path
 
 
@@ -49,5 +51,8 @@ async def assert_upgraded(directory: Path) -> None:
     ]
     backlog = await store.backlog("orders")
     assert (backlog.failures, backlog.undelivered) == (12, 2)
+    inbox = await store.open_inbox()
+    assert await inbox.lines() == {}
+    await inbox.close()
     assert backlog.stored_bytes == sum(each.event_bytes for each in found) - len(b"\xff\x00not json")
     await store.close()

@@ -190,7 +190,7 @@ class QueueSourceConformance:
         async with opened(rig, queue) as source:
             began_s = now_s()
             assert await is_empty(source)
-            assert now_s() - began_s < 5.0
+            assert now_s() - began_s < 10.0
 
     async def test_a_waiting_receive_gives_what_arrives(self, rig: QueueRig) -> None:
         queue = await rig.make()
@@ -219,13 +219,13 @@ class QueueSourceConformance:
             assert source.lease_s == 47
 
     async def test_a_lease_hides_a_message_and_ends(self, rig: QueueRig) -> None:
-        queue = await rig.make(lease_s=SHORT_S)
+        queue = await rig.make()
         await rig.send(queue, "a", "b")
         async with opened(rig, queue) as source:
             chunk = await receive(source, 2)
             assert await is_empty(source)
             assert await rig.counts(queue) == (0, 2)
-            await asyncio.sleep(SHORT_S + 0.5)
+            assert not await source.extend(chunk.rows, SHORT_S)
             again = await receive(source, 2)
             assert sorted(bodies(source, again)) == ["a", "b"]
             assert receive_counts(source, chunk) == ["1", "1"]
@@ -247,13 +247,12 @@ class QueueSourceConformance:
         async with opened(rig, queue) as source:
             chunk = await receive(source, 2)
             kept = chunk.rows[0]
-            assert not await source.extend([kept], 3 * SHORT_S)
-            await asyncio.sleep(SHORT_S + 0.5)
+            assert not await source.extend([kept], 15 * SHORT_S)
             other = await receive(source, 1)
             assert other.positions[0] == chunk.positions[1]
             assert not await source.delete(other.rows)
             assert await is_empty(source)
-            await asyncio.sleep(2 * SHORT_S)
+            assert not await source.extend([kept], SHORT_S)
             again = await receive(source, 1)
             assert again.positions[0] == chunk.positions[0]
 
@@ -489,8 +488,9 @@ class QueueSourceConformance:
                 await asyncio.wait({receiving})
             await asyncio.sleep(SHORT_S + 0.5)
             found: set[str] = set()
-            # As a receive whose end nobody heard may have been the last one, one may come twice.
-            async with asyncio.timeout(PATIENCE_S):
+            # As a receive whose end nobody heard may have been the last one, one may come twice; and a server may hand
+            # them to the receives that have left, one after the other, for as long as those wait.
+            async with asyncio.timeout(2 * PATIENCE_S):
                 while found != {"a", "b"}:
                     found.update(bodies(source, await source.receive(10, 2.0)))
 

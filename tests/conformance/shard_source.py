@@ -87,12 +87,14 @@ async def read(source: ShardSource, shard: str, after: int, limit: int = LIMIT) 
 
 
 async def read_until(source: ShardSource, shard: str, after: int, count: int, limit: int = LIMIT) -> list[Chunk]:
-    """Read until there are `count` records, or the shard's end."""
+    """Read until there are `count` records, or the shard's end; reads that find nothing are not among the chunks."""
     chunks: list[Chunk] = []
     while sum(len(chunk.rows) for chunk in chunks) < count:
-        chunks.append(await read(source, shard, after, limit))
-        after = chunks[-1].through
-        if chunks[-1].ended:
+        chunk = await read(source, shard, after, limit)
+        after = chunk.through
+        if chunk.rows or chunk.ended:
+            chunks.append(chunk)
+        if chunk.ended:
             break
     return chunks
 

@@ -19,7 +19,7 @@ from connectors.settings import S3Destination, SnsDestination, SqsDestination
 from connectors.sns_destination import SnsSender
 from connectors.sqs_destination import SqsSender
 from router.errors import DestinationUnavailable
-from router.failure_record import mapping_uuid
+from router.failures.record import mapping_uuid
 from router.ports import Sent
 from tests.conformance.destination import DestinationConformance, LimitConformance, Received, message
 from tests.fakes.http_server import http_server, refuse, say
@@ -326,5 +326,7 @@ async def test_what_a_bucket_finds_too_large_is_a_claim_check() -> None:
 async def test_where_not_even_a_pointer_fits_that_is_said() -> None:
     refusal = refuse(400, "InvalidParameterValue", "Message must be shorter than 10 bytes.")
     async with http_server(refusal, refusal) as server:
+        sender = senders(server.url)[0]
         with pytest.raises(DestinationUnavailable, match=r"shorter than 10 bytes\., even for the pointer to a failure"):
-            await senders(server.url)[0].send(message())
+            await sender.send(message())
+        await sender.close()

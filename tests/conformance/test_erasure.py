@@ -20,7 +20,7 @@ from connectors.sqs_codec import SqsCodec
 from connectors.store.sqlite import SqliteStore
 from router.cli import main
 from router.core.model import FunctionError, Try, WindowCall
-from router.erasure import Erased, erase, without_key
+from router.failures.erasure import Erased, erase, without_key
 from router.ports import Codec, FailureEntry, KeepFailure, Selection
 from tests.fakes.failures import entry
 from tests.fakes.shard_stream import MemoryShardCodec

@@ -33,7 +33,7 @@ class KafkaBench:
                 self._topic,
                 starting_position=starting_position,
                 starting_timestamp_s=since_s,
-                drain_s=1.0,
+                drain_s=5.0,
             ),
             grace_s=0.0,
             plain=self._plain,

@@ -16,7 +16,7 @@ class MemoryBench:
     shards = "memory-0", "memory-1"
 
     def __init__(self) -> None:
-        self.stream = MemoryStream(self.shards, drain_s=0.05)
+        self.stream = MemoryStream(self.shards, drain_s=1.0)
 
     def source(self, starting_position: str = "TRIM_HORIZON", since_s: float | None = None) -> StreamSource:
         return MemorySource(self.stream, starting_position=starting_position, starting_timestamp_s=since_s, wait_s=0.01)

@@ -16,6 +16,7 @@ from connectors.store import reader
 from connectors.store.compaction import rewrite
 from connectors.store.sqlite import SqliteStore
 from router.cli import main
+from router.commands import state
 from router.errors import StoreUnavailable
 from router.ports import DeleteFailure, KeepFailure
 from router.upkeep import compact
@@ -164,6 +165,20 @@ async def test_a_store_waits_for_the_disk_as_it_is_told_to(
 
 
 # --- the command
+
+
+def test_the_write_ahead_log_is_counted_with_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, log = tmp_path / "headrace.db", tmp_path / "headrace.db-wal"
+    file.write_bytes(bytes(10))
+    log.write_bytes(bytes(90))
+
+    def daemon() -> int:
+        file.write_bytes(bytes(60))
+        log.write_bytes(b"")
+        return 0
+
+    assert state.compact(file, daemon, pytest.fail, as_json=True) == 0
+    assert json.loads(capsys.readouterr().out) == {"before_bytes": 100, "after_bytes": 60}
 
 
 def test_the_command_writes_the_store_of_a_stopped_service_anew(

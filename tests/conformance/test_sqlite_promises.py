@@ -11,6 +11,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -265,10 +266,14 @@ async def test_pages_overwritten_by_somebody_are_found_when_they_are_read(tmp_pa
     for number in range(50):
         await keep(store, entry(f"f{number}"))
     await store.close()
-    size = (tmp_path / "headrace.db").stat().st_size
+    with closing(sqlite3.connect(tmp_path / "headrace.db")) as database:
+        roots = database.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE tbl_name = 'failures' AND rootpage"
+        ).fetchall()
     with (tmp_path / "headrace.db").open("r+b") as file:
-        file.seek(4096)
-        file.write(b"\xff" * (size - 4096))
+        for (page,) in roots:
+            file.seek((page - 1) * 4096)
+            file.write(b"\xff" * 4096)
     reader = await SqliteStore.open(tmp_path)
     with pytest.raises(StoreUnavailable, match="damaged"):
         await reader.failures(ALL)
@@ -321,7 +326,16 @@ async def test_a_directory_without_state_is_named_and_stays_empty(tmp_path: Path
 
 async def test_a_long_list_does_not_hold_up_writes(store: SqliteStore) -> None:
     await store.apply([KeepFailure(entry(f"f{number}"), EVENT) for number in range(3000)])
+    is_under_way, is_written = threading.Event(), threading.Event()
+
+    def pause() -> bool:
+        is_under_way.set()
+        return not is_written.wait(60)
+
+    store._reading.set_progress_handler(pause, 1000)
     listing = asyncio.ensure_future(store.failures(ALL))
+    assert await asyncio.to_thread(is_under_way.wait, 60)
     await store.apply([PutState("a", "x", "1")])
     assert not listing.done()
+    is_written.set()
     assert len(await listing) == 3000

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from connectors.store import rows, schema
+from router.commands.selecting import OPEN, REPLAYABLE
 from router.core.retention import EXPENDABLE
 from router.ports import DeleteFailure, KeepFailure, Selection, SetStatus
-from router.selecting import OPEN, REPLAYABLE
 from tests.fakes.failures import EVENT, entry
 
 Work = Callable[[sqlite3.Connection], object]

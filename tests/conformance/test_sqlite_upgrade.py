@@ -21,7 +21,7 @@ from connectors.store.reader import SqliteReader, back_up
 from connectors.store.sqlite import SqliteStore
 from router.cli import main
 from router.errors import StoreUnavailable
-from tests.conformance.old_store import VERSION_1, assert_upgraded, put_old_store
+from tests.conformance.old_store import VECTORS, VERSION_1, assert_upgraded, put_old_store
 from tests.conformance.store import ALL, keep
 from tests.fakes.failures import entry
 
@@ -33,13 +33,14 @@ def dump(path: Path) -> list[str]:
         return list(database.iterdump())
 
 
-async def test_an_old_store_is_copied_aside_and_brought_forward(tmp_path: Path) -> None:
-    put_old_store(tmp_path)
+@pytest.mark.parametrize("version", range(1, schema.VERSION))
+async def test_an_old_store_is_copied_aside_and_brought_forward(tmp_path: Path, version: int) -> None:
+    put_old_store(tmp_path, version)
     store = await SqliteStore.open(tmp_path)
-    aside = tmp_path / "headrace.db.version-1"
-    assert store.upgraded == schema.Upgrade(1, 2, aside)
+    aside = tmp_path / f"headrace.db.version-{version}"
+    assert store.upgraded == schema.Upgrade(version, schema.VERSION, aside)
     await store.close()
-    assert dump(aside) == dump(VERSION_1)
+    assert dump(aside) == dump(VECTORS / f"store-version-{version}.db")
     assert aside.stat().st_mode & 0o777 == 0o600
     await assert_upgraded(tmp_path)
 
@@ -59,8 +60,9 @@ async def test_a_copy_of_an_earlier_upgrade_makes_room_for_this_one(tmp_path: Pa
     assert dump(tmp_path / "headrace.db.version-1") == dump(VERSION_1)
 
 
-async def test_an_upgraded_store_is_laid_out_as_a_new_one(tmp_path: Path) -> None:
-    put_old_store(tmp_path / "old")
+@pytest.mark.parametrize("version", range(1, schema.VERSION))
+async def test_an_upgraded_store_is_laid_out_as_a_new_one(tmp_path: Path, version: int) -> None:
+    put_old_store(tmp_path / "old", version)
     for name in ("old", "new"):
         await (await SqliteStore.open(tmp_path / name)).close()
 
@@ -86,7 +88,7 @@ async def test_a_newer_store_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 async def test_an_old_store_is_not_read_but_can_be_copied(tmp_path: Path) -> None:
     put_old_store(tmp_path)
-    with pytest.raises(StoreUnavailable, match="store version 1, this headrace reads version 2; upgrade it with"):
+    with pytest.raises(StoreUnavailable, match="store version 1, this headrace reads version 3; upgrade it with"):
         await SqliteReader.open_read_only(tmp_path)
     back_up(tmp_path, tmp_path / "copy")
     assert dump(tmp_path / "copy") == dump(VERSION_1)
@@ -97,13 +99,13 @@ def test_a_step_that_fails_leaves_the_version_before_it(tmp_path: Path) -> None:
     table = "CREATE TABLE leases (shard TEXT)"
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         schema.prepare(database, path)
-        with pytest.raises(StoreUnavailable, match=r"cannot be brought to 3; it is as it was: .*no such table: absent"):
+        with pytest.raises(StoreUnavailable, match=r"cannot be brought to 4; it is as it was: .*no such table: absent"):
             schema.prepare(database, path, [*schema.STEPS, f"{table}; DROP TABLE absent"])
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         assert schema.check(database, path) == schema.VERSION
         assert "leases" not in {name for (name,) in database.execute("SELECT name FROM sqlite_schema")}
         assert schema.prepare(database, path, [*schema.STEPS, table, "CREATE TABLE more (shard TEXT)"])
-        assert schema.check(database, path, newest=4) == 4
+        assert schema.check(database, path, newest=5) == 5
 
 
 # --- cut off
@@ -158,7 +160,7 @@ async def test_kill_9_at_any_point_leaves_a_store_of_one_version_or_the_other(tm
     assert points > 15
     versions = [reader.version(tmp_path / str(point)) for point in range(1, points + 1)]
     assert versions == sorted(versions)
-    assert set(versions) == {1, 2}
+    assert set(versions) == {1, schema.VERSION}
     for point in range(1, points + 1):
         await assert_upgraded(tmp_path / str(point))
         assert not list((tmp_path / str(point)).glob("*.partial"))
@@ -241,11 +243,11 @@ def test_the_command_says_from_what_to_what(tmp_path: Path, capsys: pytest.Captu
     command = ["-c", str(configuration(tmp_path)), "state", "upgrade"]
     assert main(command) == 0
     aside = tmp_path / "headrace.db.version-1"
-    assert capsys.readouterr().out == f"the store was of version 1 and is now of 2; as it was, it is in {aside}\n"
+    assert capsys.readouterr().out == f"the store was of version 1 and is now of 3; as it was, it is in {aside}\n"
     assert main(command) == 0
-    assert capsys.readouterr().out == "the store is of version 2 already; there is nothing to do\n"
+    assert capsys.readouterr().out == "the store is of version 3 already; there is nothing to do\n"
     assert main(["--json", *command]) == 0
-    assert json.loads(capsys.readouterr().out) == {"from": 2, "to": 2, "copy": None}
+    assert json.loads(capsys.readouterr().out) == {"from": 3, "to": 3, "copy": None}
 
 
 def test_the_command_refuses_without_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

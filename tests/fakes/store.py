@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from router.errors import StoreUnavailable
+from router.errors import DecisionNeeded, LeaseLost, Overtaken, StoreUnavailable
 from router.ports import (
     Backlog,
     Change,
@@ -15,6 +16,7 @@ from router.ports import (
     DeliveryEnded,
     Erasure,
     FailureEntry,
+    Holds,
     KeepFailure,
     PutState,
     RenameMapping,
@@ -22,7 +24,9 @@ from router.ports import (
     SetStatus,
     Space,
     Tally,
+    Unchanged,
     Unclaim,
+    digest_of,
 )
 
 
@@ -32,10 +36,15 @@ class Row:
     event: bytes | None
     undelivered: bool
     claimed_from: str | None = None
+    #: Which process of which replica has claimed it.
+    claimed_by: tuple[str, object] | None = None
 
 
 class MemoryStore:
     """Passes the conformance suite of the Store port."""
+
+    #: Which replica this is of; one that shares it with nobody has no name.
+    replica = ""
 
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
@@ -49,17 +58,41 @@ class MemoryStore:
         self.can_shrink = True
         #: Times something was read.
         self.reads = 0
+        #: Mappings whose texts are gone.
+        self.gone: set[str] = set()
+        #: Says whether a lease is held, where replicas share the store.
+        self.is_held: Callable[[Holds], bool] = lambda _: False
+
+    def of(self, replica: str) -> MemoryStore:
+        """Give the store as a new process of this replica has it: with faults of its own."""
+        return SharedStore(self, replica)
 
     async def apply(self, changes: Sequence[Change]) -> None:
         await self._writes()
         rows, texts = dict(self.rows), dict(self.texts)
         for change in changes:
-            _apply(rows, texts, change)
+            if isinstance(change, Unclaim) and change.id in rows and not self._is_mine(rows[change.id]):
+                continue
+            if isinstance(change, Unchanged):
+                if digest_of(self.texts.get((change.mapping, change.key), "")) != change.digest:
+                    raise Overtaken(f"{change.key} of {change.mapping} has been changed by another replica")
+            elif not isinstance(change, Holds):
+                _apply(rows, texts, change)
+            elif not self.is_held(change):
+                raise LeaseLost(f"the lease of {change.shard} of mapping {change.mapping} is another's now")
         self.rows, self.texts = rows, texts
 
     async def states(self, mapping: str) -> Mapping[str, str]:
         await self._reads()
+        if mapping in self.gone:
+            raise DecisionNeeded("StateGone", f"what was kept of {mapping} is gone")
         return {key: text for (owner, key), text in self.texts.items() if owner == mapping}
+
+    async def accept_loss(self, mapping: str) -> bool:
+        await self._writes()
+        was_gone = mapping in self.gone
+        self.gone.discard(mapping)
+        return was_gone
 
     def size_bytes(self) -> int:
         return sum(len(row.event or b"") for row in self.rows.values())
@@ -82,8 +115,11 @@ class MemoryStore:
         for each in won:
             row = self.rows[each]
             entry = replace(row.entry, status="replaying")
-            self.rows[each] = replace(row, entry=entry, claimed_from=row.entry.status)
+            self.rows[each] = replace(row, entry=entry, claimed_from=row.entry.status, claimed_by=(self.replica, self))
         return won
+
+    def _is_mine(self, row: Row) -> bool:
+        return row.claimed_by is None or row.claimed_by == (self.replica, self)
 
     async def drop(self, failure_ids: Sequence[str]) -> Sequence[str]:
         await self._writes()
@@ -91,6 +127,20 @@ class MemoryStore:
         for each in idle:
             _apply(self.rows, self.texts, SetStatus(each, "dropped"))
         return idle
+
+    async def adopt(self, dead: str | None) -> Sequence[FailureEntry]:
+        await self._writes()
+        former = self.replica if dead is None else dead
+        won = [
+            row
+            for row in self._oldest_first()
+            if row.entry.status == "replaying" and row.claimed_by is not None and row.claimed_by[0] == former
+        ]
+        # Who shares it with nobody takes up its own, too: it is asked when it starts.
+        won = [row for row in won if not (self.replica and self._is_mine(row))]
+        for row in won:
+            self.rows[row.entry.batch.id] = replace(row, claimed_by=(self.replica, self))
+        return [_read(row) for row in won]
 
     async def erase(self, erasures: Sequence[Erasure]) -> Sequence[str]:
         await self._writes()
@@ -158,6 +208,31 @@ class MemoryStore:
             raise StoreUnavailable(self.read_fault)
 
 
+class SharedStore(MemoryStore):
+    """A MemoryStore as one process of one of the replicas that share it has it."""
+
+    def __init__(self, whole: MemoryStore, replica: str) -> None:
+        super().__init__()
+        self._whole = whole
+        self.replica = replica
+        del self.rows, self.texts, self.is_held
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _SHARED:
+            return getattr(self._whole, name)
+        raise AttributeError(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _SHARED and "_whole" in self.__dict__:
+            setattr(self._whole, name, value)
+        else:
+            super().__setattr__(name, value)
+
+
+#: What all replicas have of a store together.
+_SHARED = ("rows", "texts", "is_held")
+
+
 def _apply(rows: dict[str, Row], texts: dict[tuple[str, str], str], change: Change) -> None:  # noqa: C901
     match change:
         case KeepFailure(entry, event):
@@ -177,6 +252,8 @@ def _apply(rows: dict[str, Row], texts: dict[tuple[str, str], str], change: Chan
             for mapping, key in list(texts):
                 if mapping == old:
                     texts[new, key] = texts.pop((old, key))
+        case Holds() | Unchanged():
+            raise AssertionError("looked at before")
         case _ if change.id in rows:
             rows[change.id] = _changed(rows[change.id], change)
 
@@ -194,7 +271,7 @@ def _changed(row: Row, change: SetStatus | Unclaim | DeliveryEnded) -> Row:
             status = "delivered" if entry.status == "stored" else entry.status
             before = "delivered" if row.claimed_from == "stored" else row.claimed_from
             entry = replace(entry, status=status, deliveries=entry.deliveries + 1, delivery_error=None)
-            return Row(entry, row.event, undelivered=False, claimed_from=before)
+            return replace(row, entry=entry, undelivered=False, claimed_from=before)
         case DeliveryEnded(_, error, next_delivery_s):
             tried = entry.deliveries + 1
             entry = replace(entry, deliveries=tried, delivery_error=error, next_delivery_s=next_delivery_s)

@@ -21,7 +21,14 @@ MISTAKE = re.compile(
     r"\b(found|allowed|needed|unknown key|not supported|cannot be|is not|larger than|nested|give a number)\b"
 )
 #: Where such sentences are kept beside the errors that are raised with them.
-KEEPERS = ("connectors/", "handlers/", "router/replay")
+KEEPERS = (
+    "connectors/",
+    "handlers/",
+    "router/replay/replay",
+    "router/replay/end",
+    "router/replay/carrying",
+    "router/failures/outbox_lease",
+)
 #: Errors of this program that nobody but a caller sees.
 FOR_PROGRAMS = (errors_of_ours.LeaseLost,)
 #: What may be made with a message for people: our errors, and those that become one of them.

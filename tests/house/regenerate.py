@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bench import chaos_report
 from config.reference import reference
-from router.reference import metrics_reference, reasons_reference
+from router.reference import metrics_reference, operations_reference, reasons_reference
 
 DOCS = Path(__file__).parents[2] / "docs"
 #: Page -> (the heading from which on it is made, what makes it).
 GENERATED = {
+    "api.md": ("## Operations that are served\n", operations_reference),
     "configuration.md": ("## Top level\n", reference),
     "metrics.md": ("## Of a mapping\n", metrics_reference),
     "reasons.md": ("## Why a mapping does not move\n", reasons_reference),
+    "reliability.md": (chaos_report.HEADING, chaos_report.last_run),
 }
 
 if __name__ == "__main__":

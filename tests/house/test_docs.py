@@ -28,6 +28,7 @@ SOURCES = {
     "s3": {"s3": {"bucket": "uploads", "queue": "upload-events"}},
 }
 SECRETS = {"API_KEY": "key", "KAFKA_PASSWORD": "word", "HOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}
+SECRETS |= dict.fromkeys(("METRICS_TOKEN", "DEPLOY_SECRET", "BUCKETS_SECRET"), "0123456789abcdef")
 NOW_S = 1e9
 
 
@@ -48,11 +49,11 @@ def whole(text: str, page: str) -> dict[str, Any]:
     part = YAML(typ="safe").load(io.StringIO(text)) or {}
     if part.keys() & {"kafka", "kinesis", "dynamodb", "sqs", "s3"}:
         part = {"source": part}
-    if not part.keys() & {"functions", "event_source_mappings"}:
+    if not part.keys() & {"functions", "event_source_mappings", "state", "listen"}:
         part = {"event_source_mappings": {"orders": part}}
     mappings = part.setdefault("event_source_mappings", {})
     if not mappings:
-        mappings["orders"] = {"function": next(iter(part["functions"]))}
+        mappings["orders"] = {"function": next(iter(part.get("functions", ["orders"])))}
     for mapping in mappings.values():
         mapping.setdefault("function", "orders")
         mapping.setdefault("source", SOURCES.get(page, SOURCES["kafka"]))

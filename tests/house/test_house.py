@@ -70,7 +70,7 @@ def test_no_module_hides_one_of_the_standard_library() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_runs_in_workers_needs_nothing_newer_than_3_9_and_others_parse(path: Path) -> None:
-    in_workers = ("bootstrap.py", "tasks.py", "snapshot.py", "snapshot_restore_py.py")
+    in_workers = ("bootstrap.py", "json_log.py", "tasks.py", "snapshot.py", "snapshot_restore_py.py")
     version = (3, 9) if path.name in in_workers else (3, 11)
     ast.parse(path.read_text(), feature_version=version)
 
@@ -84,4 +84,5 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("example", sorted((ROOT / "config" / "examples").glob("*.yaml")), ids=lambda path: path.name)
 def test_examples_load(example: Path) -> None:
-    assert load(example, {}, now_s=1e9).mappings
+    found = load(example, {}, now_s=1e9)
+    assert found.mappings or found.event_invoke or example.name == "api.yaml", "only that leaves all to the API"

@@ -2,8 +2,11 @@
 
 import pytest
 
+from router.api.carried import carried
+from router.api.operations import OPERATIONS
 from router.core.model import Reason
 from router.telemetry import DISCARDS, METRICS, Metrics
+from tests.fakes.api import ApiSite
 from tests.house.regenerate import DOCS, GENERATED
 
 
@@ -13,6 +16,10 @@ def test_the_docs_say_what_the_code_says(page):
     heading, make = GENERATED[page]
     text = (DOCS / page).read_text()
     assert text[text.index(heading) :] == make()
+
+
+def test_the_operations_that_are_listed_are_carried_out():
+    assert carried(ApiSite().parts).keys() == {each.name for each in OPERATIONS}
 
 
 def test_what_is_listed_is_what_is_collected():

@@ -8,8 +8,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from connectors.redis.store import RedisStore
+from connectors.settings import RedisSettings
+from tests.live.own_redis import DURABLE, FLEET, OpenStore, OwnRedis
 from tests.live.queue_rig import Queues, open_queues
 from tests.live.stream_rig import Streams, open_streams
+from tests.services.process import ServiceError
+from tests.services.redis import redis_server
 
 HERE = pathlib.Path(__file__).parent
 
@@ -44,3 +49,34 @@ def disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
 async def streams(streams_endpoint: str) -> AsyncIterator[Streams]:
     async with open_streams(streams_endpoint) as made:
         yield made
+
+
+@pytest.fixture
+def own_redis(tmp_path: pathlib.Path) -> Iterator[OwnRedis]:
+    """A Redis that the test starts, and may break."""
+    try:
+        redis_server()
+    except ServiceError as error:
+        pytest.skip(f"no redis: {error}")
+    server = OwnRedis(tmp_path / "redis", *DURABLE)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def open_store(own_redis: OwnRedis, tmp_path: pathlib.Path) -> AsyncIterator[OpenStore]:
+    opened: list[RedisStore] = []
+
+    async def open_one(
+        settings: RedisSettings | None = None, *, replica: str = "r1", power_safe: bool = True
+    ) -> RedisStore:
+        folder = tmp_path / replica
+        store = await RedisStore.open(
+            settings or own_redis.settings, FLEET, replica=replica, folder=folder, power_safe=power_safe
+        )
+        opened.append(store)
+        return store
+
+    yield open_one
+    for store in opened:
+        await store.close()

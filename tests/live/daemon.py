@@ -71,6 +71,8 @@ class Daemon:
         self.lines: list[Line] = []
         #: What the daemon is started through: a command that executes the one behind it.
         self.through: Sequence[str | Path] = ()
+        #: Options of `headrace run`.
+        self.options: Sequence[str] = ()
         self._environment = {**os.environ, **(environment or {})}
         self._process: Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -121,7 +123,7 @@ class Daemon:
         With a descriptor as `stderr` its log goes there, and is not read here.
         """
         self.write()
-        command = [*self.through, COMMAND, "run", self.file]
+        command = [*self.through, COMMAND, "run", *self.options, self.file]
         self._process = await asyncio.create_subprocess_exec(
             *command, cwd=self.folder, env=self._environment, stderr=stderr, limit=_LINE_BYTES
         )
@@ -182,7 +184,8 @@ class Daemon:
         """Give the process ids of its workers."""
         assert self.process.returncode is None, self._tail("the daemon ended")
         pid = self.process.pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [child for child in children if not _is_leash(child)]
 
     # --- what it says
 
@@ -195,7 +198,9 @@ class Daemon:
 
         async with self._bounded(f"it logs {wanted}"), self._news:
             while (line := found()) is None:
-                assert self.process.returncode is None, self._tail(f"the daemon ended without {wanted}")
+                assert self._reading is not None, "it was never started"
+                # It may have ended before all that it said was read.
+                assert not self._reading.done(), self._tail(f"the daemon ended without {wanted}")
                 await self._news.wait()
             return line
 
@@ -220,17 +225,54 @@ class Daemon:
         assert process.returncode is not None
         return Finished(process.returncode, out.decode(), err.decode())
 
+    async def run(self, *command: str | Path, within_s: float) -> tuple[int, str, str]:
+        """Run another program in the folder, with our commands on its PATH; gives its status, and what it wrote."""
+        path = f"{COMMAND.parent}:{self._environment['PATH']}"
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=self.folder,
+            env={**self._environment, "PATH": path, "HEADRACE_CONFIG": str(self.file)},
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        async with asyncio.timeout(within_s):
+            out, err = await process.communicate()
+        return process.returncode or 0, out.decode(), err.decode()
+
     async def status(self, mapping: str) -> Mapping[str, Any]:
         """Give what `status --json` says of a mapping."""
         done = await self.command("status", "--json")
         assert done.status == 0, done.err
         return next(each for each in done.json()["mappings"] if each["name"] == mapping)
 
+    async def until_status(
+        self, mapping: str, fact: Callable[[Mapping[str, Any]], object], what: str
+    ) -> Mapping[str, Any]:
+        """Wait until `status --json` says a fact of a mapping; gives all that it says of it then."""
+        async with self._bounded(what):
+            while not fact(found := await self.status(mapping)):
+                pass  # every turn runs a command
+        return found
+
+    async def until_reason(self, mapping: str, code: str) -> Mapping[str, Any]:
+        """Wait until `status --json` gives this reason of a mapping; while a try runs it gives none."""
+        return await self.until_status(
+            mapping, lambda found: (found["reason"] or {}).get("code") == code, f"{code} is the reason of {mapping}"
+        )
+
     async def failures(self, *options: str) -> list[dict[str, Any]]:
         """Give what `failures list --json` prints, settled ones too."""
         done = await self.command("failures", "list", "--json", "--status", "all", *options)
         assert done.status == 0, done.err
         return list(done.json())
+
+    async def until_failures(self, fact: Callable[[list[dict[str, Any]]], object], what: str) -> list[dict[str, Any]]:
+        """Wait until a fact holds of what `failures` gives; gives it."""
+        async with self._bounded(what):
+            while not fact(found := await self.failures()):
+                pass  # every turn runs a command
+        return found
 
     async def until(self, fact: Callable[[], object], what: str) -> None:
         """Wait for a fact that nobody announces."""
@@ -248,6 +290,20 @@ class Daemon:
 
     def _tail(self, what: str) -> str:
         return "\n".join([f"{what}; the end of its log:", *(json.dumps(line) for line in self.lines[-25:])])
+
+
+def _is_leash(pid: int) -> bool:
+    """Is it the process that ends the workers when the daemon cannot?"""
+    try:
+        return b"leash.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def whole_lines(file: Path) -> list[str]:
+    """Give the lines of a file that is still written, without one whose end is not there yet; none without a file."""
+    text = file.read_text() if file.exists() else ""
+    return text[: text.rfind("\n") + 1].splitlines()
 
 
 async def _nothing() -> AsyncIterator[bytes]:

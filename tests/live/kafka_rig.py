@@ -21,7 +21,8 @@ def kafka_settings(bootstrap: str, topic: str, **changes: Any) -> KafkaSettings:
         "isolation_level": "read_committed",
         "client_id": "headrace-test",
         "group_instance_id": None,
-        "session_timeout_s": 3.0,
+        # Longer than the machine may stand still; who closes does not wait for it.
+        "session_timeout_s": 30.0,
         "event_source": "SelfManagedKafka",
     }
     return KafkaSettings(**(settings | changes))

@@ -94,12 +94,15 @@ class Queue:
         return visible, hidden
 
     async def until(self, counts: tuple[int, int]) -> None:
-        """Wait until so many messages are visible, and in flight."""
-        found = (-1, -1)
+        """Wait until so many messages are visible, and in flight, at two looks in a row.
+
+        LocalStack counts a message that it is just handing out as neither.
+        """
+        before = found = (-1, -1)
         try:
             async with asyncio.timeout(PATIENCE_S):
-                while found != counts:
-                    found = await self.counts()
+                while not before == found == counts:
+                    before, found = found, await self.counts()
                     await asyncio.sleep(0.1)
         except TimeoutError as error:
             raise AssertionError(f"not in {PATIENCE_S:.0f} s: {counts} in {self.name}, but {found}") from error

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.live.daemon import whole_lines
+
 #: Writes down when each batch begins and ends; every sixth fails, wherever in its records. `RECORD` takes one apart.
 LEDGER = """
 import base64, json, os, random, time
@@ -51,7 +53,7 @@ class Ledger:
     committed: dict[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.file.read_text().splitlines()] if self.file.exists() else []
+        return [json.loads(line) for line in whole_lines(self.file)]
 
     def finished(self) -> set[tuple[str, int]]:
         """Give key and number of the records that the function has succeeded with."""

@@ -33,6 +33,11 @@ class Streams:
         await self.kinesis.get_waiter("stream_exists").wait(StreamName=name, WaiterConfig={"Delay": 1})
         return Stream(self, name)
 
+    async def delete(self, name: str) -> None:
+        """Delete a stream that was made here."""
+        await self.kinesis.delete_stream(StreamName=name, EnforceConsumerDeletion=True)
+        self._streams.remove(name)
+
     async def table(self) -> Table:
         """Make a table whose items have an `id`, with a stream of new and old images."""
         name = _name()

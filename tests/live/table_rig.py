@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from connectors.aws import service_client
-from tests.live.daemon import Daemon
+from tests.live.daemon import Daemon, whole_lines
 
 REGION = "us-east-1"
 STREAM = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
@@ -110,8 +110,7 @@ class TableDaemon(Daemon):
 
     def batches(self) -> list[dict[str, Any]]:
         """Give the events that succeeded, in the order in which they did."""
-        file = self.notes / "batches"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        return [json.loads(line) for line in whole_lines(self.notes / "batches")]
 
     def records(self) -> Iterator[dict[str, Any]]:
         for batch in self.batches():

@@ -50,9 +50,12 @@ async def test_one_that_is_away_is_told_and_served_once_it_is_back(tmp_path: Pat
         shown = (await daemon.command("status")).out
         assert "UNDELIVERED" in shown
         assert "it cannot be reached" in shown
-        failures = await daemon.failures()
+        # What a destination says is told before it is stored.
+        failures = await daemon.until_failures(
+            lambda found: all("it cannot be reached" in (each["delivery"]["last_error"] or "") for each in found),
+            "each failure says why it waits",
+        )
         assert {each["delivery"]["state"] for each in failures} == {"waiting"}
-        assert all("it cannot be reached" in each["delivery"]["last_error"] for each in failures)
 
         done = await daemon.command("failures", "deliver", "--all", "--json")
         *ends, summary = map(json.loads, done.out.splitlines())
@@ -122,8 +125,7 @@ async def test_a_full_outbox_holds_its_mapping_alone_and_lets_it_go_once_it_is_s
         await produce(kafka_bootstrap, name, [(f"k{number}", number) for number in range(1200)])
         await daemon.start()
         await daemon.line("mapping.held", mapping="orders")
-        status = await daemon.status("orders")
-        assert status["state"] == "holding"
+        status = await daemon.until_status("orders", lambda found: found["state"] == "holding", "status says so")
         assert status["reason"]["code"] == "FailureBacklogFull"
         assert "failures wait for file:" in status["reason"]["message"]
         assert "its directory does not exist; make it" in status["reason"]["message"]

@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from aiokafka import AIOKafkaConsumer
 
@@ -80,9 +81,11 @@ async def rig(aws_endpoint: str) -> AsyncIterator[S3Rig]:
 
 async def take(queue: Queue) -> str:
     """Wait for one message of a queue; gives its body."""
-    answer = await queue.queues.client.receive_message(QueueUrl=queue.url, WaitTimeSeconds=20)
-    [message] = answer["Messages"]
-    return str(message["Body"])
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            answer = await queue.queues.client.receive_message(QueueUrl=queue.url, WaitTimeSeconds=20)
+            for message in answer.get("Messages", ()):
+                return str(message["Body"])
 
 
 async def read(bootstrap: str, topic: str) -> Mapping[str, Any]:
@@ -296,3 +299,30 @@ async def test_the_spelling_of_aws(
         assert (await read(kafka_bootstrap, failed))["requestContext"]["approximateInvokeCount"] == 4
         assert await daemon.terminate() == 0
         assert await invoices.counts() == (0, 0)
+
+
+async def test_all_through_the_api(tmp_path: Path) -> None:
+    async with Example(tmp_path, "api.yaml", "http://127.0.0.1:1") as daemon:
+        daemon.change("127.0.0.1:9301", f"127.0.0.1:{daemon.port}")
+        await daemon.start()
+        api = boto3.client(
+            "lambda",
+            endpoint_url=f"http://127.0.0.1:{daemon.port}",
+            region_name="us-east-1",
+            aws_access_key_id="any",
+            aws_secret_access_key="any",
+        )
+        (tmp_path / "echo").mkdir()
+        (tmp_path / "echo/app.py").write_text("def handler(event, context):\n    return context.invoked_function_arn\n")
+        made = await asyncio.to_thread(
+            api.create_function,
+            FunctionName="echo",
+            Runtime="python3.12",
+            Role="arn:aws:iam::000000000000:role/any",
+            Handler="app.handler",
+            Code={"S3Bucket": "headrace-local", "S3Key": str(tmp_path / "echo")},
+        )
+        await asyncio.to_thread(api.get_waiter("function_active_v2").wait, FunctionName="echo")
+        answer = await asyncio.to_thread(api.invoke, FunctionName="echo")
+        assert json.loads(answer["Payload"].read()) == made["FunctionArn"]
+        assert await daemon.terminate() == 0

@@ -56,7 +56,8 @@ async def test_a_stop_commits_what_is_done_and_a_start_repeats_nothing(
     ledger = tmp_path / "ledger"
     async with Daemon(tmp_path) as daemon:
         daemon.function("orders", LEDGER, environment={"LEDGER": str(ledger)})
-        daemon.mapping("orders", plain(kafka_bootstrap, name), batch_size=10)
+        # Who is paused for longer than its session loses its partitions, and repeats what it had not committed.
+        daemon.mapping("orders", {**plain(kafka_bootstrap, name), "session_timeout": "60s"}, batch_size=10)
         await daemon.start()
         await produce(kafka_bootstrap, name, [(None, number) for number in range(500)])
         await daemon.until(ledger.exists, "something is delivered")
@@ -95,26 +96,28 @@ async def test_attempts_are_counted_over_a_kill_and_a_stop(
     ledger = tmp_path / "ledger"
     async with Daemon(tmp_path) as daemon:
         daemon.function("orders", FAILING, environment={"LEDGER": str(ledger)})
-        daemon.mapping("orders", plain(kafka_bootstrap, name), batch_size=10, maximum_retry_attempts=4)
+        daemon.mapping("orders", plain(kafka_bootstrap, name), batch_size=10, maximum_retry_attempts=6)
         await daemon.start()
         await produce(kafka_bootstrap, name, [("a", number) for number in range(3)])
         await daemon.line("batch.failed", attempts=2)
         await daemon.kill()
+        reached = max(line["attempts"] for line in daemon.events("batch.failed"))
         after = len(daemon.lines)
         await daemon.start()
         await daemon.line("retry_state.restored", after=after)
-        await daemon.line("batch.failed", after=after, attempts=3)
+        failed = await daemon.line("batch.failed", after=after)
+        assert failed["attempts"] in (reached, reached + 1), "a kill forgets the attempt in flight at most"
         assert await daemon.terminate() == 0
         after = len(daemon.lines)
         await daemon.start()
         discarded = await daemon.line("batch.discarded", after=after)
-        assert discarded["attempts"] == 5
+        assert discarded["attempts"] == 7
         await await_committed(kafka_bootstrap, name, {0: 3})
         [failure] = await daemon.failures()
-        assert (failure["attempts"], failure["reason"], failure["batch_size"]) == (5, "RetryAttemptsExhausted", 3)
+        assert (failure["attempts"], failure["reason"], failure["batch_size"]) == (7, "RetryAttemptsExhausted", 3)
         assert await daemon.terminate() == 0
     tries = ledger.read_text().splitlines()
-    assert len(tries) in (5, 6), "a kill forgets the attempt in flight at most"
+    assert len(tries) in (7, 8), "a kill forgets the attempt in flight at most"
     assert len(set(tries)) == 1, "a batch keeps its request id"
 
 

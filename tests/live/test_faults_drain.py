@@ -57,7 +57,7 @@ async def test_what_does_not_end_is_cut_off_and_comes_again(
         await daemon.until(ledger.exists, "the handler runs")
         began_s = time.monotonic()
         assert await daemon.terminate() == 0
-        assert time.monotonic() - began_s < 6
+        assert time.monotonic() - began_s < 20, "it would have been 30 s by default"
         hold.unlink()
         await daemon.start()
         await await_committed(kafka_bootstrap, name, {0: 1})
@@ -113,12 +113,13 @@ async def test_retry_state_that_is_too_large_for_the_broker_survives_a_kill(
         await daemon.start()
         await daemon.line("batch.failed", attempts=2)
         await daemon.kill()
+        reached = max(line["attempts"] for line in daemon.events("batch.failed"))
         assert (await committed(kafka_bootstrap, name))[0][1].startswith("store:")
         after = len(daemon.lines)
         await daemon.start()
         await daemon.line("retry_state.restored", after=after)
         failed = await daemon.line("batch.failed", after=after)
-        assert failed["attempts"] in (2, 3), "a kill forgets the attempt in flight at most"
+        assert failed["attempts"] in (reached, reached + 1), "a kill forgets the attempt in flight at most"
         fixed.touch()
         await await_committed(kafka_bootstrap, name, {0: 2000})
         assert await daemon.terminate() == 0
@@ -148,17 +149,19 @@ async def test_two_daemons_hand_shards_over_without_loss_repeat_or_overlap(
     async with Daemon(tmp_path / "one") as one, Daemon(tmp_path / "two") as two, asyncio.TaskGroup() as tasks:
         for daemon in (one, two):
             daemon.function("orders", HANDLER, environment={"LEDGER": str(ledger), "PARTIAL": ""})
-            daemon.mapping("orders", plain(kafka_bootstrap, name), batch_size=20, parallelization_factor=2)
+            # Who is paused for longer than its session loses its partitions, and repeats what it had not committed.
+            kafka = {**plain(kafka_bootstrap, name), "session_timeout": "60s"}
+            daemon.mapping("orders", kafka, batch_size=20, parallelization_factor=2)
         writing = tasks.create_task(flow())
         await one.start()
         await one.line("shard.opened")
         await two.start()
         await two.line("shard.opened")
         before = len(ledger.read_text())
-        await one.until(lambda: len(ledger.read_text()) > before + 50_000, "records flow")
-        assert await two.terminate() == 0
+        await one.until(lambda: len(ledger.read_text()) > before + 80_000, "records flow")
         after = len(one.lines)
-        await one.line("shard.opened", after=after - 8)
+        assert await two.terminate() == 0
+        await one.line("shard.opened", after=after)
         stop.set()
         ends: dict[int, int] = {}
         await writing

@@ -39,7 +39,7 @@ def handle(event, context):
 
 #: What a record wishes, and what is then stored about it: error type and part of its message.
 WISHES = {
-    "hang": ("Sandbox.Timedout", "timed out after 1.00 seconds"),
+    "hang": ("Sandbox.Timedout", "timed out after 3.00 seconds"),
     "exit": ("Runtime.ExitError", "exit status 3"),
     "kill": ("Runtime.ExitError", "signal: killed"),
     "raise": ("KeyError", "total"),
@@ -56,7 +56,7 @@ async def test_every_way_to_fail_spends_its_attempts_and_is_stored_under_its_nam
     name = await topic(1)
     ledger = tmp_path / "ledger"
     async with Daemon(tmp_path) as daemon:
-        daemon.function("orders", OBEDIENT, timeout=1, environment={"LEDGER": str(ledger)})
+        daemon.function("orders", OBEDIENT, timeout=3, environment={"LEDGER": str(ledger)})
         daemon.mapping(
             "orders",
             plain(kafka_bootstrap, name),

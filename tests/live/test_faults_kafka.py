@@ -100,8 +100,10 @@ async def test_each_mapping_has_its_own_trouble_and_says_which(
             await produce(bootstrap, missing, [(None, "late")])
             await await_committed(bootstrap, missing, {0: 1})
             await daemon.line("failure.delivered", failure=failure["id"])
-            [failure] = await daemon.failures("--mapping", "good")
-            assert failure["status"] == "delivered"
+            # It is told before it is stored.
+            await daemon.until_failures(
+                lambda found: [each["status"] for each in found] == ["delivered"], "it is delivered"
+            )
             async with AIOKafkaConsumer(dead_letters, bootstrap_servers=bootstrap, auto_offset_reset="earliest") as at:
                 record = json.loads((await at.getone()).value)
             assert record["requestContext"]["condition"] == "RetriesExhausted"

@@ -41,6 +41,7 @@ async def test_a_full_disk_holds_what_fails_and_nothing_else(
         # Workers that are there need nothing of the disk.
         await queue.send("poison before")
         await fine.send("before")
+        await daemon.line("batch.discarded", mapping="orders")
         await queue.until((0, 0))
         await fine.until((0, 0))
         fill(disk / "ballast")

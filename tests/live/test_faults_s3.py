@@ -72,7 +72,8 @@ UNFIT = {
 async def test_what_is_no_notification_of_the_bucket_is_left_to_the_queue(tmp_path: Path, queues: Queues) -> None:
     dead = await queues.make()
     redrive = {"deadLetterTargetArn": await dead.arn(), "maxReceiveCount": 2}
-    queue = await queues.make(VisibilityTimeout="1", RedrivePolicy=redrive)
+    # Long enough for what is fit to be run and deleted before it comes a third time.
+    queue = await queues.make(VisibilityTimeout="5", RedrivePolicy=redrive)
     async with Uploads(tmp_path) as daemon:
         daemon.upload(queue, "uploads", batch_size=10)
         await daemon.start()

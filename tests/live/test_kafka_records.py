@@ -38,10 +38,14 @@ async def producer(kafka_bootstrap: str) -> AsyncIterator[AIOKafkaProducer]:
 
 async def events(client: Client, shard: str, count: int) -> list[dict[str, Any]]:
     """Read the records as a function would see them."""
-    chunk = await client.read(shard, -1)
-    assert chunk is not None
-    assert len(chunk.rows) == count
-    records: list[dict[str, Any]] = json.loads(client.source.codec.event(chunk.rows))["records"][shard]
+    rows: list[Any] = []
+    after = -1
+    async with asyncio.timeout(30):
+        while len(rows) < count:
+            if chunk := await client.read(shard, after):
+                rows += chunk.rows
+                after = chunk.through
+    records: list[dict[str, Any]] = json.loads(client.source.codec.event(rows))["records"][shard]
     return records
 
 

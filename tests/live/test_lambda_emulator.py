@@ -16,7 +16,7 @@ from connectors.aws import lambda_client
 from connectors.lambda_target import LambdaTarget
 from connectors.settings import LambdaFunction
 from router.core.model import Failed, FailureKind, Refused, Returned
-from router.demo_aws import Aws
+from router.demo.aws import Aws
 from router.errors import HandlerUnavailable
 from router.ports import Answered
 

@@ -31,4 +31,4 @@ def test_kills_at_random_moments_break_no_promise(tmp_path: Path, kafka_bootstra
     assert not found["violations"], f"seed {seed}: {found}"
     assert done.returncode == 0, f"seed {seed}: {done.stderr}"
     assert found["daemon_kills"] + found["worker_kills"] == KILLS
-    assert found["finished"] + found["failed"] == found["produced"] > 1000
+    assert found["finished"] + found["failed"] == found["produced"] > 500

@@ -13,7 +13,7 @@ from aiokafka.admin import RecordsToDelete
 from aiokafka.structs import TopicPartition
 
 from connectors.aws import s3_client
-from router.record_places import AT_ONCE
+from router.replay.record_places import AT_ONCE
 from tests.conftest import MakeTopic
 from tests.live.daemon import Daemon, await_committed, cluster, plain, produce
 from tests.live.queue_rig import REGION, Queue, Queues

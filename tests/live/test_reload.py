@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeTopic
-from tests.live.daemon import Daemon, await_committed
+from tests.live.daemon import PATIENCE_S, Daemon, await_committed
 from tests.live.reload_scene import NOTES, Scene
 
 
@@ -60,9 +60,10 @@ async def test_mappings_come_and_go(scene: Scene) -> None:
     daemon.document["event_source_mappings"] = former
     before = await scene.rewrite()
     await daemon.line("mapping.drained", mapping="clicks", after=before)
-    done = await daemon.command("status", "--json")
+    async with asyncio.timeout(PATIENCE_S):
+        while [each["name"] for each in (await daemon.command("status", "--json")).json()["mappings"]] != ["orders"]:
+            pass  # its source is being closed; every turn is a command that takes a while
     await daemon.until(lambda: len(daemon.workers()) == 0, "the workers of a function that nobody uses end")
-    assert [each["name"] for each in done.json()["mappings"]] == ["orders"]
     assert not [line for line in await scene.metric("headrace_") if "clicks" in line]
     assert await daemon.terminate() == 0
 
@@ -194,11 +195,11 @@ async def test_files_behind_links_and_files_that_are_replaced(scene: Scene) -> N
 
 async def test_a_reload_in_the_middle_of_a_retry_keeps_its_attempts(scene: Scene) -> None:
     daemon, (one, _) = scene.daemon, scene.topics
-    waits = {"base": "1500ms", "cap": "1500ms"}
+    waits = {"base": "2s", "cap": "2s"}
     scene.add("orders", one, maximum_retry_attempts=4, retry_backoff=waits)
     await daemon.start()
     await scene.put(one, "poison")
-    await daemon.until(lambda: len(scene.noted("orders")) == 2, "it is tried again")
+    await daemon.until(lambda: len(scene.noted("orders")) >= 2, "it is tried again")
     daemon.document["event_source_mappings"]["orders"]["batch_size"] = 7
     before = await scene.rewrite()
     await daemon.line("mapping.started", mapping="orders", after=before)
@@ -213,7 +214,7 @@ async def test_a_reload_in_the_middle_of_a_retry_keeps_its_attempts(scene: Scene
 async def test_reloads_in_quick_succession_and_a_stop_amid_one(scene: Scene) -> None:
     daemon, (one, _) = scene.daemon, scene.topics
     scene.add("orders", one)
-    daemon.document["drain_timeout"] = "1s"
+    daemon.document["drain_timeout"] = "5s"  # from the first reload on: both, and the stop, come within it
     await daemon.start()
     scene.hold.touch()
     await scene.put(one, "first")
@@ -259,7 +260,7 @@ async def test_what_a_reload_would_change_is_shown_before_it_does(scene: Scene) 
         ("orders", "replace"),
         ("clicks", "replace"),
     ]
-    candidate.write_text(json.dumps({"state": "./state", "functions": {}}))
+    candidate.write_text(json.dumps({"state": "./state", "functions": {"orders": {}}}))
     done = await daemon.command("check", str(candidate), "--diff", "--json")
     assert (done.status, done.json()["valid"]) == (2, False)
     done = await daemon.command("check", "--diff")

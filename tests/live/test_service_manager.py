@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,28 +26,41 @@ def handle(event, context):
 """
 
 
+class Manager:
+    """Hears what it is told at once, as systemd does: a socket that is not read holds ten words, and loses the next."""
+
+    def __init__(self, server: socket.socket) -> None:
+        self._server = server
+        self._heard: asyncio.Queue[list[str]] = asyncio.Queue()
+
+    def hear(self) -> None:
+        self._heard.put_nowait(self._server.recv(4096).decode().splitlines())
+
+    async def until(self, line: str) -> list[str]:
+        """Give all lines up to the first that begins so."""
+        lines: list[str] = []
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while not any(each.startswith(line) for each in lines):
+                    lines += await self._heard.get()
+        except TimeoutError:
+            raise AssertionError(f"not in {PATIENCE_S:.0f} s: {line}, but {lines[-6:]}") from None
+        return lines
+
+
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[socket.socket]:
+async def manager(tmp_path: Path) -> AsyncIterator[Manager]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(str(tmp_path / "notify"))
         server.setblocking(False)
-        yield server
+        made = Manager(server)
+        asyncio.get_running_loop().add_reader(server, made.hear)
+        yield made
+        asyncio.get_running_loop().remove_reader(server)
 
 
 def managed(folder: Path) -> Daemon:
     return Daemon(folder, {"NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "200000"})
-
-
-async def until(manager: socket.socket, line: str) -> list[str]:
-    """Give all lines up to the first that begins so."""
-    lines: list[str] = []
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            while not any(each.startswith(line) for each in lines):
-                lines += (await asyncio.get_running_loop().sock_recv(manager, 4096)).decode().splitlines()
-    except TimeoutError:
-        raise AssertionError(f"not in {PATIENCE_S:.0f} s: {line}, but {lines[-6:]}") from None
-    return lines
 
 
 @asynccontextmanager
@@ -69,40 +82,40 @@ async def readiness(daemon: Daemon) -> int:
         return answer.status
 
 
-async def test_ready_is_told_when_health_ready_says_it(tmp_path: Path, manager: socket.socket) -> None:
+async def test_ready_is_told_when_health_ready_says_it(tmp_path: Path, manager: Manager) -> None:
     async with managed(tmp_path) as daemon:
         async with mute_broker() as (port, _):
             daemon.function("orders", FINE)
             daemon.mapping("orders", plain(f"127.0.0.1:{port}", "orders"))
             await daemon.start(ready=False)
-            before = await until(manager, "STATUS=mappings: 1 starting")
+            before = await manager.until("STATUS=mappings: 1 starting")
             assert await readiness(daemon) == 503
         assert "READY=1" not in before
-        await until(manager, "READY=1")
+        await manager.until("READY=1")
         assert await readiness(daemon) == 200
-        await until(manager, "STATUS=mappings: 1 starting (orders: SourceUnavailable)")
+        await manager.until("STATUS=mappings: 1 starting (orders: SourceUnavailable)")
         daemon.file.write_text("functions: 7")
         daemon.process.send_signal(signal.SIGHUP)
-        await until(manager, "STATUS=mappings: 1 starting (orders: SourceUnavailable); the configuration was refused")
+        await manager.until("STATUS=mappings: 1 starting (orders: SourceUnavailable); the configuration was refused")
         assert await daemon.terminate() == 0
-        await until(manager, "STOPPING=1")
+        await manager.until("STOPPING=1")
 
 
 async def test_pings_go_on_while_a_handler_is_busy_and_a_drain_waits_for_it(
-    tmp_path: Path, manager: socket.socket, kafka_bootstrap: str, topic: Any
+    tmp_path: Path, manager: Manager, kafka_bootstrap: str, topic: Any
 ) -> None:
     name = await topic()
     async with managed(tmp_path) as daemon:
         code = daemon.function("orders", SLOW, timeout=60).parent
         daemon.mapping("orders", plain(kafka_bootstrap, name))
         await daemon.start()
-        await until(manager, "READY=1")
+        await manager.until("READY=1")
         await produce(kafka_bootstrap, name, [("key", 1)])
         await daemon.until((code / "began").exists, "the handler began")
-        await until(manager, "STATUS=mappings: 1 running")
+        await manager.until("STATUS=mappings: 1 running")
         daemon.process.terminate()
-        assert "EXTEND_TIMEOUT_USEC=60000000" in await until(manager, "STATUS=draining")
-        await until(manager, "WATCHDOG=1")
-        await until(manager, "WATCHDOG=1")
+        assert "EXTEND_TIMEOUT_USEC=60000000" in await manager.until("STATUS=draining")
+        await manager.until("WATCHDOG=1")
+        await manager.until("WATCHDOG=1")
         (code / "end").touch()
         assert await daemon.exit() == 0

@@ -27,8 +27,8 @@ PARTITIONS = 4
 RECORDS = 400
 WISHES = {
     101: ("exit", "Runtime.ExitError", "exit status 3"),
-    202: ("hang", "Sandbox.Timedout", "timed out after 1.00 seconds"),
-    303: ("block", "Sandbox.Timedout", "timed out after 1.00 seconds"),
+    202: ("hang", "Sandbox.Timedout", "timed out after 5.00 seconds"),
+    303: ("block", "Sandbox.Timedout", "timed out after 5.00 seconds"),
 }
 
 
@@ -38,7 +38,7 @@ async def test_neighbours_of_what_crashes_hangs_or_blocks_spend_no_attempt(
     name = await topic(PARTITIONS)
     ledger = tmp_path / "ledger"
     async with Daemon(tmp_path) as daemon:
-        limits = {"timeout": 1, "reserved_concurrency": 2, "concurrency_per_worker": 32}
+        limits = {"timeout": 5, "reserved_concurrency": 2, "concurrency_per_worker": 32}
         daemon.function("orders", OBEDIENT, environment={"LEDGER": str(ledger)}, **limits)
         daemon.mapping(
             "orders",

@@ -22,7 +22,7 @@ def handle(event, context):
     for record in records:
         with open(os.environ["LEDGER"], "a") as ledger:
             print(record["partition"], record["offset"], file=ledger)
-        time.sleep(0.01)
+        time.sleep(0.03)
 """
 THREAD = """
 import threading

@@ -211,7 +211,7 @@ async def test_twelve_long_polls_do_not_hold_up_a_delete_and_share_what_comes(ri
         assert await source.extend(first.rows, 60) == {}
         began_s = asyncio.get_running_loop().time()
         assert await source.delete(first.rows) == {}
-        assert asyncio.get_running_loop().time() - began_s < 5.0
+        assert asyncio.get_running_loop().time() - began_s < 10.0
         assert not any(poll.done() for poll in polls)
         sent = {await rig.send(queue, str(number)) for number in range(6)}
         given: set[str] = set()

@@ -80,12 +80,12 @@ async def live(daemon: LedgerDaemon, put: Put, seed: int, changes: Mapping[int, 
     """Write records, kill the daemon at some number of finished ones, change the shards, and start again."""
     rng = random.Random(seed)
     for kill in range(KILLS):
+        done = len(daemon.ledger.finished())  # before the start: nothing of what is written now is among them
         await daemon.put(put, rng)
         await daemon.start()
         if kill in changes:
             await changes[kill]()
             await daemon.put(put, rng)
-        done = len(daemon.ledger.finished())
         await daemon.until_finished(done + rng.randrange(1, daemon.written.total() - done + 1))
         await daemon.crash()
     await daemon.start()

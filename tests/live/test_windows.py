@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.live.daemon import whole_lines
 from tests.live.stream_rig import Stream, Streams
 from tests.live.test_kinesis import StreamDaemon, shards, split
 
@@ -47,9 +48,7 @@ class WindowDaemon(StreamDaemon):
 
     def ends(self) -> Iterator[dict[str, Any]]:
         """Give the ends of windows; one that was repeated after a crash is the same, and counts once."""
-        file = self.notes / "ends"
-        lines = file.read_text().splitlines() if file.exists() else []
-        return map(json.loads, dict.fromkeys(lines))
+        return map(json.loads, dict.fromkeys(whole_lines(self.notes / "ends")))
 
     def counts(self) -> Counter[str]:
         return Counter(each for end in self.ends() for each in end["seen"] if each != "later")

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tests.services.process import HOME, ServiceError, lock, say
 
@@ -28,12 +28,15 @@ VALID = "-days 3650"
 LEAF_EXTENSIONS = "basicConstraints=CA:FALSE\nkeyUsage=digitalSignature,keyEncipherment\nauthorityKeyIdentifier=keyid\n"
 
 
-def run(*command: str | os.PathLike[str], cwd: pathlib.Path | None = None) -> None:
+def run(
+    *command: str | os.PathLike[str], cwd: pathlib.Path | None = None, environment: Mapping[str, str] | None = None
+) -> None:
     """Run a command to its end; a failure carries the tail of what it printed."""
     try:
         done = subprocess.run(
             command,
             cwd=cwd,
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -44,6 +44,7 @@ class Kafka(Server):
     name = "kafka"
     ready_timeout_s = 90.0
     stop_timeout_s = 20.0
+    heap = "-Xms256m -Xmx512m"
 
     def address(self, listener: str) -> str:
         return f"{HOST}:{env_port('HEADRACE_KAFKA_PORT', 29092) + LISTENERS[listener][0]}"
@@ -72,10 +73,12 @@ class Kafka(Server):
 
     def java(self) -> list[str]:
         jars = maven_jars(DOWNLOADS / f"kafka-{VERSION}", ARTIFACTS, f"downloading Apache Kafka {VERSION} (44 MB)")
-        heap = os.environ.get("HEADRACE_KAFKA_HEAP", "-Xms256m -Xmx512m").split()
+        heap = os.environ.get("HEADRACE_KAFKA_HEAP", self.heap).split()
+        return [java(), *heap, *self.flags(), "-cp", f"{jars}/*"]
+
+    def flags(self) -> list[str]:
         logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
-        flags = ["-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", "-Djava.net.preferIPv4Stack=true", logging]
-        return [java(), *heap, *flags, "-cp", f"{jars}/*"]
+        return ["-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", "-Djava.net.preferIPv4Stack=true", logging]
 
     def command(self) -> list[str]:
         return [*self.java(), "kafka.Kafka", str(self.folder / "server.properties")]
@@ -110,22 +113,23 @@ class Kafka(Server):
 
     def ready(self) -> bool:
         """It answers, every listener is open, and the offsets topic exists (asking for a coordinator makes it)."""
-        group = b"\x00\x08headrace"
-        try:
-            return (
-                self.accepts(API_VERSIONS, b"")
-                and all(map(port_open, self.ports()))
-                and self.accepts(FIND_COORDINATOR, group)
-            )
-        except OSError:
-            return False
+        return self.answers() and self.has_coordinator()
+
+    def answers(self) -> bool:
+        return self.accepts(API_VERSIONS, b"") and all(map(port_open, self.ports()))
+
+    def has_coordinator(self) -> bool:
+        return self.accepts(FIND_COORDINATOR, b"\x00\x08headrace")
 
     def accepts(self, request: int, body: bytes) -> bool:
         """Whether the answer to a request begins with error code 0."""
         message = request.to_bytes(2, "big") + b"\x00\x00" + b"\x00\x00\x00\x01" + b"\x00\x08headrace" + body
-        with socket.create_connection((HOST, self.ports()[0]), timeout=3) as connection:
-            connection.sendall(len(message).to_bytes(4, "big") + message)
-            head = connection.makefile("rb").read(10)  # length, correlation id, error code
+        try:
+            with socket.create_connection((HOST, self.ports()[0]), timeout=3) as connection:
+                connection.sendall(len(message).to_bytes(4, "big") + message)
+                head = connection.makefile("rb").read(10)  # length, correlation id, error code
+        except OSError:
+            return False
         return head[8:] == b"\x00\x00"
 
 
@@ -152,7 +156,10 @@ def security_settings() -> dict[str, object]:
 
 
 def small_settings() -> dict[str, object]:
-    """One replica, little memory, quick groups (the defaults would make tests of fail-over slow)."""
+    """One replica, little memory, quick groups (the defaults would make tests of fail-over slow), nothing expires.
+
+    Tests give records the times that they need; with the default retention those of last week would be deleted.
+    """
     return {
         "offsets.topic.replication.factor": 1,
         "offsets.topic.num.partitions": 4,
@@ -171,6 +178,7 @@ def small_settings() -> dict[str, object]:
         "num.io.threads": 4,
         "log.cleaner.dedupe.buffer.size": 8 << 20,
         "log.segment.bytes": 256 << 20,
+        "log.retention.ms": -1,
     }
 
 

@@ -1,4 +1,4 @@
-"""LocalStack, for SQS, S3, SNS, Kinesis and DynamoDB.
+"""LocalStack, for SQS, S3, SNS, EventBridge, CloudWatch Logs, Kinesis and DynamoDB.
 
 Kinesis is a program of Node.js that LocalStack starts, DynamoDB one of Java; each is left out where the machine lacks
 what it needs. Both start with their first call, which then takes some seconds.
@@ -86,7 +86,7 @@ class LocalStack(Server):
         return [self.interpreter(), "-P", str(HERE / "localstack_run.py")]  # -P: this folder is not importable
 
     def environment(self) -> dict[str, str]:
-        services = ["sqs", "s3", "sns"]
+        services = ["sqs", "s3", "sns", "events", "logs", "secretsmanager"]
         environment = self.base_environment()
         if available("kinesis"):
             services.append("kinesis")
@@ -110,7 +110,7 @@ class LocalStack(Server):
         return {
             "GATEWAY_LISTEN": f"{HOST}:{self.port()}",
             "LOCALSTACK_HOST": f"{HOST}:{self.port()}",
-            "SQS_ENDPOINT_STRATEGY": "path",  # queue URLs that resolve without DNS
+            "SQS_ENDPOINT_STRATEGY": "off",  # queue URLs that resolve without DNS, as AWS writes them but for the host
             "GATEWAY_WORKER_COUNT": "100",  # every long poll holds one; the default is 10
             "DISABLE_EVENTS": "1",
             "SKIP_SSL_CERT_DOWNLOAD": "1",
@@ -131,5 +131,48 @@ class LocalStack(Server):
             return connection.getresponse().status == http.HTTPStatus.OK
         except (OSError, http.client.HTTPException):
             return False
+        finally:
+            connection.close()
+
+
+class PushingLocalStack(LocalStack):
+    """One whose S3, SNS and EventBridge push to functions of a Headrace at a fixed address, as docs/push.md has it."""
+
+    name = "localstack-push"
+
+    def port(self) -> int:
+        return env_port("HEADRACE_PUSH_PORT", 25566)
+
+    def target_port(self) -> int:
+        return env_port("HEADRACE_PUSH_TARGET_PORT", 25567)
+
+    def exports(self) -> dict[str, str]:
+        return {"HEADRACE_TEST_PUSH": self.endpoint(), "HEADRACE_TEST_PUSH_TARGET": str(self.target_port())}
+
+    def prepare(self) -> None:
+        super().prepare()
+        scripts = self.data / "etc" / "localstack" / "init" / "ready.d"
+        scripts.mkdir(parents=True, exist_ok=True)
+        shutil.copy(HERE.parents[1] / "deploy" / "localstack" / "headrace.py", scripts)
+
+    def environment(self) -> dict[str, str]:
+        return self.base_environment() | {
+            "SERVICES": "s3,sns,events,lambda,secretsmanager,sts",  # the last two for API destinations
+            "HEADRACE_URL": f"http://{HOST}:{self.target_port()}",
+            "HEADRACE_ACCESS_KEY_ID": "localstack",
+            "HEADRACE_SECRET_ACCESS_KEY": "secret-of-localstack",
+            "HEADRACE_SERVICE_KEYS": "s3=buckets:secret-of-the-buckets",
+        }
+
+    def ready(self) -> bool:
+        return super().ready() and "SUCCESSFUL" in self._asked("/_localstack/init")
+
+    def _asked(self, path: str) -> str:
+        connection = http.client.HTTPConnection(HOST, self.port(), timeout=2)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().read().decode()
+        except (OSError, http.client.HTTPException):
+            return ""
         finally:
             connection.close()

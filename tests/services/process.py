@@ -157,15 +157,19 @@ class Server:
             if self.pid() and self.ready():
                 say(f"{self.name}: already running, {self.endpoint()}")
                 return
-            self.terminate()
-            self.install()
-            busy = [port for port in self.ports() if port_open(port)]
-            if busy:
-                msg = f"port {busy[0]} is taken by another process; stop it or choose another port (see --help)"
-                raise ServiceError(msg)
+            self.clear()
             began = time.monotonic()
             self.await_ready(self.spawn())
             say(f"{self.name}: ready in {time.monotonic() - began:.1f} s, {self.endpoint()}")
+
+    def clear(self) -> None:
+        """End what is left of it, install what is missing, and see that its ports are free."""
+        self.terminate()
+        self.install()
+        busy = [port for port in self.ports() if port_open(port)]
+        if busy:
+            msg = f"port {busy[0]} is taken by another process; stop it or choose another port (see --help)"
+            raise ServiceError(msg)
 
     def spawn(self) -> subprocess.Popen[bytes]:
         self.data.mkdir(parents=True, exist_ok=True)

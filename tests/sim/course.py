@@ -12,8 +12,8 @@ from random import Random
 from typing import Any, TypeAlias, TypeVar
 
 from router.ports import Selection
-from router.replay_end import ReplayEnd
-from tests.sim.stage import HOUR_S, Daemon, Site, Stage
+from router.replay.end import ReplayEnd
+from tests.sim.stage import HOUR_S, Site, Stage
 
 S = TypeVar("S", bound=Stage)
 Fault: TypeAlias = Callable[[S, Random], Coroutine[Any, Any, None]]
@@ -70,7 +70,7 @@ async def killed(stage: Stage, rng: Random) -> None:
         await daemon.kill()
         await asyncio.sleep(rng.choice((0, 0, 0.5, 200)))
         stage.interrupt()  # it takes shards away from the other machine
-        site.daemon = Daemon(stage, site)
+        site.daemon = stage.make_daemon(site)
 
 
 async def restarted(stage: Stage, rng: Random) -> None:
@@ -81,7 +81,7 @@ async def restarted(stage: Stage, rng: Random) -> None:
         await daemon.drain(rng.choice((0.1, 30.0)))
         await asyncio.sleep(rng.choice((0, 20)))
         stage.interrupt()
-        site.daemon = Daemon(stage, site)
+        site.daemon = stage.make_daemon(site)
 
 
 async def failures_replayed(stage: Stage, rng: Random) -> None:
@@ -101,7 +101,7 @@ async def live_through(stage: S, faults: Sequence[Fault[S]]) -> None:
     """Let records come and faults happen, then wait until all is done."""
     plan, loop = stage.plan, asyncio.get_running_loop()
     for site in stage.sites:
-        site.daemon = Daemon(stage, site)
+        site.daemon = stage.make_daemon(site)
     start_s = loop.time()
     for _ in range(plan.records):
         loop.call_at(start_s + stage.rng.uniform(0, plan.busy_s), stage.append)
@@ -125,7 +125,7 @@ async def replay_everything(stage: Stage) -> list[str]:
         # A replay runs where its shard is, and one machine alone has them all.
         for each in stage.sites:
             await stop(each)
-        site.daemon = Daemon(stage, site)
+        site.daemon = stage.make_daemon(site)
         await asyncio.sleep(1.0)
         failures = await site.store.failures(Selection())
         statuses = ("stored", "delivered", "replaying", "dropped")

@@ -23,7 +23,7 @@ from connectors.settings import DynamoDbSettings, KinesisSettings
 from router.core.model import STREAM_RULES, EventSourceMapping, FailedBatch, Outcome, Pace, Returned
 from router.life import MappingLife, MappingParts
 from router.ports import Source
-from router.replay import Replayer
+from router.replay.replay import Replayer
 from router.shard_side import plug_shards
 from router.telemetry import Log, Metrics
 from tests.fakes.dynamodb_server import FakeDynamoDb, position_of, serving
@@ -167,7 +167,7 @@ class Site:
         self._news.set()
         return self.takes_s, self.reply(found)
 
-    async def _keep(self, failure: FailedBatch, event: bytes, _: object) -> None:
+    async def _keep(self, failure: FailedBatch, event: bytes, *_: object) -> None:
         self.given_up.append(failure)
         self._news.set()
 

@@ -28,10 +28,11 @@ from router.core.model import (
     Returned,
 )
 from router.core.retention import Retention
-from router.failures import Failures
+from router.failures.failures import Failures
 from router.life import MappingLife, MappingParts, Plug
 from router.ports import Codec, Invocation, Selection, Source
-from router.replay import Replayer
+from router.replay.replay import Replayer
+from router.supervisor import Work
 from router.telemetry import Log, Metrics
 from tests.fakes.destination import MemoryDestination
 from tests.fakes.invoker import MemoryInvoker
@@ -134,7 +135,7 @@ class Site:
 class Daemon:
     """One life of one mapping's machinery."""
 
-    def __init__(self, stage: Stage, site: Site) -> None:
+    def __init__(self, stage: Stage, site: Site, *, plug: Plug | None = None, beside: Sequence[Work] = ()) -> None:
         log, metrics = Lines(stage.lines), Metrics().of(NAME)
         rng = Random(stage.rng.getrandbits(32))
         self.replayer = Replayer(site.store, log)
@@ -156,7 +157,7 @@ class Daemon:
             enabled=True,
             source_name="memory:orders",
             make_source=stage.make_source,
-            plug=stage.plug,
+            plug=plug or stage.plug,
             invoker=self.function,
             passes=wanted,
             keep=self.failures.keep,
@@ -166,17 +167,22 @@ class Daemon:
             parts, store=site.store, replays=self.replayer, metrics=metrics, log=log, wall=stage.wall, rng=rng
         )
         self.replayer.lives = {NAME: self.life}
+        self._beside = (self.replayer.run, self.failures.run, *beside)
         self._task = asyncio.ensure_future(self._run())
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            beside = [tasks.create_task(work()) for work in (self.replayer.run, self.failures.run)]
+            beside = [tasks.create_task(work()) for work in self._beside]
             await tasks.create_task(self.life.run())
+            await self.leave()
             for task in beside:
                 task.cancel()
 
     def _hold(self, reason: str | None) -> None:
         self.life.hold(reason)
+
+    async def leave(self) -> None:
+        """Take leave of others, once nothing of the mapping runs."""
 
     async def kill(self) -> None:
         self._task.cancel()
@@ -248,6 +254,10 @@ class Stage:
         self.interruptions.append(asyncio.get_running_loop().time())
 
     # --- what stages are made of
+
+    def make_daemon(self, site: Site) -> Daemon:
+        """Start a daemon on a machine."""
+        return Daemon(self, site)
 
     def make_source(self) -> Source:
         """Connect to the server side."""

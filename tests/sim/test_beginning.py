@@ -14,8 +14,8 @@ from router.errors import InUse, NotFound
 from router.identity import BEGUN, Holding, accept, forget
 from router.life import MappingHealth, MappingLife, MappingParts
 from router.ports import KeepFailure, PutState, Selection
-from router.replay import Replayer
-from router.replay_end import ReplayEnd
+from router.replay.end import ReplayEnd
+from router.replay.replay import Replayer
 from router.stream_side import plug_stream
 from router.telemetry import Log, Metrics
 from tests.fakes.failures import EVENT, entry
@@ -128,6 +128,62 @@ def test_another_source_under_the_same_name_is_refused_until_it_is_accepted() ->
             await task
         events = [line["event"] for line in lines]
         assert ("mapping.refused" in events, "position.expired" in events) == (True, False)
+
+    run(main())
+
+
+def test_a_mapping_whose_texts_are_gone_waits_until_that_is_accepted_and_keeps_what_is_left() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        await live_once(store, MemorySource(MemoryStream()))
+        store.gone.add("orders")
+        life = make_life(store, lambda: MemorySource(MemoryStream()))
+        task = asyncio.create_task(life.run())
+        await asyncio.sleep(3600.0)
+        assert (life.health().state, (life.health().reason or ("",))[0]) == ("failed", "StateGone")
+        await accept(store, "orders", {"orders": life})
+        await life.running.wait()
+        assert (await store.states("orders"))[BEGUN] == "memory"
+        with pytest.raises(NotFound, match="as it always has"):
+            await accept(store, "orders", {"orders": life})
+        life.drain(5.0)
+        await task
+
+    run(main())
+
+
+def test_a_mapping_whose_texts_are_gone_comes_to_rest_also_while_it_starts() -> None:
+    async def bring_to_rest(life: MappingLife) -> None:
+        async with life.still():
+            pass
+
+    async def main() -> list[str]:
+        store = MemoryStore()
+        store.gone.add("orders")
+        with structlog.testing.capture_logs() as lines:
+            life = make_life(store, lambda: MemorySource(MemoryStream()))
+            tasks = [asyncio.create_task(life.run()), asyncio.create_task(bring_to_rest(life))]
+            for _ in range(1000):  # turns of the loop: one that asks again and again lets no virtual time pass
+                await asyncio.sleep(0)
+            assert (tasks[1].done(), life.is_undecided) == (True, True)
+            life.drain(5.0)
+            await tasks[0]
+        return [line["event"] for line in lines]
+
+    assert run(main()).count("mapping.refused") <= 2
+
+
+def test_what_is_left_of_a_mapping_whose_texts_are_gone_can_be_forgotten() -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        await live_once(store, MemorySource(MemoryStream()))
+        await store.apply([KeepFailure(entry(), b"event")])
+        store.gone.add("orders")
+        looked = await forget(store, "orders", {}, only_look=True)
+        assert (looked.states, looked.failures) == (0, 1)
+        assert store.gone == {"orders"}
+        assert (await forget(store, "orders", {})).failures == 1
+        assert (await store.states("orders"), await store.failures(Selection())) == ({}, [])
 
     run(main())
 

@@ -27,7 +27,7 @@ from router.core.model import (
 )
 from router.life import MappingLife, MappingParts
 from router.queue_side import plug_queue
-from router.replay import Replayer
+from router.replay.replay import Replayer
 from router.telemetry import Log, Metrics
 from tests.fakes.invoker import MemoryInvoker
 from tests.fakes.queue_source import MemoryQueue, MemoryQueueSource

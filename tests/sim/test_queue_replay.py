@@ -24,10 +24,10 @@ from router.core.model import (
 )
 from router.errors import NotFound, SourceUnavailable
 from router.life import MappingLife, MappingParts
-from router.queue_replay import BARREN_RECEIVES, CALL_LIMIT, OUTAGE_S, SHORTEST_LEASE_S, message_id
 from router.queue_side import plug_queue
-from router.replay import PATIENCE_S, REPLAYS_AT_ONCE, Replayer
-from router.replay_end import Ends, JobOver, ReplayEnd
+from router.replay.end import Ends, JobOver, ReplayEnd
+from router.replay.queue_job import BARREN_RECEIVES, CALL_LIMIT, OUTAGE_S, SHORTEST_LEASE_S, message_id
+from router.replay.replay import PATIENCE_S, REPLAYS_AT_ONCE, Replayer
 from router.telemetry import Log, Metrics
 from tests.fakes.invoker import MemoryInvoker
 from tests.fakes.queue_source import MemoryQueue, MemoryQueueSource

@@ -28,14 +28,14 @@ from router.core.model import (
 from router.core.retention import Retention
 from router.core.shard import lane_of
 from router.errors import NotFound, RouterError, SourceUnavailable
-from router.failures import Failures
+from router.failures.failures import Failures
 from router.life import MappingLife, MappingParts
 from router.ports import PAGE_COUNT, QueueSource, Selection
-from router.record_frames import ReadText
-from router.record_replay import RecordReplays, RecordsAt
-from router.rehydrating import OUTAGE_S, MakePages
-from router.replay import PATIENCE_S, Replayer
-from router.replay_end import JobOver, Prospect, RecordEnd
+from router.replay.end import JobOver, Prospect, RecordEnd
+from router.replay.record_frames import ReadText
+from router.replay.record_job import RecordReplays, RecordsAt
+from router.replay.rehydrating import OUTAGE_S, MakePages
+from router.replay.replay import PATIENCE_S, Replayer
 from router.shard_side import plug_shards
 from router.stream_names import StreamName
 from router.telemetry import Log, Metrics

@@ -7,12 +7,12 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from random import Random
 
-from router.core.model import KAFKA_RULES, EventSourceMapping, Returned
+from router.core.model import KAFKA_RULES, EventSourceMapping, FunctionError, Outcome, Refused, Returned
 from router.errors import SourceUnavailable
 from router.life import MappingLife, MappingParts
 from router.ports import KeepFailure, Selection
-from router.replay import PATIENCE_S, REPLAYS_AT_ONCE, Replayer
-from router.replay_end import UNHEARD_LIMIT, JobOver, ReplayEnd
+from router.replay.end import UNHEARD_LIMIT, JobOver, ReplayEnd
+from router.replay.replay import PATIENCE_S, REPLAYS_AT_ONCE, Replayer
 from router.stored import PAGE
 from router.stream_side import plug_stream
 from router.telemetry import Log, Metrics
@@ -42,6 +42,7 @@ class Service:
         self.replayer = Replayer(self.store, Log())
         stream = MemoryStream()
         self.source = MemorySource(stream)
+        self.outcome: Outcome = Returned()
         self.replayer.lives = {
             "orders": self.life("orders", lambda: self.source),
             "away": self.life("away", lambda: Away(stream)),
@@ -54,7 +55,7 @@ class Service:
             source_name="memory",
             make_source=make_source,
             plug=plug_stream,
-            invoker=MemoryInvoker(lambda *_: (0.01, Returned())),
+            invoker=MemoryInvoker(lambda *_: (0.01, self.outcome)),
             passes=None,
             keep=keep_nothing,
         )
@@ -115,6 +116,36 @@ def test_a_mapping_that_does_not_run_holds_up_no_other_and_is_given_up_in_time()
             assert "away does not run" in (ends[1].reason or "")
             assert asyncio.get_running_loop().time() - began_s < PATIENCE_S + 1
         assert await service.statuses() == {"f1": "stored", "f2": "replayed"}
+
+    run(main())
+
+
+def test_a_replay_that_was_given_up_leaves_nothing_that_waits() -> None:
+    async def main() -> None:
+        service = Service()
+        await service.stored("f1", "away")
+        async with service.running():
+            before = asyncio.all_tasks()
+            assert [end.outcome for end in await service.ends("f1")] == ["refused"]
+            await asyncio.sleep(1.0)
+            assert not [task for task in asyncio.all_tasks() - before if "Event.wait" in repr(task)]
+
+    run(main())
+
+
+def test_a_replay_whose_function_is_gone_is_refused_at_once_and_may_be_asked_for_again() -> None:
+    async def main() -> None:
+        service = Service()
+        service.outcome = Refused(FunctionError("ResourceNotFoundException", "Function not found: function"))
+        await service.stored("f1", "orders")
+        async with service.running():
+            [end] = await service.ends("f1")
+            assert end.outcome == "refused"
+            assert end.reason == "its function is gone: Function not found: function; see `headrace status`"
+            assert await service.statuses() == {"f1": "stored"}
+            service.outcome = Returned()
+            [end] = await service.ends("f1")
+            assert end.outcome == "replayed"
 
     run(main())
 

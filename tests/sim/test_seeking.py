@@ -14,6 +14,7 @@ import pytest
 import structlog
 
 from router.checkpoint_file import Saved
+from router.commands.selecting import Wanted
 from router.core.facts import Progress
 from router.core.model import (
     KAFKA_RULES,
@@ -27,9 +28,8 @@ from router.core.model import (
 from router.errors import ConfigError, InUse, NotFound, RouterError, SourceUnavailable
 from router.life import MappingLife, MappingParts
 from router.ports import PutState
-from router.replay import Replayer
+from router.replay.replay import Replayer
 from router.seeking import Seeking
-from router.selecting import Wanted
 from router.steering import Steering
 from router.stream_side import plug_stream
 from router.telemetry import Log, Metrics
@@ -103,7 +103,7 @@ class Machine:
             invoker=MemoryInvoker(self._run, 4),
             passes=None,
             keep=keep_nothing,
-            make_places=self._make_places,
+            make_places=lambda _: self._make_places(),
         )
         self.life = MappingLife(
             parts,

@@ -7,12 +7,14 @@ import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from random import Random
 from typing import Any
 
 import pytest
 import structlog
 
+from router.commands.selecting import Wanted
 from router.core.model import (
     STREAM_RULES,
     EventSourceMapping,
@@ -23,17 +25,20 @@ from router.core.model import (
     Pace,
     Returned,
 )
+from router.core.tenant import Tenant
 from router.errors import ConfigError, InUse, NotFound, PositionLost, SourceUnavailable, StoreUnavailable, Throttled
-from router.life import MappingLife, MappingParts
+from router.fleet.fleet import Fleet
+from router.life import MappingLife, MappingParts, Plug
 from router.ports import PutState
-from router.replay import Replayer
+from router.replay.replay import Replayer
 from router.seeking import Mover, Seeking, save
-from router.selecting import Wanted
 from router.shard_places import ShardPlaces
 from router.shard_side import plug_shards
 from router.steering import Steering
 from router.telemetry import Log, Metrics
 from tests.fakes.invoker import MemoryInvoker
+from tests.fakes.lease_table import MemoryTable
+from tests.fakes.peers import MemoryPeers
 from tests.fakes.shard_stream import ShardStream, ShardStreamSource
 from tests.fakes.store import MemoryStore
 from tests.sim.virtual_time import in_virtual_time
@@ -60,6 +65,7 @@ class Machine:
         self.poison: set[str] = set()
         self.page_count = 10_000
         self.prepare: Callable[[ShardStreamSource], None] = lambda _: None
+        self.plug: Plug = plug_shards
         self._news = asyncio.Event()
         self.life: MappingLife
         self.seeking: Seeking
@@ -97,11 +103,11 @@ class Machine:
             enabled=True,
             source_name="memory",
             make_source=lambda: ShardStreamSource(self.stream),
-            plug=plug_shards,
+            plug=self.plug,
             invoker=MemoryInvoker(self._run, 4),
             passes=None,
             keep=keep_nothing,
-            make_places=self.places,
+            make_places=lambda _: self.places(),
         )
         self.life = MappingLife(
             parts,
@@ -134,6 +140,30 @@ class Machine:
                 self._news.clear()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._news.wait(), 1.0)
+
+
+class ReplicaMachine(Machine):
+    """One whose daemons are a replica of a fleet."""
+
+    def __init__(self, stream: ShardStream | None = None, **rules: Any) -> None:
+        super().__init__(stream, **rules)
+        self.table = MemoryTable(self.store)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        table, rng = self.table.of("a", lease_s=10.0), Random(1)
+        clock = asyncio.get_running_loop().time
+        fleet = Fleet("a", lambda: Tenant("a", 10.0, rng), table, MemoryPeers(table), log=Log(), rng=rng, clock=clock)
+        self.plug = partial(plug_shards, fleet=fleet)
+        replica = asyncio.create_task(fleet.run())
+        async with super().running():
+            yield
+        replica.cancel()
+        with suppress(asyncio.CancelledError):
+            await replica
+
+
+MACHINES = pytest.mark.parametrize("make_machine", [Machine, ReplicaMachine])
 
 
 async def keep_nothing(*_: object) -> None:
@@ -194,9 +224,12 @@ async def test_seeking_forward_skips_what_was_previewed() -> None:
         assert len(machine.seen) == 5
 
 
+@MACHINES
 @in_virtual_time
-async def test_shards_that_were_finished_are_opened_again_and_their_children_go_behind_them() -> None:
-    machine = Machine()
+async def test_shards_that_were_finished_are_opened_again_and_their_children_go_behind_them(
+    make_machine: Callable[[], Machine],
+) -> None:
+    machine = make_machine()
     machine.put(4, b"a", b"b")
     machine.stream.split(NAMES[0])
     machine.put(4, b"a", b"b")
@@ -377,11 +410,11 @@ async def test_what_was_exported_is_where_it_goes_on_elsewhere() -> None:
 
     other = Machine(machine.stream, starting_position="LATEST")
     other.written = machine.written
-    await Mover(other.store, "orders", other.places).restore(saved, nothing_runs)
+    await Mover(other.store, "orders", lambda _: other.places()).restore(saved, nothing_runs)
     async with other.running():
         await other.until(lambda: other.seen == machine.written[-2:])
         await other.steering.drain("orders", None)
-        again = await save(other.store, "orders", other.places)
+        again = await save(other.store, "orders", lambda _: other.places())
         assert [each.shard for each in again.shards] == NAMES[:3]
 
 

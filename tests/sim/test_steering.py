@@ -18,9 +18,9 @@ from router.errors import NotFound, SourceUnavailable, StoreUnavailable
 from router.life import MappingHealth, MappingLife, MappingParts
 from router.ports import KeepFailure, Selection, Source
 from router.queue_side import plug_queue
-from router.replay import Replayer
-from router.replay_end import ReplayEnd
-from router.steering import Steering
+from router.replay.end import ReplayEnd
+from router.replay.replay import Replayer
+from router.steering import Steering, unknown
 from router.stream_side import plug_stream
 from router.telemetry import Log, Metrics
 from tests.fakes.failures import entry
@@ -334,6 +334,10 @@ async def test_who_asks_for_a_mapping_that_is_not_there_hears_which_there_are() 
                 await work
         with pytest.raises(NotFound):
             await machine.steering.drain("order", None)
+
+
+def test_who_asks_for_a_mapping_where_there_are_none_hears_that() -> None:
+    assert str(unknown("order", [])) == "there is no mapping 'order'; there are none"
 
 
 @in_virtual_time

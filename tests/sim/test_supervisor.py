@@ -10,7 +10,7 @@ from random import Random
 
 from router.core.model import KAFKA_RULES, EventSourceMapping, Returned
 from router.life import MappingLife, MappingParts
-from router.replay import Replayer
+from router.replay.replay import Replayer
 from router.stream_side import plug_stream
 from router.supervisor import Supervisor, Unit
 from router.telemetry import Log, Metrics
@@ -144,6 +144,30 @@ def test_a_mapping_that_is_taken_out_ends_and_is_forgotten() -> None:
             await gone.wait()
             assert list(supervisor.lives) == ["clicks"]
             assert scene.forgotten == ["orders"]
+
+    run(main())
+
+
+def test_one_that_goes_for_good_has_its_failures_sent_and_one_that_is_exchanged_leaves_them_to_the_next() -> None:
+    scene, sent = Scene(), asyncio.Event()
+
+    async def send() -> None:
+        scene.note("orders sends")
+        await sent.wait()
+
+    async def main() -> None:
+        async with scene.running(replace(scene.unit("orders"), sent=send)) as supervisor:
+            former = supervisor.lives["orders"]
+            supervisor.want(replace(scene.unit("orders", version=2), sent=send))
+            await former.gone.wait()
+            assert not scene.whats("sends")
+            gone = supervisor.lives["orders"].gone
+            supervisor.unwant("orders")
+            await asyncio.sleep(60)
+            assert scene.whats("sends") == ["orders sends"]
+            assert scene.whats("closed") == ["orders.1 closed"]
+            sent.set()
+            await gone.wait()
 
     run(main())
 
