@@ -69,13 +69,16 @@ class Headrace:
     #: The command itself.
     command: Sequence[str | Path] = (Path(sys.executable).with_name("headrace"),)
     folder: Path = field(init=False)
+    port: int = field(init=False)
     _process: subprocess.Popen[bytes] = field(init=False)
     _http: aiohttp.ClientSession = field(init=False)
     _url: str = field(init=False)
+    _is_killed: bool = field(default=False, init=False)
 
     async def __aenter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="headrace-bench-"))
         port = _free_port()
+        self.port = port
         self._url = f"http://127.0.0.1:{port}"
         (self.folder / "code").mkdir()
         (self.folder / "code" / "bench_handler.py").write_text(self.code)
@@ -94,11 +97,33 @@ class Headrace:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         await self._http.close()
+        if self._is_killed:
+            shutil.rmtree(self.folder)
+            return
         self._process.send_signal(signal.SIGTERM)
         status = await asyncio.to_thread(self._process.wait, _STOP_S)
         if error is None:
             assert status == 0, f"headrace ended with status {status}:\n{self._last_log()}"
             shutil.rmtree(self.folder)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self._process.kill()
+        self._process.wait()
+        self._is_killed = True
+
+    async def restart(self) -> None:
+        """Stop it and start it again on what it has kept; returns once it is ready."""
+        self._process.send_signal(signal.SIGTERM)
+        status = await asyncio.to_thread(self._process.wait, _STOP_S)
+        assert status == 0, f"headrace ended with status {status}:\n{self._last_log()}"
+        self._process = self._start()
+        await self._wait_until_ready()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return self._url
 
     @property
     def log(self) -> Path:
@@ -118,7 +143,7 @@ class Headrace:
         return {
             "state": "./state",
             "listen": f"127.0.0.1:{port}",
-            "functions": {"bench": {**function, **self.function}},
+            "functions": {"bench": {key: value for key, value in {**function, **self.function}.items() if value}},
             "event_source_mappings": {
                 name: {"function": "bench", **mapping} for name, mapping in self.mappings.items()
             },

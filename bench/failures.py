@@ -31,10 +31,10 @@ from bench.figures import keep, percentile, spread, table
 from connectors.kafka_codec import KafkaCodec, KafkaRecord, shard_name
 from connectors.store.reader import SqliteReader
 from connectors.store.sqlite import SqliteStore
-from router import control_client
+from router.commands import control_client
+from router.commands.selecting import OPEN, REPLAYABLE
 from router.core.model import FailedBatch, FunctionError, Reason, Try
 from router.ports import FailureEntry, KeepFailure, Selection
-from router.selecting import OPEN, REPLAYABLE
 
 MAPPING = "bench"
 SIZE_BYTES = 200

@@ -2,7 +2,8 @@
 
 Beside `headrace run` with one isolated worker run plain aiokafka (`getmany` with its defaults: no group, no commit, no
 handler) and FastStream's batch subscriber (its handler in its own process, no event made). All of them take turns, so
-that what else the machine does hits all alike. Each reads the same topic from its start; start-up is not measured.
+that what else the machine does hits all alike. Each reads the same topic from its start; start-up is not measured. With
+`--state redis://...` each of ours takes a turn with its state there too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from bench.figures import keep, ratios, spread, table
 from bench.peers import environment
 
 CONTENDERS = ("getmany", "headrace-100", "headrace-10", "faststream")
+
+#: Behind the name of one of ours that has its state where `--state` says.
+_SHARED = "+redis"
 
 _ROOT = Path(__file__).parents[1]
 #: Share of the records that must be done before it counts: start-up is over.
@@ -52,10 +56,11 @@ class Run:
         return (self.cpu_s + self.workers_cpu_s) / self.records * 1e6
 
 
-async def run_headrace(servers: str, topic: str, records: int, batch_size: int) -> Run:
+async def run_headrace(servers: str, topic: str, records: int, batch_size: int, state: str | None = None) -> Run:
     began = procs.clock()
     group = f"headrace-bench-{uuid.uuid4().hex[:12]}"
-    async with Headrace({"bench": kafka(servers, topic, group, batch_size=batch_size)}) as daemon:
+    more = {"state": state, "fleet": group, "local": "./local"} if state else {}
+    async with Headrace({"bench": kafka(servers, topic, group, batch_size=batch_size)}, more=more) as daemon:
         first, last = _measured(await daemon.follow(records), records)
         peak_rss_mb = procs.usage(daemon.pid).peak_rss_mb
     assert await topics.committed(servers, group) == records, "a drained daemon has committed everything"
@@ -88,12 +93,14 @@ async def run_peer(python: Path, peer: str, *arguments: object) -> Run:
     return Run(measured["records"], measured["seconds"], measured["cpu_s"], 0.0, measured["peak_rss_mb"], busy)
 
 
-async def run(contender: str, servers: str, topic: str, records: int, peer_records: int) -> Run:
+async def run(contender: str, servers: str, topic: str, options: argparse.Namespace) -> Run:
+    records, peer_records = options.records, options.peer_records
     if contender == "getmany":
         return await run_peer(Path(sys.executable), "getmany", servers, topic, records)
     if contender == "faststream":
         return await run_peer(environment.python(), "faststream_batch", servers, topic, min(records, peer_records))
-    return await run_headrace(servers, topic, records, int(contender.removeprefix("headrace-")))
+    batch_size = int(contender.removeprefix("headrace-").removesuffix(_SHARED))
+    return await run_headrace(servers, topic, records, batch_size, options.state if _SHARED in contender else None)
 
 
 async def measure(options: argparse.Namespace) -> dict[str, list[Run]]:
@@ -101,10 +108,15 @@ async def measure(options: argparse.Namespace) -> dict[str, list[Run]]:
     topic = await topics.filled(servers, options.records, options.size)
     if "faststream" in options.only:
         environment.python()
-    runs: dict[str, list[Run]] = {contender: [] for contender in options.only}
+    runs: dict[str, list[Run]] = {}
+    for contender in options.only:
+        runs[contender] = []
+        if options.state and contender.startswith("headrace-"):
+            runs[contender + _SHARED] = []
     for repeat in range(options.repeats):
-        for contender in options.only:
-            one = await run(contender, servers, topic, options.records, options.peer_records)
+        # The machine's mood changes slowly: who was first is last in the next turn.
+        for contender in list(runs)[:: 1 if repeat % 2 == 0 else -1]:
+            one = await run(contender, servers, topic, options)
             runs[contender].append(one)
             print(
                 f"{repeat + 1}/{options.repeats} {contender}: {one.rate:,.0f} records/s, "
@@ -118,6 +130,7 @@ async def measure(options: argparse.Namespace) -> dict[str, list[Run]]:
 def summary(runs: Mapping[str, Sequence[Run]]) -> str:
     head = ["contender", "CPU us/record", "of it workers", "records/s (1000s)", "peak RSS MB"]
     bases = [name for name in ("getmany", "faststream") if name in runs]
+    bases += [name.removesuffix(_SHARED) for name in runs if name.endswith(_SHARED)]
     head += [f"{what} / {name}" for name in bases for what in ("rate", "CPU")]
     rows = []
     for name, mine in runs.items():
@@ -144,6 +157,7 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", default=CONTENDERS, metavar="CONTENDER", help=f"of {', '.join(CONTENDERS)}"
     )
+    parser.add_argument("--state", metavar="redis://...", help="have ours run with its state in this Redis too")
     parser.add_argument("--json", action="store_true", help="print raw results")
     options = parser.parse_args()
     runs = asyncio.run(measure(options))

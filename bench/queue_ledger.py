@@ -37,7 +37,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.ledger import end_of
+from bench.ledger import Stalls, end_of
 from bench.ledger_judge import Kill, Place, Produced, read
 from bench.queue_judge import Promise, QueueVerdict, judge
 from bench.queue_wire import Wire
@@ -51,7 +51,7 @@ OUT = Path(__file__).parent / "out"
 KEYS: Final = 40
 RETRIES: Final = 3
 TARGETS: Final = ("daemon", "worker", "endpoint")
-#: What an answer, a deletion or both may take on a busy machine.
+#: What an answer, a deletion or both may take on a busy machine, beyond what it stood still.
 DELETE_LATE_S: Final = 1.5
 #: Messages that are sent in one call.
 SEND_AT_ONCE: Final = 5
@@ -176,6 +176,7 @@ class Course:
     wire: Wire = field(init=False)
     produced: dict[Place, Produced] = field(default_factory=dict)
     kills: list[Kill] = field(default_factory=list)
+    stalls: Stalls = field(default_factory=Stalls)
     _outage: asyncio.Task[None] | None = None
     _is_over: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -199,8 +200,10 @@ class Course:
             self._configure(source)
             await self.daemon.start()
             flow = asyncio.create_task(self._send(send))
+            watch = asyncio.create_task(self.stalls.watch())
             for target in targets:
                 await self._kill(target)
+            watch.cancel()
             self._is_over.set()
             await flow
             if self._outage:
@@ -286,6 +289,8 @@ class Course:
         if target == "endpoint":
             self._outage = asyncio.create_task(self._be_away(self.rng.uniform(0.1, 3.0)))
             return
+        if target == "worker":  # the last one may have been killed just before
+            await self.daemon.until(self.daemon.workers, "there are workers")
         workers = self.daemon.workers()
         victims = tuple(workers) if target == "daemon" else (self.rng.choice(workers),)
         ends = [asyncio.ensure_future(end_of(victim)) for victim in victims]
@@ -329,7 +334,7 @@ class Course:
         settings = self.settings
         promise = Promise(
             attempts_limit=RETRIES + 1,
-            delete_late_s=DELETE_LATE_S,
+            delete_late_s=DELETE_LATE_S + self.stalls.longest_s,
             ordered=self.kind == "fifo",
             by_key=self.kind == "fifo" or settings.by_sequencer,
             holds=settings.holds,
