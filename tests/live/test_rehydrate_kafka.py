@@ -54,9 +54,11 @@ async def test_a_poison_record_comes_back_from_a_queue_by_its_offset(
     assert (shown["held"], shown["records"], shown["has_event"]) == (1, 1, False)
     assert await queue.counts() == (1, 0)
 
-    # It still fails: a new failure, whose parent the failure record is, and its own record in the queue.
-    status, [end, *_], summary, _ = await rig.replay(f"sqs:{queue.name}")
+    # It still fails: a new failure, whose parent the failure record is, and its own record in the queue, which this job
+    # may come to see, as often as it likes, and leaves.
+    status, ends, summary, _ = await rig.replay(f"sqs:{queue.name}")
     assert (status, {**summary, "later": 0}) == (1, {**NOTHING, "failed_again": 1})
+    [end] = [each for each in ends if each["outcome"] != "later"]
     [again] = [each for each in await rig.daemon.failures("--status", "all") if each["parent"]]
     assert (again["id"], again["parent"]) == (end["new_failure"], end["id"])
     await queue.until((1, 0))
