@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint types contracts reference check check-deploy lock docs test test-fast coverage bench chaos demo demo-kafka services stop clean
+.PHONY: help install lint types contracts reference check check-deploy lock docs test test-again test-fast coverage bench chaos demo demo-kafka services stop clean
 
 help:  ## this list
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ stop:  ## stop the servers that `make services` started
 
 test: install $(VENV)/.demo services  ## every test, with real servers (they stay up for the next run: make stop)
 	$(PYTEST) tests/core tests/machines tests/sim tests/house tests/handlers tests/conformance tests/live
+
+test-again: install  ## up to two tests among real servers and processes that failed in `make test`: each must pass three times
+	$(BIN)/python -m tests.again
 
 test-fast: install  ## the tests that need no server
 	$(PYTEST) -m 'not live'
