@@ -9,6 +9,7 @@ AWS. What is no fault of the function's (a throttle, an outage of ours) spends n
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from router.core.asynchronous import AsyncEvent, Condition, LastAnswer, Owe, Settled
@@ -53,6 +54,9 @@ class Standing:
 
 def before(event: AsyncEvent, standing: Standing, now_s: float) -> Settled | AsyncEvent | None:
     """Say what becomes of an event whose turn it is without running anything; None = it is to be run."""
+    if not standing.is_known:
+        # Nor are its limits, and who is to be told: whatever its age, it is not done with before they are.
+        return after(event, LastAnswer(UNAVAILABLE), replace(standing, maximum_age_s=inf), now_s)
     if standing.is_shut:
         # Never invoked, it has no answer; a throttle that it met before is none of the function's.
         shut = event if event.tries else replace(event, last=None)
@@ -60,7 +64,7 @@ def before(event: AsyncEvent, standing: Standing, now_s: float) -> Settled | Asy
     if now_s > event.accepted_s + standing.maximum_age_s:
         return _too_old(event, now_s)
     if standing.version is None:
-        return after(event, LastAnswer(NOT_FOUND if standing.is_known else UNAVAILABLE), standing, now_s)
+        return after(event, LastAnswer(NOT_FOUND), standing, now_s)
     return None
 
 

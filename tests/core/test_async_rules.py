@@ -110,6 +110,16 @@ def test_an_event_in_time_is_run() -> None:
     assert before(EVENT, NORMAL, 1000.0 + 21_600.0) is None
 
 
+def test_the_last_try_may_begin_at_the_age_limit_itself() -> None:
+    assert put_off(after(EVENT, BOOM, Standing("$LATEST", maximum_age_s=60.0), 1000.0)).due_s == 1060.0
+
+
+def test_before_its_function_is_known_an_event_is_not_done_with_however_old_it_is() -> None:
+    unknown = Standing(None, maximum_age_s=60.0, is_known=False)
+    waits = put_off(before(replace(EVENT, refusals=20), unknown, 1000.0 + 86_400.0))
+    assert (waits.due_s, waits.tries) == (1000.0 + 86_400.0 + 300.0, 0)
+
+
 def test_a_function_without_any_concurrency_is_not_tried() -> None:
     shut = Standing("$LATEST", is_shut=True)
     end = settled(before(replace(EVENT, refusals=3, last=THROTTLE), shut, 1001.0))
