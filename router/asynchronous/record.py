@@ -10,6 +10,7 @@ the record; an error without text has no ErrorMessage.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ import msgspec
 
 from router.catalogue.records import LATEST
 from router.core.asynchronous import Condition, LastAnswer, Settled
+from router.core.literal import refuse_constant
 from router.event_ports import TargetMessage
 from router.failures.record import iso_ms
 
@@ -157,6 +159,15 @@ def is_json(text: bytes) -> bool:
         msgspec.json.decode(text, type=msgspec.Raw)
         text.decode()
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return _is_json_to_others(text)
+    return True
+
+
+def _is_json_to_others(text: bytes) -> bool:
+    """Ask the standard library, which lets half a character stand as an escape, as JSON does."""
+    try:
+        json.loads(text.decode(), parse_constant=refuse_constant)
+    except (ValueError, RecursionError):
         return False
     return True
 

@@ -59,6 +59,8 @@ def test_a_record_is_the_recorded_one(name: str) -> None:
     expected = sample(name)
     message = destination_message(settled(expected), compact(expected["requestPayload"]), FUNCTION)
     assert message.body == compact(expected)
+    at_s = datetime.fromisoformat(expected["timestamp"]).timestamp()
+    assert (message.id, message.function, message.at_s) == (REQUEST, "worker", at_s)
 
 
 def test_an_event_bus_is_given_the_record_as_its_detail_and_the_recorded_type() -> None:
@@ -118,7 +120,14 @@ def test_an_empty_result_is_left_out(result: bytes | None) -> None:
     assert list(record)[-1] == "responseContext"
 
 
-@pytest.mark.parametrize("result", [b"<html>", b'{"half":', b'"\xff"', b"[" * 9000 + b"]" * 9000])
+@pytest.mark.parametrize("result", [b'"\\ud800"', b'{"a": [1e999, "\\udead"]}'])
+def test_half_a_character_that_is_escaped_is_json(result: bytes) -> None:
+    event = replace(EVENT, last=LastAnswer(200, "$LATEST", None, result))
+    message = destination_message(Settled(event, Condition.SUCCESS, 1, 1.0), b"1", FUNCTION)
+    assert message.body.endswith(b',"responsePayload":' + result + b"}")
+
+
+@pytest.mark.parametrize("result", [b"NaN", b"<html>", b'{"half":', b'"\xff"', b"[" * 9000 + b"]" * 9000])
 def test_a_result_that_is_no_json_is_left_out_and_that_is_said(result: bytes) -> None:
     event = replace(EVENT, last=LastAnswer(200, "$LATEST", None, result))
     record = json.loads(destination_message(Settled(event, Condition.SUCCESS, 1, 1.0), b"1", FUNCTION).body)

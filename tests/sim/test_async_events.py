@@ -24,6 +24,7 @@ from router.core.model import Cancelled, Failed, FailureKind, FunctionError, Out
 from router.errors import DestinationUnavailable, StoreUnavailable
 from router.event_ports import AcceptEvent, InboxChange, Waiting
 from router.ports import Invocation
+from router.ports import Told as Instructions
 from router.replay.replay import Replayer
 from router.supervisor import carry_on
 from router.telemetry import Log, Metrics
@@ -213,6 +214,23 @@ async def test_a_function_that_fails_is_tried_after_one_and_two_minutes_under_th
     assert kept.event.last
     assert b'"errorMessage": "boom"' in (kept.event.last.payload or b"")
     assert site.value("events_retried_total", function="orders") == 2
+
+
+@in_virtual_time
+async def test_each_try_is_given_what_the_event_was_invoked_with() -> None:
+    site = Site()
+    await site.make()
+    site.outcomes = [BOOM, Refused(FunctionError("TooManyRequestsException", "r")), BOOM]
+    async with site.running() as events:
+        await events.accept(
+            "orders", "3", b"{}", request_id="e1", client_context='{"custom":{}}', trace_id="Root=1-2-3", replays="f1"
+        )
+        await site.emptied()
+    assert len(site.tries) == 4
+    assert {request_id for _, request_id, *_ in site.tries} == {"e1"}
+    arn = "arn:aws:lambda:eu-west-1:000000000000:function:orders:3"
+    assert {each.told for each in site.invocations} == {Instructions(arn, '{"custom":{}}', "Root=1-2-3")}
+    assert [end.event.replays for end in site.told.kept] == ["f1"]
 
 
 @pytest.mark.parametrize(
