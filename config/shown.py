@@ -28,6 +28,7 @@ from connectors.settings import (
     SqsDestination,
     SqsSettings,
 )
+from router.core.model import partition_of
 
 #: Where a stand-in is when nothing says otherwise.
 _REGION: Final = "us-east-1"
@@ -57,7 +58,8 @@ class _Place(NamedTuple):
     account: str
 
     def arn(self, service: str, resource: str, region: str | None = None, account: str | None = None) -> str:
-        return f"arn:aws:{service}:{region or self.region}:{account or self.account}:{resource}"
+        region = region or self.region
+        return f"arn:{partition_of(region)}:{service}:{region}:{account or self.account}:{resource}"
 
     def queue(self, text: str, region: str | None) -> str:
         found = parse_queue(text)
@@ -139,7 +141,7 @@ def _destination(destination: DestinationSettings, place: _Place) -> str:
         case SnsDestination(topic=topic, region=region):
             return topic if topic.startswith("arn:") else place.arn("sns", topic, region)
         case S3Destination(bucket=bucket):
-            return f"arn:aws:s3:::{bucket}"
+            return f"arn:{partition_of(place.region)}:s3:::{bucket}"
         case KafkaDestination(topic=topic):
             return f"kafka://{topic}"
         case FileDestination(path=path):

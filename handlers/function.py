@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from router.core.model import partition_of
+
 LATEST: Final = "$LATEST"
 NO_ACCOUNT: Final = "000000000000"
 #: Levels in AWS's words, which libraries read.
@@ -66,7 +68,7 @@ class FunctionSpec:
     @property
     def arn(self) -> str:
         """The ARN under which it is invoked where nothing else is told."""
-        arn = f"arn:aws:lambda:{self.region}:{self.account_id}:function:{self.name}"
+        arn = f"arn:{partition_of(self.region)}:lambda:{self.region}:{self.account_id}:function:{self.name}"
         return arn if self.version == LATEST else f"{arn}:{self.version}"
 
     @property

@@ -16,6 +16,7 @@ from router.api.constraints import Text, broke, detected
 from router.api.errors import ApiError, denied, invalid, not_found, violated
 from router.catalogue.catalogue import Catalogue
 from router.catalogue.records import LATEST, Function
+from router.core.model import partition_of
 
 _REGION: Final = r"(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}"
 _BEGINNING: Final = rf"(arn:(aws[a-zA-Z-]*)?:lambda:)?({_REGION}:)?(\d{{12}}:)?(function:)?"
@@ -49,10 +50,7 @@ class Here:
     @property
     def partition(self) -> str:
         """Give the part of AWS that the region is in."""
-        for beginning, partition in (("cn-", "aws-cn"), ("us-gov-", "aws-us-gov")):
-            if self.region.startswith(beginning):
-                return partition
-        return "aws"
+        return partition_of(self.region)
 
     def function(self, name: str, qualifier: str | None = None) -> str:
         """Give the ARN of a function, or of a version or alias of it."""

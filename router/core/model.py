@@ -32,6 +32,14 @@ UNKNOWN_TIME_MS: Final = -1
 TRIM_HORIZON: Final = -1
 
 
+def partition_of(region: str) -> str:
+    """Give the part of AWS that a region is in, as ARNs name it."""
+    for beginning, partition in (("cn-", "aws-cn"), ("us-gov-", "aws-us-gov")):
+        if region.startswith(beginning):
+            return partition
+    return "aws"
+
+
 def at_time(time_ms: int) -> int:
     """Give the checkpoint before the first record that arrived at or after a time, epoch milliseconds (not negative).
 

@@ -17,7 +17,7 @@ from uuid import UUID, uuid5
 import msgspec
 import pybase64
 
-from router.core.model import WindowCall
+from router.core.model import WindowCall, partition_of
 from router.ports import FailureEntry
 
 #: What stands for the event: nothing, the event as an escaped JSON text, or the event itself.
@@ -47,7 +47,8 @@ ArnOf = Callable[[str], str]
 
 def function_arn(function: str, region: str | None = None, account_id: str = ACCOUNT) -> str:
     """Give the ARN under which failure records name one of our functions, or a version or alias of it."""
-    return f"arn:aws:lambda:{region or DEFAULT_REGION}:{account_id}:function:{function}"
+    region = region or DEFAULT_REGION
+    return f"arn:{partition_of(region)}:lambda:{region}:{account_id}:function:{function}"
 
 
 def mapping_uuid(mapping: str) -> UUID:

@@ -212,6 +212,7 @@ class TestShown:
             ("kinesis: {stream: orders}", "arn:aws:kinesis:eu-west-1:000000000000:stream/orders"),
             ("dynamodb: {table: orders}", "arn:aws:dynamodb:eu-west-1:000000000000:table/orders/stream/*"),
             ("s3: {queue: orders, bucket: files}", "arn:aws:sqs:eu-west-1:000000000000:orders"),
+            ("sqs: {queue: orders, region: cn-north-1}", "arn:aws-cn:sqs:cn-north-1:000000000000:orders"),
         ],
     )
     def test_names_become_arns(self, tmp_path: Path, source: str, arn: str) -> None:

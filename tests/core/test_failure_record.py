@@ -154,6 +154,7 @@ def test_the_same_failure_gives_the_same_text_each_time() -> None:
 def test_function_arns() -> None:
     assert function_arn("orders") == "arn:aws:lambda:us-east-1:000000000000:function:orders"
     assert function_arn("orders", "eu-west-1") == "arn:aws:lambda:eu-west-1:000000000000:function:orders"
+    assert function_arn("orders", "cn-north-1") == "arn:aws-cn:lambda:cn-north-1:000000000000:function:orders"
 
 
 def test_what_the_list_prints() -> None:

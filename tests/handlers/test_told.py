@@ -120,9 +120,9 @@ async def test_a_version_is_what_handlers_and_logs_are_told(shop):
             names = ("AWS_LAMBDA_FUNCTION_VERSION", "AWS_LAMBDA_LOG_STREAM_NAME", "AWS_EXECUTION_ENV")
             return [context.function_version, context.invoked_function_arn, *map(os.environ.get, names)]
     """
-    pool = shop.pool(source, version="3", account_id="123456789012", runtime="python3.12")
+    pool = shop.pool(source, version="3", account_id="123456789012", region="cn-north-1", runtime="python3.12")
     version, arn, variable, stream, runtime = (await ask(pool)).body
     assert (version, variable, runtime) == ("3", "3", "AWS_Lambda_python3.12")
-    assert arn == "arn:aws:lambda:us-east-1:123456789012:function:orders:3"
+    assert arn == "arn:aws-cn:lambda:cn-north-1:123456789012:function:orders:3"
     assert "/[3]" in stream
     assert "START RequestId: the-request Version: 3\n" in shop.log.requests[0][1]
