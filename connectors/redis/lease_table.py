@@ -30,6 +30,8 @@ class ReplicaRow(NamedTuple):
     draining: bool
     #: Digest of the list of what it runs; empty = it has not said.
     runs: str
+    #: 0 = it has not said.
+    lease_s: float = 0.0
 
 
 _ROWS: Final = msgspec.json.Decoder(list[ReplicaRow])
@@ -80,9 +82,9 @@ class RedisLeaseTable:
         self._unsaid = True
 
     async def _follow(self, seen: Any, incarnation: str) -> Any:
-        """Wait for a lease, and join if the one that has our name is dead."""
+        """Wait for a lease, ours or its own if that is longer, and join if the one that has our name is dead."""
         loop = asyncio.get_running_loop()
-        until_s = loop.time() + self.lease_s
+        until_s = loop.time() + max(self.lease_s, float(seen[5]))
         while (remaining_s := until_s - loop.time()) > 0:
             await asyncio.sleep(min(remaining_s, self.lease_s / 10))
             answer = await self.run(JOIN, self._home, self._place, "", "", as_incarnation=incarnation)
@@ -108,7 +110,7 @@ class RedisLeaseTable:
             self._unsaid = True
         ours, unsaid = self._ours, self._unsaid
         beat = self._beats_before + said.beat
-        row = ReplicaRow(self.name, self.incarnation, beat, said.load, said.draining, ours.digest)
+        row = ReplicaRow(self.name, self.incarnation, beat, said.load, said.draining, ours.digest, self.lease_s)
         answer = await self.run(
             EXCHANGE,
             self._before,
@@ -204,7 +206,7 @@ class _RunsList(NamedTuple):
 def _replica(row: ReplicaRow, lists: Mapping[str, frozenset[str]]) -> Replica:
     # a list that Redis does not have (yet) is that of a replica that has not said what it runs
     runs = lists.get(row.runs, frozenset())
-    return Replica(row.name, row.incarnation, row.beat, row.load, row.draining, runs)
+    return Replica(row.name, row.incarnation, row.beat, row.load, row.draining, runs, row.lease_s)
 
 
 def _said(said: Said) -> Iterator[Argument]:

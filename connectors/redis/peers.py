@@ -86,8 +86,8 @@ class RedisPeers:
                 raise PeerGone(f"replica {replica} ended before it answered")
             if row.beat != beat:
                 beat, moved_s = row.beat, loop.time()
-            elif loop.time() - moved_s >= lease_s:
-                raise PeerGone(f"replica {replica} has not been heard of for {lease_s:g} s")
+            elif loop.time() - moved_s >= max(lease_s, row.lease_s):
+                raise PeerGone(f"replica {replica} has not been heard of for {max(lease_s, row.lease_s):g} s")
 
     async def calls(self) -> AsyncIterator[PeerCall | None]:
         while not self._closed:

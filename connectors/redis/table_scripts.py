@@ -6,7 +6,7 @@
 | `changed` | sorted set: the fields of `leases`, by the version at which each was changed last |
 | `gone` | the same for fields that are not in `leases` any more |
 | `versions` | sorted set: the last versions that there were, by themselves |
-| `replicas` | hash: JSON array of name, incarnation, beat, load, draining and digest of `runs`, by name |
+| `replicas` | hash: JSON array of name, incarnation, beat, load, draining, digest of `runs` and its lease, by name |
 | `homes` | hash: JSON array of home, time of joining and place, by name of the replica |
 | `abouts` | hash: text about a replica, by its name |
 | `runs` | hash: JSON array of mappings, by its digest: replicas that run the same share one |
@@ -136,7 +136,7 @@ def _table_script(text: str) -> Script:
 
 #: More arguments: home, its place, and incarnation and beat of a row that may be replaced whatever its home, or two
 #: empty ones. Gives 'joined', the beat to count on from and the incarnation before, if any; or 'taken', and place, time
-#: of joining, incarnation and beat of the one that has our name.
+#: of joining, incarnation, beat and lease of the one that has our name.
 JOIN: Final = _table_script(
     """
 local home, place, dead, dead_beat = ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
@@ -145,7 +145,8 @@ if row and row[2] == incarnation then return {'joined', row[3], before} end
 if row then
   local other = cjson.decode(redis.call('HGET', homes, us))
   if other[1] ~= home and not (row[2] == dead and row[3] == dead_beat) then
-    return {'taken', other[3], string.format('%.0f', other[2]), row[2], row[3]}
+    return {'taken', other[3], string.format('%.0f', other[2]), row[2], row[3],
+      string.format('%.17g', row[7] or 0)}
   end
   beat, before = row[3] + 1, row[2]
   redis.call('UNLINK', inbox_of(us, row))

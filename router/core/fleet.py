@@ -67,6 +67,8 @@ class Replica:
     draining: bool
     #: The parts of mappings (`part`) of which it would take leases.
     runs: frozenset[str]
+    #: So long it goes on after it was heard, at most, by its own file; 0 = it has not said.
+    lease_s: float = 0.0
 
 
 class Take(NamedTuple):

@@ -4,6 +4,9 @@ Only our own monotonic clock counts, and only from when we saw the beat: it was 
 replica cannot have been confirmed later than that, and gives up by itself before we think so (tenant.py). The beat is
 named when something is taken from the dead, so that the table refuses it if the replica has come back meanwhile.
 
+A replica whose file has a longer lease goes on for that long, so that is waited for: while the files of a fleet change,
+there are both.
+
 After an outage of the table all beats have stood still, and mean nothing: everybody is given a whole lease anew.
 """
 
@@ -78,14 +81,16 @@ class Liveness:
             self.version += 1
 
     def _reckon(self) -> None:
-        living = [sight.still_s for sight in self._seen.values() if not sight.dead]
-        self.next_s = min(living) + self._lease_s if living else inf
+        self.next_s = min((self._ends_s(sight) for sight in self._seen.values() if not sight.dead), default=inf)
+
+    def _ends_s(self, sight: _Sight) -> float:
+        return sight.still_s + max(self._lease_s, sight.replica.lease_s)
 
     def pass_away(self, now_s: float) -> list[str]:
         """Give those who are dead from now on, each once."""
         if now_s < self.next_s:
             return []
-        dead = [name for name, sight in self._seen.items() if not sight.dead and now_s >= sight.still_s + self._lease_s]
+        dead = [name for name, sight in self._seen.items() if not sight.dead and now_s >= self._ends_s(sight)]
         for name in dead:
             self._seen[name].dead = True
         self.version += bool(dead)
@@ -107,7 +112,11 @@ class Liveness:
 
     def ends_s(self, name: str) -> float:
         """Say when a replica that does not beat any more is dead."""
-        return self._seen[name].still_s + self._lease_s
+        return self._ends_s(self._seen[name])
+
+    def still_s(self, name: str) -> float:
+        """Say since when the beat of a replica stands still, as far as we have seen."""
+        return self._seen[name].still_s
 
     def is_settled(self, name: str, now_s: float, after_s: float) -> bool:
         """Say whether a replica lives long enough to be relied on."""

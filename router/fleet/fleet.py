@@ -149,8 +149,8 @@ class Fleet:
         """Say for how long each replica was not heard of; seconds."""
         if self._tenant is None:
             return {}
-        now_s, liveness, lease_s = self._clock(), self._tenant.liveness, self._tenant.lease_s
-        lags = {name: now_s - liveness.ends_s(name) + lease_s for name in (*liveness.living, *liveness.dead)}
+        now_s, liveness = self._clock(), self._tenant.liveness
+        lags = {name: now_s - liveness.still_s(name) for name in (*liveness.living, *liveness.dead)}
         return {self.name: now_s - self._heard_s, **lags}
 
     def all_leases(self) -> Mapping[c.LeaseKey, c.Lease]:

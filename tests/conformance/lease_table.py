@@ -106,6 +106,7 @@ class LeaseTableConformance:
         assert set(replicas) == {"a", "b"}
         other = replicas["b"]
         assert (other.name, other.load, other.draining, other.runs) == ("b", 2.25, True, {"orders", "clicks"})
+        assert other.lease_s == bench.lease_s
         await b.say(load=2.25)
         again = (await a.say()).replicas["b"]
         assert again.beat > other.beat

@@ -34,9 +34,10 @@ class Site:
         for name in names:
             self.join(name)
 
-    def join(self, name, *keys):
-        self.incarnations[name] = self.table.join(name)
-        self.tenants[name] = Tenant(name, self.lease_s, Random(1))
+    def join(self, name, *keys, lease_s=None):
+        lease_s = lease_s or self.lease_s
+        self.incarnations[name] = self.table.join(name, lease_s)
+        self.tenants[name] = Tenant(name, lease_s, Random(1))
         self.wakes[name] = self.now_s
         self.exchanges.pop(name, None)
         self.feed(name, f.Due())

@@ -42,7 +42,7 @@ def test_the_rules_without_a_loop_are_those_of_the_table_in_memory(script):
         tables = {name: memory.of(name) for name in NAMES}
         incarnations = {}
         for name in NAMES:
-            incarnations[name] = rules.join(name)
+            incarnations[name] = rules.join(name, tables[name].lease_s)
             await tables[name].join()
         for beat, (name, said) in enumerate(script, 1):
             if said == "leave":

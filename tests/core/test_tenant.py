@@ -535,6 +535,20 @@ def test_one_that_is_silent_is_given_nothing_and_keeps_what_it_has():
     assert site.counts()["c"] >= 4
 
 
+def test_nothing_is_taken_from_one_that_keeps_it_longer_by_its_own_file():
+    site = Site("a")
+    site.join("b", *keys(4), lease_s=3 * LEASE_S)
+    site.run(1)
+    site.wish("a", *keys(4))
+    site.run(20)
+    site.cut.add("b")
+    site.run(3 * LEASE_S - 2.1)
+    assert site.counts() == {"a": 2, "b": 2}
+    assert not site.said("b", f.Lose)
+    site.run(4.1)
+    assert site.counts() == {"a": 4, "b": 0}
+
+
 def test_it_is_known_when_a_silent_one_will_be_dead():
     site = sharing("a", "b")
     site.kill("b")

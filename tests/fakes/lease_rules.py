@@ -26,6 +26,7 @@ class LeaseRules:
         self._incarnations = 0
         self._beats_before: dict[str, int] = {}
         self._runs: dict[str, frozenset[str]] = {}
+        self._leases_s: dict[str, float] = {}
         #: Versions and keys in the order of changes.
         self._versions: list[int] = []
         self._keys: list[LeaseKey] = []
@@ -42,13 +43,14 @@ class LeaseRules:
         self._versions.append(self._number())
         self._keys.append(key)
 
-    def join(self, name: str) -> str:
+    def join(self, name: str, lease_s: float = 0.0) -> str:
         """Put a process into the table; give its incarnation."""
         before = self.replicas.get(name)
         self._incarnations += 1
         incarnation = f"incarnation-{self._incarnations}"
         self._beats_before[incarnation] = before.beat + 1 if before else 0
         self._runs[incarnation] = frozenset()
+        self._leases_s[incarnation] = lease_s
         beat = self._beats_before[incarnation]
         self.replicas[name] = Replica(name, incarnation, beat, 0.0, draining=False, runs=frozenset())
         return incarnation
@@ -60,8 +62,8 @@ class LeaseRules:
         if said.runs is not None:
             self._runs[incarnation] = said.runs
         beat = self._beats_before[incarnation] + said.beat
-        runs = self._runs[incarnation]
-        self.replicas[name] = Replica(name, incarnation, beat, said.load, draining=said.draining, runs=runs)
+        runs, lease_s = self._runs[incarnation], self._leases_s[incarnation]
+        self.replicas[name] = Replica(name, incarnation, beat, said.load, said.draining, runs, lease_s)
         for give in said.gives:
             self._give(name, give)
         for mark in said.marks:

@@ -184,7 +184,7 @@ class MemoryLeaseTable:
     async def _watch(self, other: Replica) -> None:
         """Wait for a lease, and see whether somebody lives under our name."""
         loop = asyncio.get_running_loop()
-        until_s = loop.time() + self.lease_s
+        until_s = loop.time() + max(self.lease_s, other.lease_s)
         while loop.time() < until_s:
             await asyncio.sleep(self.lease_s / 10)
             await self._travel()
@@ -213,7 +213,7 @@ class MemoryLeaseTable:
         beat = self._beats_before + said.beat
         if row is not None and row.replica.beat > beat:
             raise StoreUnavailable("a later exchange overtook this one")
-        replica = Replica(self.name, self.incarnation, beat, said.load, said.draining, self._runs)
+        replica = Replica(self.name, self.incarnation, beat, said.load, said.draining, self._runs, self.lease_s)
         table.rows[self.name] = Row(replica, self)
         for give in said.gives:
             table._give(self.name, give)

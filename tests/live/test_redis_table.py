@@ -106,6 +106,17 @@ async def test_a_redis_with_older_data_gives_out_no_token_again(server: OwnRedis
     await store.apply([Holds(*FIRST, token), PutState("orders", "x", "1")])
 
 
+async def test_a_name_is_not_taken_before_its_replica_has_lost_all_by_its_own_file(store: RedisStore) -> None:
+    long_s = 1.5
+    table = RedisLeaseTable(store.link, "a", "a", long_s)
+    await table.join()
+    await Talker(table).say()
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    await RedisLeaseTable(store.link, "a", "elsewhere", long_s / 10).join()
+    assert loop.time() - began_s >= long_s
+
+
 async def test_a_replica_whose_joining_was_forgotten_is_not_replaced_by_its_former_process(
     server: OwnRedis, store: RedisStore
 ) -> None:
