@@ -65,6 +65,7 @@ def make_asynchronous(
         retention=lambda: make_retention(served.configuration),
         metrics=metrics,
         log=log,
+        is_shared=fleet is not None,
     )
     out = Outside(
         inbox,

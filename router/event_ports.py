@@ -215,6 +215,7 @@ class EventDeliveries(Protocol):
         One that succeeds may have failed and been kept before a kill, and then run once more: that failure is settled.
 
         Raises:
+            LeaseLost: another replica has taken the event over, and nothing was written.
             StoreUnavailable
         """
         ...

@@ -681,6 +681,16 @@ class Holds:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnsEvent:
+    """Write the other changes only if this event is in our inbox; else none, and LeaseLost.
+
+    A store that no replicas share is never given one.
+    """
+
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unchanged:
     """Write the other changes only if this text is still that of this digest; else none, and Overtaken.
 
@@ -699,7 +709,16 @@ def digest_of(text: str) -> str:
 
 
 Change = (
-    KeepFailure | SetStatus | Unclaim | DeleteFailure | DeliveryEnded | PutState | RenameMapping | Holds | Unchanged
+    KeepFailure
+    | SetStatus
+    | Unclaim
+    | DeleteFailure
+    | DeliveryEnded
+    | PutState
+    | RenameMapping
+    | Holds
+    | OwnsEvent
+    | Unchanged
 )
 
 
@@ -783,7 +802,7 @@ class Store(Protocol):
         """Write all of them or none, durably; returns once they survive a crash.
 
         Raises:
-            LeaseLost: one of the changes is a `Holds` that does not hold.
+            LeaseLost: one of the changes is a `Holds` or an `OwnsEvent` that does not hold.
             Overtaken: one of them is an `Unchanged`, and that text is another one.
         """
         ...

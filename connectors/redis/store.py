@@ -29,6 +29,7 @@ from router.ports import (
     FailureEntry,
     Holds,
     KeepFailure,
+    OwnsEvent,
     PutState,
     Selection,
     Space,
@@ -108,7 +109,7 @@ class RedisStore(RedisReader):
         await self.link.be_usable()
         places = await self._put_away((n, each.entry.batch.id, each.event) for n, each in _kept(changes))
         call = self.link.fleet_call(
-            writing.APPLY, writing.change_arguments(changes, places, self._claimer, self._note.has)
+            writing.APPLY, writing.change_arguments(changes, places, self._replica, self._claimer, self._note.has)
         )
         how, *rest = await self._group.run(call)
         if how == b"done":
@@ -120,6 +121,9 @@ class RedisStore(RedisReader):
         if how == b"lost":
             holds = [each for each in changes if isinstance(each, Holds)][rest[0] - 1]
             raise LeaseLost(f"the lease of {holds.shard} of mapping {holds.mapping} is another's now")
+        if how == b"adopted":
+            event = [each for each in changes if isinstance(each, OwnsEvent)][rest[0] - 1]
+            raise LeaseLost(f"asynchronous event {event.event_id} is another replica's now")
         if how == b"overtaken":
             text = [each for each in changes if isinstance(each, Unchanged)][rest[0] - 1]
             raise Overtaken(f"{text.key} of {text.mapping} has been changed by another replica")

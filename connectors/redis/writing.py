@@ -22,6 +22,7 @@ from router.ports import (
     FailureEntry,
     Holds,
     KeepFailure,
+    OwnsEvent,
     PutState,
     RenameMapping,
     SetStatus,
@@ -221,13 +222,18 @@ function do_.rename(old, new)
     moved(key('undelivered', old), key('undelivered', new))
 end
 
--- Refusals come before anything is written: leases that are another's, texts that somebody has changed, and texts of
--- mappings that wait for a decision.
+-- Refusals come before anything is written: leases and events that are another's, texts that somebody has changed, and
+-- texts of mappings that wait for a decision.
 local leases = tonumber(take(1))
 for n = 1, leases do
     local field, token = take(2)
     local row = redis.call('HGET', key('leases'), field)
     if not row or cjson.decode(row)[1] ~= tonumber(token) then return {'lost', n} end
+end
+local events = tonumber(take(1))
+for n = 1, events do
+    local id, owner = take(2)
+    if redis.call('HGET', key('event', id), 'owner') ~= owner then return {'adopted', n} end
 end
 local unchanged = tonumber(take(1))
 for n = 1, unchanged do
@@ -377,22 +383,27 @@ return places
 
 
 def change_arguments(
-    changes: Sequence[Change], places: dict[int, str], claimer: str, has_begun: Callable[[str], bool]
+    changes: Sequence[Change], places: dict[int, str], replica: str, claimer: str, has_begun: Callable[[str], bool]
 ) -> list[Argument]:
     """Write changes as arguments of APPLY.
 
     Args:
         changes: any.
         places: by index of a KeepFailure, where its event is outside of Redis.
+        replica: whose inbox it is that must have events.
         claimer: whose claims may be taken back.
         has_begun: whether it is known of a mapping that it had texts.
     """
     holds = [change for change in changes if isinstance(change, Holds)]
+    events = [change for change in changes if isinstance(change, OwnsEvent)]
     unchanged = [change for change in changes if isinstance(change, Unchanged)]
     mappings = {change.mapping for change in changes if isinstance(change, PutState)}
     arguments: list[Argument] = [len(holds)]
     for each in holds:
         arguments += [lease_field(LeaseKey(each.mapping, each.shard)), each.token]
+    arguments.append(len(events))
+    for event in events:
+        arguments += [event.event_id, replica]
     arguments.append(len(unchanged))
     for text in unchanged:
         arguments += [text.mapping, text.key, text.digest]
@@ -423,7 +434,7 @@ def _change(change: Change, place: str | None, claimer: str) -> list[Argument]: 
             return ["refused", failure_id, error or "", next_delivery_s]
         case RenameMapping(old, new):
             return ["rename", old, new]
-        case Holds() | Unchanged():
+        case Holds() | OwnsEvent() | Unchanged():
             return []
     assert_never(change)
 

@@ -20,6 +20,7 @@ from router.ports import (
     FailureEntry,
     Holds,
     KeepFailure,
+    OwnsEvent,
     PutState,
     RenameMapping,
     Selection,
@@ -99,7 +100,7 @@ def write(database: sqlite3.Connection, change: Change) -> None:  # noqa: C901 -
         case RenameMapping(old, new):
             for table in ("states", "failures"):
                 database.execute(f"UPDATE {table} SET mapping = ? WHERE mapping = ?", (new, old))
-        case Holds() | Unchanged():
+        case Holds() | OwnsEvent() | Unchanged():
             raise AssertionError("no replicas share this store")
 
 

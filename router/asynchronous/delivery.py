@@ -24,7 +24,17 @@ from router.errors import DestinationUnavailable, StoreUnavailable
 from router.event_ports import EventTarget
 from router.failures.deliveries import DeliveryEnd
 from router.failures.record import iso_ms
-from router.ports import Change, DeliveryEnded, FailureEntry, KeepFailure, Selection, Sent, SetStatus, Store
+from router.ports import (
+    Change,
+    DeliveryEnded,
+    FailureEntry,
+    KeepFailure,
+    OwnsEvent,
+    Selection,
+    Sent,
+    SetStatus,
+    Store,
+)
 from router.telemetry import Log, Metrics
 
 #: Makes what sends to a target, by its ARN. Raises DestinationUnavailable: it is none that may be told.
@@ -57,6 +67,7 @@ class AsyncDelivery:
         retention: Callable[[], Retention],
         metrics: Metrics,
         log: Log,
+        is_shared: bool = False,
     ) -> None:
         """Make it; nothing is connected to before something is told.
 
@@ -68,6 +79,7 @@ class AsyncDelivery:
             retention: says how much is kept now.
             metrics: counts what was not accepted.
             log: takes what is said of it.
+            is_shared: do replicas share the store? Then one that was cut off keeps nothing of what another took over.
         """
         self._catalogue = catalogue
         self._here = here
@@ -76,6 +88,7 @@ class AsyncDelivery:
         self._retention = retention
         self._metrics = metrics
         self._log = log
+        self._is_shared = is_shared
         self._targets: OrderedDict[str, EventTarget] = OrderedDict()
         #: Those that are not to be used any more.
         self._stale: list[EventTarget] = []
@@ -104,7 +117,7 @@ class AsyncDelivery:
         if event.replays:
             changes.append(SetStatus(event.replays, "failed_again" if new_failure else "replayed"))
         if changes:
-            await self._store.apply(changes)
+            await self._store.apply([OwnsEvent(event.id), *changes] if self._is_shared else changes)
         if new_failure:
             self._log.write(
                 "event.given_up",

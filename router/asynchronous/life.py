@@ -35,7 +35,7 @@ from router.core.asynchronous import (
 )
 from router.core.facts import Due, Finished, WakeAt
 from router.core.model import Instant, Outcome
-from router.errors import DestinationUnavailable, StoreUnavailable
+from router.errors import DestinationUnavailable, LeaseLost, StoreUnavailable
 from router.event_ports import EventDeliveries, Functions, Inbox, Waiting, grows
 from router.ports import WallClock
 from router.stored import Insist
@@ -276,7 +276,10 @@ class InboxLife:
                 self.troubles[line] = str(error)
                 raise
 
-        await self._out.insist(keep)
+        try:
+            await self._out.insist(keep)
+        except LeaseLost:  # another replica has taken it over while we were cut off, and keeps how it ends there
+            targets = ()
         self.troubles.pop(line, None)
         self._owe(settled, targets, was)
 

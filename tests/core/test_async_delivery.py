@@ -21,7 +21,7 @@ from router.catalogue.catalogue import Catalogue
 from router.catalogue.records import Alias, Code, Function, InvokeConfig, Version
 from router.core.asynchronous import AsyncEvent, Condition, LastAnswer, Settled
 from router.core.retention import Retention
-from router.errors import DestinationUnavailable, StoreUnavailable
+from router.errors import DestinationUnavailable, LeaseLost, StoreUnavailable
 from router.event_ports import EventTarget, TargetMessage
 from router.failures.deliveries import deliver
 from router.failures.shown import to_json, to_json_whole
@@ -198,7 +198,7 @@ class NotingStore(MemoryStore):
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, *, is_shared: bool = False) -> None:
         self.store = NotingStore()
         self.catalogue = Catalogue(self.store)
         self.targets: dict[str, Target] = {}
@@ -216,6 +216,7 @@ class World:
             retention=lambda: self.retention,
             metrics=self.metrics,
             log=log,
+            is_shared=is_shared,
         )
         ids = (f"new-{number}" for number in range(100))
         self.failures = AsyncFailures(
@@ -414,6 +415,23 @@ async def test_what_is_kept_twice_is_one_failure_and_successes_are_none(world: W
     await world.give_up(failed())
     await world.delivery.keep(succeeded(), PAYLOAD, ())
     assert await world.store.count(Selection()) == 1
+
+
+@pytest.mark.parametrize("settled", [failed(), succeeded()])
+async def test_of_what_another_replica_has_taken_over_nothing_is_kept(settled: Settled) -> None:
+    world = World(is_shared=True)
+    await world.delivery.keep(failed(), PAYLOAD, ())
+    [kept] = await world.store.failures(Selection())
+    ours = replace(settled, event=replace(settled.event, id="id-2", replays=kept.batch.id))
+    world.store.others_events.add("id-2")
+    ends = list[str]()
+    world.delivery.replay_ended = lambda failure, _: ends.append(failure)
+    with pytest.raises(LeaseLost):
+        await world.delivery.keep(ours, PAYLOAD, ())
+    assert (await world.store.failures(Selection()), ends) == ([kept], [])
+    world.store.others_events.clear()
+    await world.delivery.keep(ours, PAYLOAD, ())
+    assert ends == [kept.batch.id]
 
 
 async def test_what_failed_before_a_kill_and_then_succeeded_waits_for_nobody(world: World) -> None:

@@ -18,6 +18,7 @@ from router.ports import (
     FailureEntry,
     Holds,
     KeepFailure,
+    OwnsEvent,
     PutState,
     RenameMapping,
     Selection,
@@ -62,6 +63,8 @@ class MemoryStore:
         self.gone: set[str] = set()
         #: Says whether a lease is held, where replicas share the store.
         self.is_held: Callable[[Holds], bool] = lambda _: False
+        #: Events that another replica has by now.
+        self.others_events: set[str] = set()
 
     def of(self, replica: str) -> MemoryStore:
         """Give the store as a new process of this replica has it: with faults of its own."""
@@ -76,6 +79,9 @@ class MemoryStore:
             if isinstance(change, Unchanged):
                 if digest_of(self.texts.get((change.mapping, change.key), "")) != change.digest:
                     raise Overtaken(f"{change.key} of {change.mapping} has been changed by another replica")
+            elif isinstance(change, OwnsEvent):
+                if change.event_id in self.others_events:
+                    raise LeaseLost(f"asynchronous event {change.event_id} is another replica's now")
             elif not isinstance(change, Holds):
                 _apply(rows, texts, change)
             elif not self.is_held(change):
@@ -252,7 +258,7 @@ def _apply(rows: dict[str, Row], texts: dict[tuple[str, str], str], change: Chan
             for mapping, key in list(texts):
                 if mapping == old:
                     texts[new, key] = texts.pop((old, key))
-        case Holds() | Unchanged():
+        case Holds() | OwnsEvent() | Unchanged():
             raise AssertionError("looked at before")
         case _ if change.id in rows:
             rows[change.id] = _changed(rows[change.id], change)

@@ -21,7 +21,7 @@ from router.catalogue.catalogue import Catalogue
 from router.catalogue.records import Alias, Code, Function, InvokeConfig, Version
 from router.core.asynchronous import AsyncEvent, Became, Condition, ForgetEvent, Owe, Settled, id_of
 from router.core.model import Cancelled, Failed, FailureKind, FunctionError, Outcome, Refused, Returned, TooLarge
-from router.errors import DestinationUnavailable, StoreUnavailable
+from router.errors import DestinationUnavailable, LeaseLost, StoreUnavailable
 from router.event_ports import AcceptEvent, InboxChange, Waiting
 from router.ports import Invocation
 from router.ports import Told as Instructions
@@ -54,6 +54,8 @@ class Told:
     away: set[str] = field(default_factory=set)
     broken: set[str] = field(default_factory=set)
     is_full: bool = False
+    #: Events that another replica has by now.
+    others: set[str] = field(default_factory=set)
     #: Is nothing that was kept heard of?
     is_cut: bool = False
     #: Of how many events that have succeeded it was asked at once whether they had failed before.
@@ -68,6 +70,8 @@ class Told:
         del payload, targets
         if self.is_full:
             raise StoreUnavailable("full")
+        if settled.event.id in self.others:
+            raise LeaseLost("it is another replica's now")
         self.kept.append(settled)
         if self.is_cut:
             await asyncio.Event().wait()
@@ -536,6 +540,24 @@ async def test_what_a_dead_replica_has_left_runs_here() -> None:
         events.orphaned("r2")
         await site.emptied()
     assert {request_id for _, request_id, *_ in site.tries} == {id_of(each) for each in left}
+
+
+@in_virtual_time
+async def test_how_an_event_ends_that_another_has_taken_over_is_for_that_one_to_say() -> None:
+    site = Site(Told(["dlq"]))
+    await site.make(invoke_configs={"$LATEST": InvokeConfig(maximum_retry_attempts=0)})
+    site.outcomes = [BOOM]
+    async with site.running() as events:
+        taken = await site.accept(events)
+        await MemoryInbox("r2", site.inbox.rows).adopt("r1")
+        site.told.others.add(taken)
+        await asyncio.sleep(10.0)
+        assert [(owner, type(row)) for owner, row, _ in site.inbox.rows.values()] == [("r2", AsyncEvent)]
+        assert (site.told.kept, site.told.told, events.lines()) == ([], {}, {})
+        site.inbox.rows.clear()
+        ours = await site.accept(events)
+        await site.emptied()
+    assert site.told.told == {(ours, "dlq"): 1}
 
 
 @in_virtual_time
