@@ -18,7 +18,7 @@ from connectors.redis.archives import sweep as sweep_code
 from connectors.redis.birth import Note, find_fleet
 from connectors.redis.group import Group
 from connectors.redis.health import begun_mappings, look_at
-from connectors.redis.link import RedisLink
+from connectors.redis.link import RedisLink, Script
 from connectors.redis.payloads import Payloads, open_payloads
 from connectors.redis.reader import RedisReader
 from connectors.settings import RedisSettings
@@ -107,7 +107,8 @@ class RedisStore(RedisReader):
     async def apply(self, changes: Sequence[Change]) -> None:
         self._check_decided(changes)
         await self.link.be_usable()
-        places = await self._put_away((n, each.entry.batch.id, each.event) for n, each in _kept(changes))
+        events = ((n, each.entry.batch.id, each.event) for n, each in _kept(changes))
+        places = await self._put_away(events, writing.TRY_APPLY)
         call = self.link.fleet_call(
             writing.APPLY, writing.change_arguments(changes, places, self._replica, self._claimer, self._note.has)
         )
@@ -184,7 +185,7 @@ class RedisStore(RedisReader):
     async def erase(self, erasures: Sequence[Erasure]) -> Sequence[str]:
         events = ((n, each.id, each.event) for n, each in enumerate(erasures) if each.event is not None)
         await self.link.be_usable()
-        places = await self._put_away(events)
+        places = await self._put_away(events, writing.TRY_ERASE)
         done, freed = await self.link.ask(writing.ERASE, writing.erasure_arguments(erasures, places))
         await self._throw_away(freed)
         return [each.decode() for each in done]
@@ -238,14 +239,17 @@ class RedisStore(RedisReader):
             f"begin anew (`headrace mapping accept {mapping}`)"
         )
 
-    async def _put_away(self, events: Iterable[tuple[int, str, bytes]]) -> dict[int, str]:
-        """Write events that are too large for Redis elsewhere; give where, by their numbers."""
+    async def _put_away(self, events: Iterable[tuple[int, str, bytes]], attempt: Script) -> dict[int, str]:
+        """Write events that are too large for Redis elsewhere; give where, by their numbers.
+
+        Not while Redis takes no writes, as `attempt` finds out: each attempt of that time would leave a copy.
+        """
         places: dict[int, str] = {}
         if self._payloads and self._limit_bytes is not None:
             for number, failure_id, event in events:
                 if len(event) > self._limit_bytes:
                     if not places:
-                        await self.link.command("PING")  # else each attempt of an outage would leave a copy
+                        await self.link.ask(attempt)
                     # Never the same name twice: what an earlier attempt left may be being deleted.
                     place = f"{failure_id}.{self.link.born}-{uuid.uuid4().hex}"
                     await self._payloads.write(place, writing.pack(event))

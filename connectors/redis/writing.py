@@ -368,7 +368,13 @@ for _, place in ipairs(unused) do freed[#freed + 1] = place end
 return {done, freed}
 """.replace("DIGITS", str(KEY_DIGITS))
 
+# Writes what is there: refused where Redis takes no writes now.
+_TRY: Final = "redis.call('HSET', KEYS[1], 'format', redis.call('HGET', KEYS[1], 'format'))"
+
 APPLY: Final = fleet_script(MISS + _ROWS + _APPLY)
+#: Is APPLY taken now? And ERASE, which makes room?
+TRY_APPLY: Final = fleet_script(_TRY)
+TRY_ERASE: Final = fleet_script(_TRY, when_full=True)
 CLAIM: Final = fleet_script(_ROWS + _CLAIM)
 RELEASE: Final = fleet_script(_ROWS + _RELEASE)
 LEFT: Final = fleet_script(_IS_LEFT + _LEFT)

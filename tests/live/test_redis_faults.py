@@ -18,7 +18,7 @@ from connectors.redis.store import RedisStore
 from connectors.settings import Secret
 from router.core.fleet import LeaseKey, Said, Take
 from router.errors import DecisionNeeded, StoreUnavailable
-from router.ports import DeleteFailure, KeepFailure, PutState, RenameMapping, Selection
+from router.ports import DeleteFailure, Erasure, KeepFailure, PutState, RenameMapping, Selection
 from tests.fakes.failures import entry
 from tests.live.own_redis import DURABLE, FLEET, OpenStore, OwnRedis
 
@@ -110,6 +110,30 @@ async def test_attempts_while_redis_is_away_leave_no_copies_of_large_events(
     assert list(large.rglob("*.*")) == []
     await store.apply([KeepFailure(entry(), b"event")])
     assert len(list(large.rglob("*.*"))) == 1
+
+
+@pytest.mark.parametrize("setting", [("maxmemory", "1mb"), ("min-replicas-to-write", "1")])
+async def test_attempts_while_redis_refuses_to_write_leave_no_copies_of_large_events(
+    own_redis: OwnRedis, open_store: OpenStore, tmp_path: Path, setting: tuple[str, str]
+) -> None:
+    own_redis.start()
+    large = tmp_path / "large"
+    store = await open_store(replace(own_redis.settings, payloads_over_bytes=3, payloads=large))
+    await store.apply([KeepFailure(entry(keys=(b"k",)), b"event")])
+    kept = list(large.rglob("*.*"))
+    own_redis.say("CONFIG", "SET", *setting)
+    again = entry("f2")
+    erasure = Erasure("f1", again.batch.failed_at_s, b"k", entry(), b"event again")
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            await store.apply([KeepFailure(again, b"event")])
+        if setting[0] != "maxmemory":  # what makes room is done
+            with pytest.raises(StoreUnavailable):
+                await store.erase([erasure])
+    assert list(large.rglob("*.*")) == kept
+    own_redis.say("CONFIG", "SET", setting[0], "0")
+    await store.apply([KeepFailure(again, b"event")])
+    assert len(list(large.rglob("*.*"))) == 2
 
 
 async def test_what_cannot_be_written_takes_no_other_change_with_it(own_redis: OwnRedis, open_store: OpenStore) -> None:
