@@ -296,13 +296,16 @@ def _destinations(configuration: Configuration, mapping: str | None) -> list[Des
 def _for_function(mapping: EventSourceMapping, configuration: Configuration) -> EventSourceMapping:
     """Let a queue's batches be as many at once as its function can run."""
     function = configuration.functions.get(mapping.function)
-    if function is None:  # an alias, of whose version it was made; or not there yet
-        most = mapping.polling.function_concurrency or DEFAULT_CONCURRENCY
-    elif isinstance(function, FunctionSettings):
-        most = (function.reserved_concurrency or DEFAULT_CONCURRENCY) * function.concurrency_per_worker
-    else:
-        return mapping
+    # None = an alias, of whose version it was made; or not there yet.
+    most = run_at_once(function) if function else mapping.polling.function_concurrency or DEFAULT_CONCURRENCY
     return replace(mapping, polling=replace(mapping.polling, function_concurrency=most))
+
+
+def run_at_once(function: AnyFunction) -> int:
+    """Give how many invocations a function runs at once, at most."""
+    if isinstance(function, FunctionSettings):
+        return (function.reserved_concurrency or DEFAULT_CONCURRENCY) * function.concurrency_per_worker
+    return function.concurrency
 
 
 def make_destination(settings: DestinationSettings, configuration: Configuration) -> Destination:

@@ -6,6 +6,7 @@ tries still count.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import Final
 
@@ -24,19 +25,20 @@ _DEFAULT: Final = InvokeConfig()
 class Standings:
     """All functions, as their events see them."""
 
-    def __init__(self, catalogue: Catalogue, here: Here, rng: Random, workers: int) -> None:
+    def __init__(self, catalogue: Catalogue, here: Here, rng: Random, at_once: Callable[[str], int]) -> None:
         """Make it.
 
         Args:
             catalogue: has the functions.
             here: what their ARNs are made of.
             rng: chance, for aliases with weights.
-            workers: those of a function that has reserved nothing, at most.
+            at_once: says how many invocations run at once, at most, of a function of the file, or of one that has
+                reserved nothing.
         """
         self._catalogue = catalogue
         self._here = here
         self._rng = rng
-        self._workers = workers
+        self._at_once = at_once
         #: By name and qualifier, with the function that it was made of; without those that draw their version.
         self._known: dict[tuple[str, str | None], tuple[Function, Standing]] = {}
 
@@ -68,7 +70,8 @@ class Standings:
     def room(self, name: str) -> int:
         """Say how many events of a function run at once, at most."""
         function = self._catalogue.function(name)
-        return _reserved(function) or self._workers
+        reserved = function.reserved_concurrency if function and not function.is_of_file else None
+        return reserved or self._at_once(name)
 
     def arn(self, name: str, qualifier: str | None) -> str | None:
         """Give the ARN that a function is told it was invoked under; None = the one that it knows."""
@@ -92,7 +95,3 @@ def _draws(function: Function, qualifier: str | None) -> bool:
     """Is the version drawn anew each time?"""
     alias = function.aliases.get(qualifier or "")
     return alias is not None and bool(alias.weights)
-
-
-def _reserved(function: Function | None) -> int | None:
-    return function.reserved_concurrency if function else None

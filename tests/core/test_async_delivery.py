@@ -439,8 +439,9 @@ async def test_what_failed_before_a_kill_and_then_succeeded_waits_for_nobody(wor
     with capture_logs() as logs:
         for _ in range(2):
             await world.delivery.keep(succeeded(), PAYLOAD, ())
+    await world.delivery.note(succeeded(), "what is told of a success is no matter of the failure")
     after = await world.entry(ids=(entry.batch.id,))
-    assert (entry.status, after.status) == ("stored", "replayed")
+    assert (entry.status, after.status, after.delivery_error) == ("stored", "replayed", None)
     [told] = [line for line in logs if line["event"] == "failure.replayed"]
     assert (told["failure"], told["outcome"]) == (entry.batch.id, "replayed")
 
@@ -483,6 +484,13 @@ async def test_what_was_dropped_is_not_told_any_more(world: World) -> None:
     await world.store.drop([entry.batch.id])
     await world.delivery.deliver(f"on_failure {TOPIC}", failed(), PAYLOAD)
     assert not world.target(TOPIC).got
+
+
+async def test_a_failure_that_cannot_be_looked_up_is_told_of(world: World) -> None:
+    await world.give_up(failed())
+    world.store.read_fault = "it is away"
+    await world.delivery.deliver(f"on_failure {TOPIC}", failed(), PAYLOAD)
+    assert len(world.target(TOPIC).got) == 1
 
 
 async def test_at_the_limit_nothing_more_is_kept_and_that_is_said(world: World) -> None:
@@ -531,6 +539,25 @@ async def test_what_waits_is_told_at_once_when_somebody_asks_and_not_once_more_i
     assert (await world.entry(ids=(entry.batch.id,))).status == "delivered"
     await world.delivery.deliver(f"on_failure {TOPIC}", failed(), PAYLOAD)
     assert len(world.target(TOPIC).got) == 1
+
+
+async def test_of_two_that_have_refused_each_is_told_once_however_often_somebody_asks(world: World) -> None:
+    entry = await world.give_up(failed())
+    targets = {f"on_failure {TOPIC}": world.target(TOPIC), f"dead_letter {QUEUE}": world.target(QUEUE)}
+    for name, target in targets.items():
+        target.error = "it is away"
+        with pytest.raises(DestinationUnavailable):
+            await world.delivery.deliver(name, failed(), PAYLOAD)
+    world.target(QUEUE).error = None
+    assert [each["outcome"] for each in await ends(world, entry.batch.id)] == ["not_delivered"]
+    world.target(TOPIC).error = None
+    assert [each["outcome"] for each in await ends(world, entry.batch.id)] == ["delivered"]
+    assert (await world.entry(ids=(entry.batch.id,))).status == "stored", "that is for the turn of the last to say"
+    for name in targets:
+        await world.delivery.deliver(name, failed(), PAYLOAD)
+    await world.delivery.note(failed(), None)
+    assert [len(target.got) for target in targets.values()] == [1, 1]
+    assert (await world.entry(ids=(entry.batch.id,))).status == "delivered"
 
 
 async def test_what_has_met_no_refusal_here_is_left_to_its_turn(world: World) -> None:

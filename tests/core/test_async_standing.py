@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
+from msgspec.structs import replace
+
 from router.api.names import Here
 from router.asynchronous.standing import Standings
 from router.catalogue.catalogue import Catalogue
 from router.catalogue.records import Alias, Code, Function, InvokeConfig, Version
 from router.core.async_rules import Standing
 from tests.fakes.store import MemoryStore
+
+#: What is said of each function that says nothing of that in the catalogue.
+AT_ONCE = {"orders": 4, "elsewhere": 50, "never-there": 4}.__getitem__
 
 
 def version(number: str = "$LATEST") -> Version:
@@ -26,7 +31,7 @@ async def standings(*functions: Function) -> tuple[Catalogue, Standings]:
     await catalogue.load()
     for each in functions:
         await catalogue.put_function(each)
-    return catalogue, Standings(catalogue, Here("eu-west-1", "000000000000"), Random(1), workers=4)
+    return catalogue, Standings(catalogue, Here("eu-west-1", "000000000000"), Random(1), AT_ONCE)
 
 
 async def test_without_settings_aws_s_defaults_hold() -> None:
@@ -47,6 +52,13 @@ async def test_settings_are_of_what_was_invoked() -> None:
     assert found.of("orders", "live") == Standing("3", 1, 60.0)
     assert found.of("orders", "3") == Standing("3", 2, 21_600.0)
     assert found.room("orders") == 7
+
+
+async def test_a_function_of_the_file_runs_as_many_as_its_workers_can_or_its_target_may_be_called() -> None:
+    of_file = orders(is_of_file=True, reserved_concurrency=1)
+    catalogue, found = await standings()
+    catalogue.show_file({"orders": of_file, "elsewhere": replace(of_file, name="elsewhere")}, {})
+    assert (found.room("orders"), found.room("elsewhere")) == (4, 50)
 
 
 async def test_what_is_changed_holds_at_once() -> None:
@@ -78,7 +90,7 @@ async def test_what_is_gone_keeps_its_limits_and_runs_nothing() -> None:
 
 
 async def test_before_the_catalogue_is_read_nothing_is_known_of_what_is_not_in_it() -> None:
-    found = Standings(Catalogue(MemoryStore(), is_shared=True), Here("eu-west-1", "000000000000"), Random(1), workers=4)
+    found = Standings(Catalogue(MemoryStore(), is_shared=True), Here("eu-west-1", "000000000000"), Random(1), AT_ONCE)
     assert found.of("orders", None) == Standing(None, 2, 21_600.0, is_known=False)
 
 

@@ -150,6 +150,35 @@ async def test_what_is_killed_in_the_middle_runs_once_more(daemon: Daemon, notes
     assert await daemon.terminate() == 0
 
 
+#: Ends once so many of its invocations run at once.
+TOGETHER = """
+    import asyncio, os, pathlib
+
+    here, gate = 0, asyncio.Event()
+
+
+    async def handle(event, context):
+        global here
+        here += 1
+        if here == 50:
+            gate.set()
+        await gate.wait()
+        (pathlib.Path(os.environ["NOTES"]) / str(event["n"])).touch()
+"""
+
+
+async def test_events_of_a_function_that_runs_several_at_once_run_beside_each_other(
+    daemon: Daemon, notes: Path
+) -> None:
+    settings = {"timeout": 120, "reserved_concurrency": 1, "concurrency_per_worker": 50}
+    daemon.function("orders", TOGETHER, environment={"NOTES": str(notes)}, **settings)
+    await daemon.start()
+    async with caller(daemon.port) as calls:
+        for number in range(50):
+            assert await calls.invoke(number) == 202
+    await daemon.until(lambda: len(list(notes.iterdir())) == 50, "all have met")
+
+
 async def test_a_stop_lets_what_runs_end_and_keeps_the_rest(daemon: Daemon, notes: Path) -> None:
     ledger = Ledger(notes)
     (notes / "slow").write_text("1")

@@ -15,7 +15,7 @@ import structlog
 
 from router.api.names import Here
 from router.asynchronous.inbox import AsyncEvents
-from router.asynchronous.life import ENOUGH, LINGER_S, Outside
+from router.asynchronous.life import ENOUGH, LINGER_S, WRITE_AT_ONCE, Outside
 from router.asynchronous.standing import Standings
 from router.catalogue.catalogue import Catalogue
 from router.catalogue.records import Alias, Code, Function, InvokeConfig, Version
@@ -149,7 +149,7 @@ class Site:
                 self.inbox,
                 self,
                 self.told,
-                Standings(self.catalogue, here, rng, 2),
+                Standings(self.catalogue, here, rng, lambda _: 2),
                 insist,
                 self.metrics.of_events(),
                 log,
@@ -366,13 +366,15 @@ async def test_targets_are_told_until_they_accept_also_after_restarts() -> None:
         await asyncio.sleep(5.0)
         assert site.told.told == {(event_id, "dead_letter b"): 1}
         assert events.trouble(("tell", "on_failure a")) == "on_failure a is away"
-    async with site.running():
+    async with site.running() as events:
         await asyncio.sleep(3600.0)
         [(_, owe, _)] = site.inbox.rows.values()
         assert isinstance(owe, Owe)
         assert owe.targets == ("on_failure a",)
+        assert events.trouble(("tell", "on_failure a"))
         site.told.away.clear()
         await site.emptied(within_s=400.0)
+        assert events.trouble(("tell", "on_failure a")) is None
     assert site.told.told == {(event_id, "dead_letter b"): 1, (event_id, "on_failure a"): 1}
     assert site.told.notes[-1] is None
     assert "on_failure a is away" in site.told.notes
@@ -654,6 +656,60 @@ async def test_what_the_store_writes_after_it_seemed_not_to_runs_all_the_same() 
         site.inbox.rows["late"] = ("r1", AsyncEvent("late", "orders", None, now_s, now_s, 2), b"{}")
         await site.emptied(within_s=5.0)
     assert [request_id for _, request_id, *_ in site.tries] == ["late"]
+
+
+class Gated(MemoryInbox):
+    """Writes what has become of events only while its gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+
+    async def apply(self, changes: Sequence[InboxChange]) -> None:
+        if any(isinstance(each, Became) for each in changes):
+            await self.gate.wait()
+        await super().apply(changes)
+
+
+@in_virtual_time
+async def test_more_than_is_written_at_once_is_written_all_the_same() -> None:
+    site = Site()
+    site.inbox = inbox = Gated()
+    site.duration_s = 0.001
+    names = [f"f{number}" for number in range(12)]
+    for name in names:
+        await site.make(name)
+    now_s = asyncio.get_running_loop().time() + 1_700_000_000.0
+    events = [AsyncEvent(f"{name}-{number}", name, None, now_s, now_s, 2) for name in names for number in range(100)]
+    assert len(events) > 2 * WRITE_AT_ONCE
+    await inbox.apply([AcceptEvent(event, b"{}") for event in events])
+    async with site.running():
+        while len(site.tries) < len(events):  # noqa: ASYNC110 - time is virtual
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(1.0)
+        inbox.gate.set()
+        await site.emptied(within_s=5.0)
+
+
+class SlowToSay(MemoryInbox):
+    """Has an event long before it says so."""
+
+    async def apply(self, changes: Sequence[InboxChange]) -> None:
+        await super().apply(changes)
+        if any(isinstance(each, AcceptEvent) for each in changes):
+            await asyncio.sleep(10.0)
+
+
+@in_virtual_time
+async def test_what_is_found_before_it_is_said_to_be_there_runs_once_and_then() -> None:
+    site = Site()
+    await site.make()
+    site.inbox = SlowToSay()
+    async with site.running() as events:
+        began_s = asyncio.get_running_loop().time()
+        await site.accept(events)
+        await site.emptied()
+    assert [at_s - began_s for at_s, *_ in site.tries] == [10.0]
 
 
 @in_virtual_time
