@@ -163,6 +163,8 @@ class Accepted:
     def __init__(self) -> None:
         self.events: asyncio.Queue[tuple[AsyncEvent, bytes]] = asyncio.Queue()
         self.error: str | None = None
+        #: Ids that may have been accepted before.
+        self.known: set[str] = set()
 
     async def accept(
         self,
@@ -181,6 +183,7 @@ class Accepted:
         made = AsyncEvent(
             request_id, function, qualifier, NOW_S, NOW_S, len(payload), 0, 0, None, client_context, trace_id, replays
         )
+        self.known |= set() if is_new else {request_id}
         self.events.put_nowait((made, payload))
 
 
@@ -684,6 +687,9 @@ async def test_a_function_of_ours_gets_the_record_as_its_event_and_twice_the_sam
     (first, body), (second, _) = world.accepted.events.get_nowait(), world.accepted.events.get_nowait()
     assert (first.function, first.qualifier, body) == ("worker", "live", b"{}")
     assert first.id == second.id != "id-1"
+    assert world.accepted.known == {first.id}
+    assert await target.send(replace(message, body=b"x" * EVENT_BYTES)) is Sent.WHOLE
+    assert len(world.accepted.events.get_nowait()[1]) == EVENT_BYTES
     assert await target.send(replace(message, body=b"x" * (EVENT_BYTES + 1))) is Sent.WITHOUT_PAYLOADS
     assert world.accepted.events.get_nowait()[1] == b"1"
 

@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from router.api.names import Here
-from router.asynchronous.inbox import AsyncEvents
+from router.asynchronous.inbox import OWNERS_EVERY_S, AsyncEvents
 from router.asynchronous.life import ENOUGH, LINGER_S, WRITE_AT_ONCE, Outside
 from router.asynchronous.standing import Standings
 from router.catalogue.catalogue import Catalogue
@@ -341,6 +341,24 @@ async def test_a_replica_that_was_taken_for_dead_goes_on_with_what_is_its_own_by
 
 
 @in_virtual_time
+async def test_a_replica_that_was_taken_for_dead_starts_none_of_what_others_have_taken_over() -> None:
+    site = Site()
+    await site.make()
+    site.duration_s = 10.0
+    async with site.running() as events:
+        for _ in range(5):
+            await site.accept(events)
+        await asyncio.sleep(1.0)
+        assert len(site.tries) == 2
+        for event_id, (_, row, payload) in list(site.inbox.rows.items()):
+            site.inbox.rows[event_id] = ("r2", row, payload)
+        site.tenure = "second"
+        await asyncio.sleep(60.0)
+    assert len(site.tries) == 2
+    assert len(site.inbox.rows) == 5
+
+
+@in_virtual_time
 async def test_an_event_that_is_accepted_again_is_the_one_that_it_was() -> None:
     site = Site()
     await site.make()
@@ -513,6 +531,20 @@ async def test_a_stop_waits_no_longer_than_it_is_told_to() -> None:
 
 
 @in_virtual_time
+async def test_a_stop_that_comes_before_the_inbox_is_ours_starts_nothing() -> None:
+    site = Site()
+    await site.make()
+    site.tenure = ""
+    async with site.running() as events:
+        await site.accept(events)
+        events.stop()
+        site.tenure = "first"
+        await asyncio.sleep(60.0)
+    assert not site.tries
+    assert len(site.inbox.rows) == 1
+
+
+@in_virtual_time
 async def test_a_bug_ends_no_event_and_runs_none_beside_itself() -> None:
     site = Site()
     await site.make()
@@ -527,6 +559,24 @@ async def test_a_bug_ends_no_event_and_runs_none_beside_itself() -> None:
             await site.emptied()
     assert "background.crashed" in {each["event"] for each in logs}
     assert Counter(request_id for _, request_id, *_ in site.tries) == {first: 2, second: 1}
+
+
+@in_virtual_time
+async def test_what_still_runs_when_a_bug_ends_all_the_rest_does_not_run_beside_itself() -> None:
+    site = Site()
+    await site.make()
+    async with site.running() as events:
+        site.duration_s = 60.0
+        long = await site.accept(events)
+        await asyncio.sleep(0.5)
+        site.duration_s = 1.0
+        await site.accept(events)
+        site.told.targets = None  # type: ignore[assignment,method-assign]
+        await asyncio.sleep(2.0)
+        del site.told.targets
+        await site.emptied()
+    first, again = [at_s for at_s, request_id, *_ in site.tries if request_id == long]
+    assert again - first == pytest.approx(60.0, abs=1.0)
 
 
 @in_virtual_time
@@ -590,6 +640,22 @@ async def test_what_a_replica_has_left_that_stopped_for_good_runs_here_and_that_
         await asyncio.sleep(90.0)
         assert [request_id for _, request_id, *_ in site.tries] == ["of r3"]
         assert set(site.inbox.rows) == {"of r2", "of r4"}
+
+
+@in_virtual_time
+async def test_a_replica_that_is_missed_once_keeps_what_it_has() -> None:
+    site = Site()
+    await site.make()
+    async with site.running():
+        await asyncio.sleep(OWNERS_EVERY_S - 5.0)
+        wall_s = asyncio.get_running_loop().wall()  # type: ignore[attr-defined]
+        its = AsyncEvent("its", "orders", None, wall_s, wall_s, 2)
+        site.inbox.rows[its.id] = ("r2", its, b"{}")
+        site.living = {"r1"}
+        await asyncio.sleep(OWNERS_EVERY_S - 10.0)
+        site.living = {"r1", "r2"}
+        await asyncio.sleep(4 * OWNERS_EVERY_S)
+    assert not site.tries
 
 
 @in_virtual_time
