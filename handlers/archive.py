@@ -26,12 +26,16 @@ ENTRIES_LIMIT: Final = 50_000
 #: Longest names of a file or folder, and of one with all folders above it: what file systems take, with room for ours.
 NAME_BYTES: Final = 255
 PATH_BYTES: Final = 2048
+#: Folders in one another: what makes and deletes them calls itself for each.
+DEPTH: Final = 256
 #: How entries may be packed. What the library reads beside these unpacks without a bound at each step.
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 #: Where archives are unpacked, below the state directory.
 _FOLDER: Final = "code"
-#: What the library raises at archives that are none, or are of a kind that it does not read.
-_BROKEN: Final = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+#: What the library raises at archives that are none, or are of a kind that it does not read; ValueError is of names.
+_BROKEN: Final = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError)
+#: How each entry of an archive's directory begins (APPNOTE.TXT of PKWARE, 4.3.12).
+_ENTRY: Final = b"PK\x01\x02"
 #: As the Lambda API says it.
 _CANNOT_UNZIP: Final = "Could not unzip uploaded file. Please check your file, then try to upload again."
 
@@ -45,7 +49,8 @@ def prepare(code: Path, state: Path) -> Path:
     try:
         return code.resolve() if code.is_dir() else _unpacked(code, state / _FOLDER)
     except _BROKEN as error:
-        raise HandlerUnavailable(f"code {code} is not a usable .zip archive: {error}") from error
+        why = str(error) or "it is cut off"
+        raise HandlerUnavailable(f"code {code} is not a usable .zip archive: {why}") from error
     except OSError as error:
         raise HandlerUnavailable(f"code {code} cannot be read or unpacked: {error}") from error
 
@@ -121,16 +126,27 @@ def check(archive: bytes) -> None:
         size_bytes = _unpacked_size(archive)
     except CodeRefused as error:
         raise CodeRefused(f"{_CANNOT_UNZIP} ({error})") from error
-    except (*_BROKEN, EOFError, ValueError) as error:
+    except _BROKEN as error:
         raise CodeRefused(_CANNOT_UNZIP) from error
     if size_bytes > UNPACKED_LIMIT_BYTES:
         raise CodeRefused(f"Unzipped size must be smaller than {UNPACKED_LIMIT_BYTES} bytes")
 
 
+class _Bounded(io.BytesIO):
+    """An archive whose directory is counted before the library makes half a kilobyte of each of its entries."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read on. Raises CodeRefused: it is a directory with too many entries."""
+        piece = super().read(size)
+        if piece.startswith(_ENTRY):
+            _refuse_many(piece.count(_ENTRY), "it")
+        return piece
+
+
 def _unpacked_size(archive: bytes) -> int:
     """Give the size of all entries; somewhat more than the limit where they are beyond it."""
     size = 0
-    with zipfile.ZipFile(io.BytesIO(archive)) as content:
+    with zipfile.ZipFile(_Bounded(archive)) as content:
         for entry in _safe_entries(content, "it"):
             size += _measure(content, entry, UNPACKED_LIMIT_BYTES - size)
             if size > UNPACKED_LIMIT_BYTES:
@@ -163,8 +179,7 @@ def _unpack(archive: Path, target: Path) -> None:
 def _safe_entries(content: zipfile.ZipFile, what: str) -> Sequence[zipfile.ZipInfo]:
     """Give the entries of an archive. Raises CodeRefused: they are too many, or would not stay in their folder."""
     entries = content.infolist()
-    if len(entries) > ENTRIES_LIMIT:
-        raise CodeRefused(f"{what} has {len(entries)} entries; at most {ENTRIES_LIMIT} are allowed")
+    _refuse_many(len(entries), what)
     for entry in entries:
         path = PurePosixPath(entry.filename)
         if entry.compress_type not in _METHODS:
@@ -178,6 +193,11 @@ def _safe_entries(content: zipfile.ZipFile, what: str) -> Sequence[zipfile.ZipIn
     return entries
 
 
+def _refuse_many(count: int, what: str) -> None:
+    if count > ENTRIES_LIMIT:
+        raise CodeRefused(f"{what} has {count} entries; at most {ENTRIES_LIMIT} are allowed")
+
+
 def _refuse_names(entries: Sequence[zipfile.ZipInfo], what: str) -> None:
     """Refuse names that cannot be, or not beside each other. Raises CodeRefused."""
     folders: set[PurePosixPath] = {PurePosixPath()}
@@ -186,7 +206,8 @@ def _refuse_names(entries: Sequence[zipfile.ZipInfo], what: str) -> None:
         path = PurePosixPath(entry.filename)
         folders.update(path.parents)
         (folders if entry.filename.endswith("/") else files).add(path)
-        if len(os.fsencode(path)) > PATH_BYTES or any(len(os.fsencode(part)) > NAME_BYTES for part in path.parts):
+        is_long = len(os.fsencode(path)) > PATH_BYTES or any(len(os.fsencode(part)) > NAME_BYTES for part in path.parts)
+        if is_long or len(path.parts) > DEPTH:
             raise CodeRefused(f"{what} has an entry with too long a name: {entry.filename[:100]!r}...")
     if both := files & folders:
         raise CodeRefused(f"{what} has a file and a folder of one name: {min(both).as_posix()!r}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import stat
+import struct
+import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -61,6 +63,7 @@ def test_the_same_content_is_unpacked_once(tmp_path):
         (("app.py/evil.py", "", 0o644), "a file and a folder of one name: 'app.py'"),
         (("n" * 256, "", 0o644), "too long a name"),
         (("evil/" * 500, "", 0o644), "too long a name"),
+        (("e/" * 300 + "evil.py", "", 0o644), "too long a name"),
     ],
 )
 def test_unsafe_entries_are_refused(tmp_path, entry, reason):
@@ -91,6 +94,25 @@ def test_too_many_entries_are_refused(tmp_path):
 def test_what_is_no_archive_is_named(tmp_path, content):
     (tmp_path / "code.zip").write_bytes(content)
     with pytest.raises(HandlerUnavailable, match=r"code\.zip is not a usable \.zip archive"):
+        prepare(tmp_path / "code.zip", tmp_path)
+
+
+def test_one_whose_names_cannot_be_read_is_named(tmp_path):
+    make(tmp_path / "code.zip", [("é.py", "", 0o644)])
+    (tmp_path / "code.zip").write_bytes((tmp_path / "code.zip").read_bytes().replace("é".encode(), b"\xff\xff"))
+    with pytest.raises(HandlerUnavailable, match=r"code\.zip is not a usable \.zip archive: 'utf-8' codec"):
+        prepare(tmp_path / "code.zip", tmp_path)
+
+
+def test_one_whose_data_is_cut_off_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "code.zip", "w", zipfile.ZIP_STORED) as content:
+        content.writestr("app.py", "x = 1")
+    cut = bytearray((tmp_path / "code.zip").read_bytes())
+    directory = cut.index(b"PK\x01\x02")
+    # both sizes, in both places, are more than there is
+    cut[18:26] = cut[directory + 20 : directory + 28] = (5000).to_bytes(4, "little") * 2
+    (tmp_path / "code.zip").write_bytes(cut)
+    with pytest.raises(HandlerUnavailable, match=r"code\.zip is not a usable \.zip archive: it is cut off"):
         prepare(tmp_path / "code.zip", tmp_path)
 
 
@@ -168,6 +190,22 @@ class TestCheck:
     def test_one_of_too_many_entries_is_refused(self, tmp_path):
         with pytest.raises(CodeRefused, match="50001 entries"):
             checked(tmp_path, [(f"{number}", "", 0o644) for number in range(archive.ENTRIES_LIMIT + 1)])
+
+    def test_the_directory_of_one_is_not_read_where_it_is_a_bomb_itself(self, tmp_path):
+        count = 20 * archive.ENTRIES_LIMIT
+        make(tmp_path / "code.zip", [("a", "", 0o644)])
+        sound = (tmp_path / "code.zip").read_bytes()
+        begin, end = sound.index(b"PK\x01\x02"), sound.index(b"PK\x05\x06")
+        directory = sound[begin:end] * count
+        bomb = sound[:begin] + directory + sound[end : end + 12] + struct.pack("<IIH", len(directory), begin, 0)
+        tracemalloc.start()
+        try:
+            with pytest.raises(CodeRefused, match=f"{count} entries"):
+                check(bomb)
+            # The library's entries would take some ten times as much as the directory.
+            assert tracemalloc.get_traced_memory()[1] < 3 * len(directory)
+        finally:
+            tracemalloc.stop()
 
     def test_a_bomb_is_refused_whatever_size_it_claims(self, tmp_path):
         piece = bytes(archive.UNPACKED_LIMIT_BYTES // 10)
