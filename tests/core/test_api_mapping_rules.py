@@ -169,6 +169,17 @@ ROWS: list[tuple[str, dict[str, Any], str]] = [
         {**SQS, "ProvisionedPollerConfig": {}},
         "Either MinimumPollers or MaximumPollers are required if ProvisionedPollerConfig is provided.",
     ),
+    (
+        "28 a group of a queue",
+        {**SQS, "ProvisionedPollerConfig": {"MinimumPollers": 2, "PollerGroupName": "ours"}},
+        unsupported("PollerGroupName"),
+    ),
+    (
+        "24 no servers",
+        {**KAFKA, "SelfManagedEventSource": {}},
+        "Required 'selfManagedEventSource.endpoints' parameter is missing.",
+    ),
+    ("25 errors of a queue", {**SQS, "MetricsConfig": {"Metrics": ["ErrorCount"]}}, unsupported("MetricsConfig")),
     ("29 0", {**KINESIS, "MaximumRecordAgeInSeconds": 0}, AGE),
     ("29 59", {**KINESIS, "MaximumRecordAgeInSeconds": 59}, AGE),
     *(
@@ -348,7 +359,10 @@ def test_an_address_is_looked_at_behind_the_starting_position() -> None:
     assert early.code == INVALID
     assert late is not None
     assert late.code == VALIDATION
-    assert "Value '[no port]' at 'selfManagedEventSource.endpoints" in str(late)
+    assert str(late).startswith(
+        "1 validation error detected: Value '[no port]' at 'selfManagedEventSource.endpoints.KAFKA_BOOTSTRAP_SERVERS' "
+        "failed to satisfy constraint: Member must satisfy constraint: [Member must satisfy regular expression "
+    )
 
 
 def test_a_destination_is_refused_before_what_else_the_source_does_not_have() -> None:
@@ -374,6 +388,21 @@ class TestAccepted:
             ({**KAFKA, **POLLERS, "MaximumRetryAttempts": 3, **on_failure("kafka://failed")}, Kind.KAFKA),
             ({**KAFKA, **on_failure(TOPIC)}, Kind.KAFKA),
             (MSK, Kind.MSK),
+            *(
+                ({**OWN, "SourceAccessConfigurations": [{"Type": kind, "URI": "arn:a"}, *ACCESS]}, Kind.KAFKA)
+                for kind in (
+                    "BASIC_AUTH",
+                    "SASL_SCRAM_256_AUTH",
+                    "SASL_SCRAM_512_AUTH",
+                    "CLIENT_CERTIFICATE_TLS_AUTH",
+                    "SERVER_ROOT_CA_CERTIFICATE",
+                    "VPC_SECURITY_GROUP",
+                )
+            ),
+            (
+                {**MSK, **POLLERS, "MetricsConfig": {"Metrics": ["EventCount", "ErrorCount", "KafkaMetrics"]}},
+                Kind.MSK,
+            ),
             # 14: no filters are as none.
             ({**SQS, "FilterCriteria": {"Filters": []}}, Kind.SQS),
             # Null is as if it were absent.
@@ -425,8 +454,9 @@ class TestNotHere:
         assert refused is not None
         assert "not supported here" in str(refused)
 
-    def test_two_ways_to_log_in_are_one_too_many(self) -> None:
-        both = [{"Type": "BASIC_AUTH", "URI": "arn:a"}, {"Type": "SASL_SCRAM_512_AUTH", "URI": "arn:b"}]
+    @pytest.mark.parametrize("other", ["SASL_SCRAM_256_AUTH", "SASL_SCRAM_512_AUTH"])
+    def test_two_ways_to_log_in_are_one_too_many(self, other: str) -> None:
+        both = [{"Type": "BASIC_AUTH", "URI": "arn:a"}, {"Type": other, "URI": "arn:b"}]
         assert "more than one type to log in with" in str(refusal({**KAFKA, "SourceAccessConfigurations": both}))
 
     def test_nothing_in_place_of_a_way_to_log_in_is_none(self) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.api.errors import ApiError
-from router.api.signature import UNSIGNED, read_claim, verify
+from router.api.signature import read_claim, verify
 from router.http.messages import Request
 
 KEY, SECRET = "AKIAEXAMPLE", "a secret/of+some length"
@@ -36,13 +36,19 @@ def signed(
     return Request(method, urlsplit(asked.url).path, query, sent, body)
 
 
-def refused(request, secret=SECRET, now_s=NOW_S):
-    """The code of a refusal; None = it is accepted."""
+def refusal(request, secret=SECRET, now_s=NOW_S):
+    """The refusal; None = it is accepted."""
     try:
         verify(read_claim(request, now_s), secret, request)
     except ApiError as error:
-        return error.code if error.status == 403 else "not 403"
+        return error
     return None
+
+
+def refused(request, secret=SECRET, now_s=NOW_S):
+    """The code of a refusal; None = it is accepted."""
+    error = refusal(request, secret, now_s)
+    return error and (error.code if error.status == 403 else "not 403")
 
 
 SEGMENTS = st.text(min_size=1).map(lambda text: quote(text, safe="")).filter(lambda text: text not in (".", ".."))
@@ -100,10 +106,11 @@ def test_a_signature_holds_for_five_minutes(off_s, code):
 
 
 def test_a_stale_signature_is_told_in_the_words_of_aws():
-    with pytest.raises(ApiError) as refusal:
-        read_claim(signed(at_s=NOW_S - 301), NOW_S)
-    assert str(refusal.value) == (
+    assert str(refusal(signed(at_s=NOW_S - 301))) == (
         "Signature expired: 20260102T025904Z is now earlier than 20260102T025905Z (20260102T030405Z - 5 min.)"
+    )
+    assert str(refusal(signed(at_s=NOW_S + 301))) == (
+        "Signature not yet current: 20260102T030906Z is still later than 20260102T030905Z (20260102T030405Z + 5 min.)"
     )
 
 
@@ -117,7 +124,7 @@ def test_a_replayed_request_is_accepted_while_its_time_holds_as_on_aws():
 
 
 def test_a_body_may_be_left_unsigned_where_the_request_says_so():
-    request = signed(headers={"X-Amz-Content-SHA256": UNSIGNED})
+    request = signed(headers={"X-Amz-Content-SHA256": "UNSIGNED-PAYLOAD"})
     assert refused(request) is None
     assert refused(replace(request, body=b"another")) is None
     assert refused(replace(request, headers=request.headers | {"x-amz-content-sha256": "0" * 64})) is not None
@@ -154,6 +161,65 @@ def test_malformed_signatures_are_refused_by_what_is_wrong(given_header, code):
     if given_header is not None:
         headers["authorization"] = given_header
     assert refused(replace(signed(), headers=headers)) == code
+
+
+def without(part):
+    return ", ".join(each for each in GOOD.split(", ") if part not in each)
+
+
+@pytest.mark.parametrize(
+    ("given_header", "words"),
+    [
+        (GOOD.replace("SHA256", "SHA512"), "Unsupported algorithm"),
+        (GOOD.replace("Credential=", "Key="), "requires 'Credential' parameter."),
+        (without("SignedHeaders"), "requires 'SignedHeaders' parameter."),
+        (without("Signature="), "requires 'Signature' parameter."),
+        ("AWS4-HMAC-SHA256 Credential=a/b/c, SignedHeaders=host, Signature=0", "exactly 5 slash-delimited elements"),
+        (GOOD.replace("20260102/", "20260103/"), "scoped with the date of the request: '20260103' != '20260102'"),
+        (GOOD.replace("/eu-west-1/", "//"), "scoped to a valid region."),
+        (GOOD.replace("/lambda/", "/s3/"), "scoped to correct service: 'lambda'."),
+        (GOOD.replace("aws4_request", "aws4"), "scoped with a valid terminator: 'aws4_request'."),
+        (GOOD.replace("host;", ""), "not signed: host"),
+        (GOOD.replace("SignedHeaders=", "SignedHeaders=x-not-there;"), "signed which the request does not have."),
+        (GOOD[:-1], "The request signature we calculated does not match"),
+    ],
+)
+def test_what_is_wrong_with_a_signature_is_told_in_the_words_of_aws(given_header, words):
+    assert words in str(refusal(replace(signed(), headers=signed().headers | {"authorization": given_header})))
+
+
+def test_a_request_says_when_it_is_from():
+    headers = {name: value for name, value in signed().headers.items() if name != "x-amz-date"}
+    assert "existence of either a 'X-Amz-Date'" in str(refusal(replace(signed(), headers=headers)))
+    assert "Date must be" in str(refusal(replace(signed(), headers=headers | {"x-amz-date": "20260132T030405Z"})))
+
+
+def test_a_signature_in_the_query_is_none():
+    """Only headers are looked at, so that no link that leaks calls anything."""
+    query = f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={KEY}&X-Amz-Signature=0"
+    request = Request("POST", PATH, query, {"host": "127.0.0.1:9301"}, b"{}")
+    assert refused(request) == "MissingAuthenticationTokenException"
+
+
+def test_spaces_within_the_value_of_a_header_count_once():
+    request = signed(headers={"X-Amz-Meta": "a  b   c"})
+    assert refused(request) is None
+    assert refused(replace(request, headers=request.headers | {"x-amz-meta": "a b c"})) is None
+    assert refused(replace(request, headers=request.headers | {"x-amz-meta": "ab c"})) is not None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/2017-03-31/tags/arn%3Aaws%3Alambda%3Aus-east-1%3A000000000000%3Afunction%3Aorders",
+        "/2017-03-31/tags/arn:aws:lambda:us-east-1:000000000000:function:orders",
+        "/2015-03-31/functions/a%2Fb%20c%252F",
+    ],
+)
+def test_paths_are_signed_as_they_are_sent(path):
+    assert refused(signed("GET", path, body=b"")) is None
+    other = path.replace("%3A", ":") if "%3A" in path else path.replace(":", "%3A") if ":" in path else path + "x"
+    assert refused(replace(signed("GET", path, body=b""), path=other)) == "InvalidSignatureException"
 
 
 @given(st.text(st.characters(max_codepoint=255), max_size=80), st.text(st.characters(max_codepoint=255), max_size=20))
