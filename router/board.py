@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from router.daemon import FunctionInfo, TargetInfo
-from router.life import MappingLife
+from router.daemon import FunctionInfo, TargetInfo, UnfitInfo
+from router.life import MappingHealth, MappingLife
 from router.ports import Store, WallClock
 from router.status import LoopLag, MappingFacts, Rate, ShardFacts, ready_document, status_document, summary
 from router.supervisor import Supervisor
@@ -30,6 +30,8 @@ class Served(Protocol):
     def functions(self) -> Sequence[FunctionInfo]: ...
 
     def event_targets(self) -> Sequence[TargetInfo]: ...
+
+    def unfit(self) -> Sequence[UnfitInfo]: ...
 
 
 class Board:
@@ -55,7 +57,10 @@ class Board:
             self.loop_lag.add(asyncio.get_running_loop().time() - mono_s - SAMPLE_S)
 
     def mappings(self) -> list[MappingFacts]:
-        return [self._facts(life) for life in self._served.supervisor.lives.values()]
+        """Give all that there are to be run, also those that cannot be made to."""
+        lives = self._served.supervisor.lives
+        unfit = [_unfit(each) for each in self._served.unfit() if each.name not in lives]
+        return [*(self._facts(life) for life in lives.values()), *unfit]
 
     def status(self) -> dict[str, Any]:
         """Give the document of `status --json`."""
@@ -89,3 +94,18 @@ class Board:
             outbox=life.parts.deliveries.facts() if life.parts.deliveries else None,
             is_made=life.parts.is_made,
         )
+
+
+def _unfit(info: UnfitInfo) -> MappingFacts:
+    """Say of a mapping of the API that nothing of it runs."""
+    return MappingFacts(
+        name=info.name,
+        function=info.function,
+        source=info.source,
+        health=MappingHealth("failed", ("Unfit", info.why)),
+        known=True,
+        last_result="No records processed",
+        records_per_second=0.0,
+        shards=(),
+        is_made=True,
+    )

@@ -74,6 +74,16 @@ class FunctionInfo:
     events: EventsInfo | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class UnfitInfo:
+    """A mapping of the API that is enabled and cannot be made to run."""
+
+    name: str
+    function: str
+    source: str
+    why: str
+
+
 async def nothing_to_preview(_: Path) -> object:
     """There is no configuration behind the daemon."""
     return None
@@ -124,6 +134,7 @@ class Daemon:
     #: Asynchronous events; None = none are taken in.
     events: Events | None = None
     describe_targets: Callable[[], Sequence[TargetInfo]] = tuple
+    describe_unfit: Callable[[], Sequence[UnfitInfo]] = tuple
     #: What carries the log lines; None = they are written as they come.
     log_pipe: LogPipe | None = None
     #: Takes the configuration up anew.
@@ -169,6 +180,10 @@ class Daemon:
     def event_targets(self) -> Sequence[TargetInfo]:
         """Say which targets of asynchronous events are still to be told."""
         return self.describe_targets()
+
+    def unfit(self) -> Sequence[UnfitInfo]:
+        """Say which mappings of the API are enabled and cannot be made to run, and why."""
+        return self.describe_unfit()
 
     def stop(self, *, comes_back: bool = False) -> None:
         """Ask for a drain; in-flight work ends within the drain bound. With `comes_back`, a restart is expected."""

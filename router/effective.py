@@ -175,6 +175,11 @@ class Effective:
         """Say why a mapping that is enabled does not run; None = it does."""
         return self._unfit.get(uuid)
 
+    def unfit(self) -> list[tuple[records.Mapping, str]]:
+        """Give the mappings that are enabled and do not run, and why."""
+        mappings = self._catalogue.made[1]
+        return [(mappings[uuid], why) for uuid, why in self._unfit.items() if uuid in mappings]
+
     def _tell(self, troubles: dict[str, str], what: str, event: str, **fields: object) -> None:
         error = str(fields["error"])
         if troubles.get(what) != error:

@@ -39,13 +39,15 @@ class Gauges:
         metrics, now_s = self._served.metrics, self._served.wall()
         metrics.stuck.clear()
         for facts in self._board.mappings():
+            if facts.health.reason:
+                metrics.stuck.labels(facts.name, facts.health.reason[0]).set(1)
+            if facts.name not in self._served.supervisor.lives:
+                continue  # what is counted of a mapping went with what ran of it
             lags = [shard.lag_records or 0 for shard in facts.shards]
             metrics.max_offset_lag.labels(facts.name).set(max(lags, default=0))
             metrics.sum_offset_lag.labels(facts.name).set(sum(lags))
             metrics.lag_seconds.labels(facts.name).set(facts.lag_s(now_s) or 0.0)
             metrics.in_flight.labels(facts.name).set(facts.in_flight)
-            if facts.health.reason:
-                metrics.stuck.labels(facts.name, facts.health.reason[0]).set(1)
 
     def _set_functions(self) -> None:
         metrics = self._served.metrics

@@ -12,7 +12,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from random import SystemRandom
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from config.diff import Diff, diff, function_change, running
 from config.digest import digests
@@ -54,8 +54,8 @@ from router.choosing import choose
 from router.control import Control
 from router.core.fleet import LeaseKey
 from router.core.model import Outcome
-from router.daemon import Daemon, FunctionInfo
-from router.effective import Effective, shown_functions
+from router.daemon import Daemon, FunctionInfo, UnfitInfo
+from router.effective import Effective, reference_of, shown_functions
 from router.errors import ConfigError
 from router.event_assembly import make_asynchronous
 from router.event_ports import CodeStore, Inbox
@@ -151,6 +151,7 @@ async def build(
         events=asynchronous.events,
         event_deliveries=asynchronous.failures.deliveries,
         describe_targets=asynchronous.targets,
+        describe_unfit=service.unfit,
     )
 
     async def adopt(changed: Configuration, by_hand: bool) -> Adopted:  # noqa: FBT001 - as the reloader calls it
@@ -335,6 +336,13 @@ class Service:
         """Say why a mapping of the API that is enabled does not run; None = it does."""
         return self._effective.why_unfit(uuid)
 
+    def unfit(self) -> list[UnfitInfo]:
+        """Say which mappings of the API are enabled and do not run."""
+        return [
+            UnfitInfo(each.name, reference_of(each), _source_of(each.properties), why)
+            for each, why in self._effective.unfit()
+        ]
+
     async def changes(self, file: Configuration) -> Diff:
         """Say what another file would change."""
         return diff(self._configuration, await self._effective.over(file))
@@ -484,6 +492,12 @@ class Service:
 
     def _open_queue(self, mapping: str, queue: str) -> QueueSource:
         return open_queue(self._configuration, mapping, queue)
+
+
+def _source_of(properties: Mapping[str, Any]) -> str:
+    """Name the source of a mapping that could not be made to run, so that people know which it is."""
+    topics = properties.get("Topics")
+    return f"kafka:{topics[0]}" if topics else str(properties.get("EventSourceArn"))
 
 
 def _info(key: str, opened: Opened) -> FunctionInfo:

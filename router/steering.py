@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -26,6 +27,8 @@ Shown: TypeAlias = Callable[[int], int | str | None]
 TURN_S: Final = 20.0
 #: Names that an error lists.
 _NAMED: Final = 20
+#: What mappings of the API are called.
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Steering:
@@ -131,6 +134,8 @@ async def resume(store: Store, name: str) -> None:
 
 def unknown(name: str, names: list[str]) -> NotFound:
     """Say that there is no such mapping, and which there are."""
+    if _UUID.fullmatch(name):
+        return NotFound(f"no mapping {name} runs here: one of the API does while it is enabled and a daemon runs")
     if not names:
         return NotFound(f"there is no mapping {name!r}; there are none")
     listed = ", ".join(sorted(names)[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

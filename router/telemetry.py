@@ -239,6 +239,10 @@ REASONS: Final[dict[str, tuple[str, str]]] = {
         "Wait: it goes on from there, or stays paused if it was.",
     ),
     "Disabled": ("The mapping is disabled in the file.", "Set `enabled: true`."),
+    "Unfit": (
+        "A mapping of the API cannot be run as the file is now.",
+        "The sentence says why: mend the file, or update or delete the mapping through the API.",
+    ),
     "Crashed": (
         "A bug stopped the mapping: it is restarted, or stays down (state `failed`) when it broke too often.",
         "Report the trace of `mapping.crashed`; restart the daemon to try once more.",

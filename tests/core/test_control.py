@@ -120,6 +120,9 @@ class FakeDaemon:
     def event_targets(self):
         return []
 
+    def unfit(self):
+        return []
+
     async def preview(self, file):
         if not file.exists():
             raise ConfigError("headrace.yaml:1: a\nheadrace.yaml:2: b")

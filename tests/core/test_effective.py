@@ -236,9 +236,11 @@ async def test_a_mapping_that_does_not_fit_is_left_out(site: Site) -> None:
         assert len((await site.now()).mappings) == 1
     assert (lines[0]["event"], lines[0]["error"]) == ("mapping.unfit", "batch_size: it is too large")
     assert site.effective.why_unfit("u") == "batch_size: it is too large"
+    assert site.effective.unfit() == [(record(), "batch_size: it is too large")]
     site.unfit = set()
     assert len((await site.now()).mappings) == 2
     assert site.effective.why_unfit("u") is None
+    assert site.effective.unfit() == []
 
 
 def test_functions_of_the_file_are_shown_without_their_secrets() -> None:

@@ -12,7 +12,7 @@ import pytest
 from router.api.access import AccessKey, Credentials
 from router.board import Board
 from router.core.model import KAFKA_RULES, EventSourceMapping
-from router.daemon import EventsInfo, FunctionInfo, TargetInfo
+from router.daemon import EventsInfo, FunctionInfo, TargetInfo, UnfitInfo
 from router.errors import CannotListen, SourceUnavailable
 from router.http.web import Web
 from router.life import MappingLife, MappingParts
@@ -50,6 +50,7 @@ class FakeDaemon:
     log_pipe: object = None
     log: Log = field(default_factory=Log)
     source: AwaySource = field(default_factory=AwaySource)
+    misfits: tuple = ()
 
     def wall(self):
         return 0.0
@@ -59,6 +60,9 @@ class FakeDaemon:
 
     def event_targets(self):
         return [TargetInfo("on_failure arn:q", 4, 0.0, "away")]
+
+    def unfit(self):
+        return self.misfits
 
 
 @dataclass
@@ -157,6 +161,30 @@ async def test_metrics_say_why_a_mapping_is_stuck_and_what_waits_for_its_destina
         for gauge in ("max_offset_lag", "sum_offset_lag", "lag_seconds", "in_flight_records"):
             assert f'headrace_{gauge}{{mapping="orders"}} 0.0' in lines
         assert {"SourceUnavailable", "Disabled"} <= set(REASONS)
+
+
+async def test_a_mapping_that_cannot_be_made_to_run_is_told_of_with_those_that_run():
+    info = UnfitInfo("uuid", "worker:live", "kafka:orders", "its brokers are not known")
+    async with serving(misfits=(info, replace(info, name="orders"))) as (daemon, client):
+        await until_away(daemon, client)
+        _, document = await get(client, "/health/ready")
+        assert [each["name"] for each in document["mappings"]] == ["orders", "clicks", "uuid"]
+        status, document = await get(client, "/health/ready?mapping=uuid")
+        reason = {"code": "Unfit", "message": "its brokers are not known"}
+        assert (status, document["mappings"]) == (503, [{"name": "uuid", "state": "failed", "reason": reason}])
+        async with client.get("/metrics") as response:
+            lines = (await response.text()).splitlines()
+        assert [line for line in lines if '"uuid"' in line] == [
+            'headrace_mapping_stuck{mapping="uuid",reason="Unfit"} 1.0'
+        ]
+        told = Board(daemon).status()["mappings"][-1]
+        assert [told[key] for key in ("name", "made_by", "function", "source", "state")] == [
+            "uuid",
+            "api",
+            "worker:live",
+            "kafka:orders",
+            "failed",
+        ]
 
 
 async def test_metrics_say_what_functions_and_the_daemon_do():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -350,3 +351,26 @@ def _comparable(record: dict[str, Any]) -> dict[str, Any]:
         name: value for name, value in record["requestContext"].items() if name not in ("requestId", "functionArn")
     }
     return {**record, "requestContext": context, "timestamp": None}
+
+
+async def test_a_mapping_that_the_changed_file_leaves_no_brokers_is_told_of_everywhere(tmp_path: Path) -> None:
+    cluster = "arn:aws:kafka:us-east-1:000000000000:cluster/orders/11111111-2222-3333-4444-555555555555-1"
+    async with site(tmp_path, "http://127.0.0.1:1") as at:
+        daemon = at.daemon
+        daemon.document["api"] = {"msk_clusters": {cluster: ["127.0.0.1:1"]}}
+        await daemon.start()
+        uuid = await at.make(EventSourceArn=cluster, Topics=["orders"])
+        await daemon.until_reason(uuid, "SourceUnavailable")
+        before = len(daemon.lines)
+        del daemon.document["api"]
+        daemon.write()
+        daemon.process.send_signal(signal.SIGHUP)
+        await daemon.line("config.reloaded", after=before)
+        told = await daemon.until_reason(uuid, "Unfit")
+        assert (told["state"], told["source"], told["made_by"]) == ("failed", "kafka:orders", "api")
+        assert f"does not name the brokers of {cluster}" in told["reason"]["message"]
+        paused = await daemon.command("mapping", "pause", uuid)
+        assert (paused.status, f"no mapping {uuid} runs here" in paused.err) == (1, True)
+        await at.client.delete_event_source_mapping(UUID=uuid)
+        await at.until_state(uuid, "gone")
+        assert json.loads((await daemon.command("status", "--json")).out)["mappings"] == []

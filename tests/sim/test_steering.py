@@ -340,6 +340,13 @@ def test_who_asks_for_a_mapping_where_there_are_none_hears_that() -> None:
     assert str(unknown("order", [])) == "there is no mapping 'order'; there are none"
 
 
+def test_who_asks_for_a_mapping_of_the_api_that_does_not_run_hears_when_it_does() -> None:
+    uuid = "8e27e3cf-7996-4dee-8631-6463718590b3"
+    assert str(unknown(uuid, [])) == (
+        f"no mapping {uuid} runs here: one of the API does while it is enabled and a daemon runs"
+    )
+
+
 @in_virtual_time
 async def test_replays_are_refused_while_it_is_paused() -> None:
     machine = Machine()
