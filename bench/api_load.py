@@ -8,6 +8,7 @@ by its length, which that to the first request has shown. A process of its own; 
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import re
@@ -117,9 +118,14 @@ async def _last(clients: list[Client], seconds: float) -> None:
 
 def main() -> None:
     """Read the request, ask, and print what came."""
-    port, path, clients, seconds = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("port", type=int, metavar="PORT", help="of 127.0.0.1")
+    parser.add_argument("path", metavar="PATH")
+    parser.add_argument("clients", type=int, metavar="CLIENTS")
+    parser.add_argument("seconds", type=float, metavar="SECONDS")
+    given = parser.parse_args()
     body = sys.stdin.buffer.read()
-    print(json.dumps(uvloop.run(load(port, path, clients, seconds, body))))
+    print(json.dumps(uvloop.run(load(given.port, given.path, given.clients, given.seconds, body))))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ It listens on the first port until it is killed, and passes everything on to the
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import socket
 import sys
@@ -82,8 +83,12 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def main() -> None:
-    host, _, target_port = sys.argv[2].rpartition(":")
-    asyncio.run(_serve(int(sys.argv[1]), host, int(target_port)))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("port", type=int, metavar="PORT", help="where it listens")
+    parser.add_argument("target", metavar="HOST:PORT", help="where it leads")
+    given = parser.parse_args()
+    host, _, target_port = given.target.rpartition(":")
+    asyncio.run(_serve(given.port, host, int(target_port)))
 
 
 if __name__ == "__main__":
