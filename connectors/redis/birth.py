@@ -120,6 +120,12 @@ class Note:
                 self.mappings -= new  # so that the next one tries again
                 raise
 
+    def drop(self, mappings: Iterable[str]) -> None:
+        """Remember no more of these that they had texts: they have none to be missed. Raises StoreUnavailable."""
+        if old := self.mappings.intersection(mappings) - self.gone:
+            self.mappings -= old
+            self.write()
+
     def has(self, mapping: str) -> bool:
         """Has it had texts in the Redis that we use now, as far as we know?"""
         return mapping in self.mappings and mapping not in self.gone

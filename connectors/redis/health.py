@@ -34,19 +34,43 @@ end
 return lacking
 """)
 
-_BEGUN: Final = fleet_script("""
-local gone, begun, all = {}, {}, redis.call('HGETALL', KEYS[1])
+#: Mappings without texts are remembered for so long, seconds: a replica that had noted one and comes back then would
+#: miss it, and ask.
+_ENDED_S: Final = 30 * 24 * 3600
+
+# Gives mappings whose texts are gone, those that have some, and those that have none any more; forgets some of these.
+_BEGUN: Final = fleet_script(
+    f"""
+local gone, begun, ended, all = {{}}, {{}}, {{}}, redis.call('HGETALL', KEYS[1])
+local now, since = tonumber(redis.call('TIME')[1]), {{}}
+local known = redis.call('ZRANGE', key('ended'), 0, -1, 'WITHSCORES')
+for i = 1, #known, 2 do since[known[i]] = tonumber(known[i + 1]) end
 for i = 1, #all, 2 do
     local what, name = all[i]:match('^(%l+):(.*)$')
     if what == 'gone' then
         gone[#gone + 1] = name
     elseif what == 'state' then
-        begun[#begun + 1] = name
-        if redis.call('HLEN', key('states', name)) ~= tonumber(all[i + 1]) then gone[#gone + 1] = name end
+        local has = redis.call('HLEN', key('states', name))
+        if has ~= tonumber(all[i + 1]) then gone[#gone + 1] = name end
+        if has > 0 or all[i + 1] ~= '0' then
+            begun[#begun + 1] = name
+        else
+            ended[#ended + 1] = name
+            if not since[name] then
+                redis.call('ZADD', key('ended'), now, name)
+            elseif now - since[name] > {_ENDED_S} then
+                redis.call('HDEL', KEYS[1], all[i])
+                redis.call('ZREM', key('ended'), name)
+            end
+            since[name] = nil
+        end
     end
 end
-return {gone, begun}
-""")
+for name in pairs(since) do redis.call('ZREM', key('ended'), name) end
+return {{gone, begun, ended}}
+""",
+    when_full=True,
+)
 
 
 async def lacking_rights(link: RedisLink) -> Sequence[str]:
@@ -83,10 +107,13 @@ async def look_at(link: RedisLink, *, power_safe: bool) -> StoreHealth:
     return StoreHealth(findings, run_id=info.get("run_id", ""))
 
 
-async def begun_mappings(link: RedisLink) -> tuple[frozenset[str], frozenset[str]]:
-    """Name the mappings whose texts are gone, and all that have some. Raises StoreUnavailable."""
-    gone, begun = await link.ask(_BEGUN)
-    return frozenset(each.decode() for each in gone), frozenset(each.decode() for each in begun)
+async def begun_mappings(link: RedisLink) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Name the mappings whose texts are gone, all that have some, and all that have none any more.
+
+    Raises StoreUnavailable.
+    """
+    gone, begun, ended = (frozenset(each.decode() for each in names) for names in await link.ask(_BEGUN))
+    return gone, begun, ended
 
 
 async def _settings(link: RedisLink) -> dict[str, str]:

@@ -7,6 +7,7 @@ What is kept, behind `headrace:{FLEET}:`
 
 - `meta`: hash; `born`, `format`, `lost`; of mappings that have begun `state:NAME` (how many texts it has), `gone:NAME`
   (its texts were lost, and nobody has decided yet) and `decided:NAME`
+- `ended`: sorted set; mappings without texts, by when that was seen first, seconds by the clock of Redis
 - `states:NAME`: hash of the texts of a mapping
 - `failure:ID`: hash, all of one failure with its event
 - `by:MAPPING:STATUS`, `all:STATUS`, `undelivered:MAPPING`, `key:DIGEST`: sorted sets of failure ids, by failed_at

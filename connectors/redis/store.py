@@ -146,8 +146,9 @@ class RedisStore(RedisReader):
         for call, ids in list(self._unsure_claims.items()):
             await self.link.ask(writing.RELEASE, [call, *ids])
             del self._unsure_claims[call]
-        gone, begun = await begun_mappings(self.link)
+        gone, begun, ended = await begun_mappings(self.link)
         self._note.add(begun)  # whoever finds them gone first has to know of all
+        self._note.drop(ended - gone)
         return replace(health, gone=gone | self._note.gone, is_another=self._note.is_lost)
 
     async def claim(self, failure_ids: Sequence[str]) -> Sequence[str]:

@@ -12,6 +12,7 @@ from shutil import copytree, rmtree
 import pytest
 
 from connectors.redis import link as link_module
+from connectors.redis.birth import Note
 from connectors.redis.health import needed_commands
 from connectors.redis.lease_table import RedisLeaseTable
 from connectors.redis.store import RedisStore
@@ -320,6 +321,35 @@ async def test_a_mapping_that_was_forgotten_or_renamed_is_not_missed(
     again = await open_store()
     assert (await again.look()).gone == set()
     assert [await again.states(each) for each in ("orders", "clicks", "taps", "never")] == [{}, {}, {"x": "1"}, {}]
+
+
+async def test_mappings_without_texts_are_not_remembered_for_ever(own_redis: OwnRedis, open_store: OpenStore) -> None:
+    own_redis.start()
+    store, other = await open_store(), await open_store(replica="r2")
+    meta, ended = store.link.key("meta"), store.link.key("ended")
+    await store.apply([PutState(each, "x", "1") for each in ("orders", "clicks", "taps")])
+    await other.look()
+    await store.apply([PutState("orders", "x", ""), RenameMapping("clicks", "hits")])
+    for each in (store, other):
+        assert (await each.look()).gone == set()
+    for replica in ("r1", "r2"):
+        assert Note.read(own_redis.folder.parent / replica).mappings == {"taps", "hits"}
+    assert set(own_redis.say("ZRANGE", ended, 0, -1)) == {b"orders", b"clicks"}
+    # one begins again; and then it is long ago
+    await store.apply([PutState("orders", "x", "1")])
+    await other.look()
+    assert own_redis.say("ZRANGE", ended, 0, -1) == [b"clicks"]
+    own_redis.say("ZADD", ended, 1, "clicks")
+    assert (await other.look()).gone == (await store.look()).gone == set()
+    assert (own_redis.say("HEXISTS", meta, "state:clicks"), own_redis.say("EXISTS", ended)) == (0, 0)
+    # what has begun again is missed as ever
+    own_redis.say("DEL", meta)
+    while not await looks(other):
+        pass
+    for mapping in ("orders", "hits", "taps"):
+        with pytest.raises(DecisionNeeded):
+            await other.states(mapping)
+    assert await other.states("clicks") == {}
 
 
 async def test_texts_that_were_deleted_or_evicted_are_missed(own_redis: OwnRedis, open_store: OpenStore) -> None:
