@@ -27,8 +27,8 @@ from handlers.output import Heard, Output
 from handlers.predecessors import WorkerLock
 from router.core.model import FunctionError
 
-#: Time to import the function's module (AWS Lambda developer guide, "Lambda execution environment lifecycle"), and to
-#: run the hooks of one restored worker ("Lambda SnapStart runtime hooks for Python").
+#: Time to import the function's module (AWS Lambda developer guide, "Lambda execution environment lifecycle") where its
+#: timeout is no longer, and to run the hooks of one restored worker ("Lambda SnapStart runtime hooks for Python").
 INIT_LIMIT_S: Final = 10.0
 
 #: Takes a return code as Popen gives it, negative for a signal; None = who could tell is gone.
@@ -50,6 +50,15 @@ class Launch:
     reads: bool
     cgroups: limits.CgroupHome | None
     heard: Heard | None
+
+    @property
+    def import_limit_s(self) -> float:
+        """Time to import the module: as long as an invocation may take, where that is longer.
+
+        AWS begins an import anew that has taken 10 s, within the timeout of the first invocation ("Lambda execution
+        environment lifecycle"). Here it goes on: what is done in time there must not fail each time.
+        """
+        return max(INIT_LIMIT_S, self.function.timeout_s)
 
     @property
     def form(self) -> log_forms.LogForm:

@@ -79,6 +79,7 @@ class Worker:
         self._timeout_s = launch.function.timeout_s
         self._concurrency = launch.function.concurrency_per_worker
         self._is_forked = born.is_forked
+        self._init_limit_s = INIT_LIMIT_S if born.is_forked else launch.import_limit_s
         #: What it runs, oldest first, by the number that frames carry.
         self.running: dict[int, Run] = {}
         self.is_ready = False
@@ -276,7 +277,7 @@ class Worker:
         if self.is_ending:
             return None
         if not self.is_ready:
-            return self._process.started_s + INIT_LIMIT_S
+            return self._process.started_s + self._init_limit_s
         if not self.running:
             return None
         due_s = max(self._deadline_s(self._oldest), self._turn_by_s or 0.0)
@@ -314,7 +315,7 @@ class Worker:
 
     def _overdue(self, now_s: float) -> None:
         if not self.is_ready:
-            self.kill(faults.init_timed_out(INIT_LIMIT_S, is_restored=self._is_forked))
+            self.kill(faults.init_timed_out(self._init_limit_s, is_restored=self._is_forked))
         elif any(by_s <= now_s for by_s in self._cancelled.values()):
             self.kill(Cancelled())
         elif self._sole is not None:

@@ -159,13 +159,14 @@ class Zygote:
         if self.is_ending:
             return None
         if not self.is_ready:
-            return self._process.started_s + INIT_LIMIT_S
+            return self._process.started_s + self._launch.import_limit_s
         return min((by_s for _, by_s in (*self._asked.values(), *self._reaped.values())), default=None)
 
     def watch(self, now_s: float) -> None:
         """Hold it to its limits of time and, while it loads, of memory."""
         if self.due_s is not None and now_s >= self.due_s:
-            self.kill(faults.not_forking(INIT_LIMIT_S) if self.is_ready else faults.init_timed_out(INIT_LIMIT_S))
+            limit_s = self._launch.import_limit_s
+            self.kill(faults.not_forking(INIT_LIMIT_S) if self.is_ready else faults.init_timed_out(limit_s))
         if self.is_ready or self.is_ending:
             return
         limit_bytes = self._launch.function.memory_bytes
