@@ -28,8 +28,10 @@ FILE_NAME: Final = "fleet.json"
 FORMERS: Final = 10
 
 # Whoever finds no fleet makes one, and marks what it knows to be gone. Whoever knew the same lost fleet marks what it
-# knows, too, but for what was decided meanwhile. Of the fleet that we know, what had begun must still be known.
+# knows, too, but for what was decided meanwhile. Whoever knew any other fleet marks what has not begun in this one: it may
+# have been made by one who knew nothing. Of the fleet that we know, what had begun must still be known.
 # ARGV: an id if it is to be born, format, whom we know, how many mappings are not known to be gone, those, the others.
+# Gives who the fleet is, its format, and of what we know that is not marked: it has begun here, and with others.
 _FIND: Final = Script(
     "#!lua flags=allow-oom"
     + MISS
@@ -41,18 +43,22 @@ if not born then
     redis.call('HSET', meta, 'born', born, 'format', ARGV[2])
     if noted ~= '' then redis.call('HSET', meta, 'lost', noted) end
 end
-local is_lost = noted ~= '' and noted ~= born and redis.call('HGET', meta, 'lost') == noted
+local unmarked = {}
 if noted == born then
     for i = 5, 4 + tonumber(ARGV[4]) do miss(ARGV[i]) end
-end
-if is_lost then
+elseif noted ~= '' then
+    local is_lost = redis.call('HGET', meta, 'lost') == noted
     for i = 5, #ARGV do
         if redis.call('HGET', meta, 'decided:' .. ARGV[i]) ~= noted then
-            redis.call('HSET', meta, 'gone:' .. ARGV[i], noted)
+            if is_lost or redis.call('HEXISTS', meta, 'state:' .. ARGV[i]) == 0 then
+                redis.call('HSET', meta, 'gone:' .. ARGV[i], noted)
+            else
+                unmarked[#unmarked + 1] = ARGV[i]
+            end
         end
     end
 end
-return {born, redis.call('HGET', meta, 'format'), is_lost and 1 or 0}
+return {born, redis.call('HGET', meta, 'format'), unmarked}
 """
 )
 
@@ -159,33 +165,33 @@ def noted_fleet(folder: Path) -> str:
 async def find_fleet(link: RedisLink, note: Note) -> None:
     """Find out who the fleet is, make it where there is none, and let the link speak to it from now on.
 
-    Mappings whose texts are gone with a former fleet are marked: in Redis for all replicas where it was emptied, and
-    else in the note.
+    Mappings whose texts are gone with a former fleet are marked: in Redis for all replicas where it was emptied, or has
+    nothing of them, and else in the note.
 
     Raises:
         StoreUnavailable: Redis cannot be asked, or what it has is of a newer version; or the note cannot be written.
     """
     there, gone = sorted(note.mappings - note.gone), sorted(note.mappings & note.gone)
     arguments: list[Argument] = [uuid.uuid4().hex, FORMAT, note.born, len(there), *there, *gone]
-    born, version, is_lost = await link.run(_FIND, [link.key("meta")], arguments)
+    born, version, unmarked = await link.run(_FIND, [link.key("meta")], arguments)
     _check_version(link, int(version))
     link.born = born.decode()
     if (note.born, note.fleet) != (link.born, link.fleet):
         if note.born != link.born:
-            _follow(note, link.born, is_marked=bool(is_lost))
+            _follow(note, link.born, {each.decode() for each in unmarked})
         note.fleet = link.fleet
         note.write()
 
 
-def _follow(note: Note, born: str, *, is_marked: bool) -> None:
-    """Note that the fleet is another one; `is_marked`: Redis itself has what is gone."""
+def _follow(note: Note, born: str, unmarked: Iterable[str]) -> None:
+    """Note that the fleet is another one; `unmarked`: what is gone, and not marked so in Redis itself."""
     if born in note.former:  # its data were put back
         note.is_lost = False
         note.gone.clear()
         note.former.remove(born)
     elif note.born:
         note.is_lost = True
-        note.gone.update(() if is_marked else note.mappings)
+        note.gone.update(unmarked)
     if note.born:
         note.former = [*note.former, note.born][-FORMERS:]
     note.born = born

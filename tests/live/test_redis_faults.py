@@ -250,6 +250,31 @@ async def test_another_redis_than_before_asks_the_replica_that_knows_better(
     assert await (await open_store(other)).states("orders") == {"shard:0": "5"}
 
 
+async def test_who_finds_redis_empty_first_and_knows_nothing_is_told_by_those_who_do(
+    own_redis: OwnRedis, open_store: OpenStore
+) -> None:
+    own_redis.start()
+    for replica in ("r1", "r2"):
+        store = await open_store(replica=replica)
+        await store.apply([PutState(each, "shard:0", "9") for each in ("orders", "clicks")])
+        await store.close()
+    own_redis.restart(empty=True)
+    newcomer = await open_store(replica="r3")  # or a command
+    await newcomer.apply([PutState("clicks", "shard:0", "1")])  # nobody can keep it from that
+    knows = await open_store(replica="r1")
+    assert (await knows.look()).gone == {"orders", "clicks"}
+    assert (await newcomer.look()).gone == {"orders"}
+    for each in (knows, newcomer):
+        with pytest.raises(DecisionNeeded):
+            await each.states("orders")
+    assert await newcomer.states("clicks") == {"shard:0": "1"}
+    assert await newcomer.accept_loss("orders")
+    late = await open_store(replica="r2")
+    for each in (knows, newcomer, late):
+        assert await each.states("orders") == {}
+    assert (await late.look()).gone == {"clicks"}
+
+
 async def test_data_that_are_put_back_are_known_again(
     own_redis: OwnRedis, open_store: OpenStore, tmp_path: Path
 ) -> None:
