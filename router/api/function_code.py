@@ -127,8 +127,8 @@ async def _drop_unused(parts: Parts, code: Code) -> None:
 
 
 def used(functions: Iterable[Function]) -> set[str]:
-    """Name the archives that functions use, by their hashes."""
-    return {code.sha256 for function in functions for code in codes(function)}
+    """Name the archives that functions use, by their hashes; a folder is none."""
+    return {code.sha256 for function in functions for code in codes(function) if code.sha256}
 
 
 def codes(function: Function) -> list[Code]:

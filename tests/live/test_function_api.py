@@ -84,10 +84,16 @@ async def test_a_folder_is_code_as_it_is(daemon: Daemon, tmp_path: Path) -> None
     (folder / "orders.py").write_text("def handler(event, context): return __file__")
 
     def steps(api: Any) -> None:
-        create(api, Code={"S3Bucket": "headrace-local", "S3Key": str(folder)})
+        create(api, Code={"S3Bucket": "headrace-local", "S3Key": str(folder)}, Publish=True)
         assert invoked(api) == str(folder / "orders.py")
 
+    def look(api: Any) -> None:
+        assert [invoked(api, name) for name in ("orders", "orders:1")] == [str(folder / "orders.py")] * 2
+
     await at(steps, daemon)
+    await daemon.kill()
+    await daemon.start()
+    await at(look, daemon)
 
 
 async def test_a_folder_that_is_given_again_is_loaded_anew(daemon: Daemon, tmp_path: Path) -> None:
