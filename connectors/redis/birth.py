@@ -28,8 +28,8 @@ FILE_NAME: Final = "fleet.json"
 FORMERS: Final = 10
 
 # Whoever finds no fleet makes one, and marks what it knows to be gone. Whoever knew the same lost fleet marks what it
-# knows, too, but for what was decided meanwhile. Whoever knew any other fleet marks what has not begun in this one: it may
-# have been made by one who knew nothing. Of the fleet that we know, what had begun must still be known.
+# knows, too, but for what was decided meanwhile. Whoever knew any other fleet marks what has not begun in this one: who
+# knew nothing may have made it. Of the fleet that we know, what had begun must still be known.
 # ARGV: an id if it is to be born, format, whom we know, how many mappings are not known to be gone, those, the others.
 # Gives who the fleet is, its format, and of what we know that is not marked: it has begun here, and with others.
 _FIND: Final = Script(
