@@ -141,8 +141,9 @@ class TestValues:
     async def test_14_no_filters_are_not_shown(self, api: Api) -> None:
         assert "FilterCriteria" not in await api.make(**SQS, FilterCriteria={"Filters": []})
 
-    async def test_tags_are_not_shown(self, api: Api) -> None:
-        assert "Tags" not in await api.make(**SQS, Tags={"a": "b"})
+    async def test_tags_are_not_shown_nor_what_its_state_tells(self, api: Api) -> None:
+        made = await api.make(**SQS, Tags={"a": "b"}, Enabled=True)
+        assert made.keys().isdisjoint(("Tags", "Enabled", "FunctionName"))
 
     async def test_results_of_processing_are_those_of_what_runs(self, api: Api) -> None:
         stream, queue = await api.make(**KINESIS), await api.make(**SQS)

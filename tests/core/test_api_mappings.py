@@ -48,6 +48,17 @@ async def replicas() -> tuple[Api, Api]:
 
 
 class TestCreate:
+    async def test_modelled_constraints_are_looked_at_before_all_else(self, api: Api) -> None:
+        refused = await api.refused("Create", document={"FunctionName": "nobody", **SQS, "BatchSize": 0, "Topics": ["ab"]})
+        assert (refused.code, refused.document.keys()) == ("ValidationException", {"message"})
+        assert "Value null at 'functionName'" in str(await api.refused("Create", document=SQS))
+
+    async def test_19_what_only_the_product_of_aws_needs_is_demanded(self, api: Api) -> None:
+        refused = await api.refused("Create", document={"FunctionName": "nobody", **OWN})
+        assert str(refused) == "Required 'sourceAccessConfigurations' parameter is missing."
+        api.is_strict = False
+        assert (await api.make(**OWN))["State"] == "Creating"
+
     async def test_2_the_function_is_looked_for_before_the_queue(self, api: Api) -> None:
         api.world.found[QUEUE] = NoSource.ABSENT
         refused = await api.refused("Create", document={"FunctionName": "nobody", **SQS})
@@ -341,6 +352,23 @@ class TestStates:
         ] == "Updating"
         assert (await api.call("Get", uuid))["State"] == "Enabled"
 
+    async def test_one_that_has_settled_stays_so_while_its_source_is_opened_again(self, api: Api) -> None:
+        uuid = (await api.make(**SQS))["UUID"]
+        api.settle()
+        assert (await api.call("Get", uuid))["State"] == "Enabled"
+        api.world.stages[uuid] = Stage.OPENING
+        assert (await api.call("Get", uuid))["State"] == "Enabled"
+
+    async def test_a_change_that_could_not_be_kept_began_nothing(self, api: Api) -> None:
+        uuid = (await api.make(**SQS))["UUID"]
+        api.settle()
+        assert (await api.call("Get", uuid))["State"] == "Enabled"
+        api.store.write_fault = "disk full"
+        with pytest.raises(StoreUnavailable):
+            await api.call("Update", uuid, {"BatchSize": 5})
+        api.world.stages[uuid] = Stage.OPENING
+        assert (await api.call("Get", uuid))["State"] == "Enabled"
+
     async def test_after_a_restart_it_is_where_it_was_left(self, api: Api) -> None:
         enabled = (await api.make(**SQS))["UUID"]
         disabled = (await api.make(**KINESIS, Enabled=False))["UUID"]
@@ -396,6 +424,14 @@ class TestUnknown:
 
 
 class TestUpdate:
+    async def test_what_is_asked_for_is_judged_as_when_it_was_made(self, api: Api) -> None:
+        uuid = (await api.make(**KINESIS))["UUID"]
+        api.settle()
+        refused = await api.refused("Update", uuid, {"BatchSize": 10001, "ScalingConfig": {}})
+        assert (refused.code, "at 'batchSize'" in str(refused)) == ("ValidationException", True)
+        refused = await api.refused("Update", uuid, {"ScalingConfig": {}, "FunctionName": "nobody"})
+        assert str(refused) == "Unsupported ScalingConfig parameter for given event source mapping type."
+
     async def test_a_function_is_named_anew_and_shown_at_once(self, api: Api) -> None:
         uuid = (await api.make(**SQS))["UUID"]
         api.settle()
@@ -404,6 +440,11 @@ class TestUpdate:
         assert changed["FunctionArn"].endswith(":function:bills:live")
         assert changed["LastModified"] == 1_800_000_005.123
         assert changed["State"] == "Updating"
+
+    async def test_a_consumer_group_is_no_duplicate_of_its_own(self, api: Api) -> None:
+        uuid = (await api.make(**KAFKA))["UUID"]
+        api.settle()
+        assert (await api.call("Update", uuid, {"FunctionName": "bills"}))["FunctionArn"].endswith(":bills")
 
     async def test_7_holds_for_the_function_that_is_named(self, api: Api) -> None:
         uuid = (await api.make(**SQS))["UUID"]
@@ -534,6 +575,26 @@ class TestList:
         assert await listed(FunctionName="orders", EventSourceArn=FIFO) == [uuids[2]]
         assert await listed(FunctionName="nobody") == []
         assert await listed(EventSourceArn=STREAM) == []
+
+    async def test_pages_follow_each_other_by_their_markers(self, api: Api) -> None:
+        made = sorted([(await api.make(EventSourceArn=f"{QUEUE}{number}"))["UUID"] for number in range(5)])
+        seen, query = [], {"MaxItems": "2"}
+        while True:
+            page = await api.call("List", **query)
+            seen.append([each["UUID"] for each in page["EventSourceMappings"]])
+            if "NextMarker" not in page:
+                break
+            query["Marker"] = page["NextMarker"]
+        assert seen == [made[:2], made[2:4], made[4:]]
+        assert (await api.call("List", Marker="no marker"))["EventSourceMappings"] == []
+
+    async def test_a_page_has_100_at_most(self, api: Api) -> None:
+        for number in range(101):
+            await api.make(EventSourceArn=f"{QUEUE}{number}")
+        page = await api.call("List", MaxItems="10000")
+        assert len(page["EventSourceMappings"]) == 100
+        [last] = (await api.call("List", Marker=page["NextMarker"]))["EventSourceMappings"]
+        assert last["UUID"] > page["EventSourceMappings"][-1]["UUID"]
 
     @pytest.mark.parametrize(
         ("count", "bound"), [("0", "greater than or equal to 1"), ("10001", "less than or equal to 10000")]
