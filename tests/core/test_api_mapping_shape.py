@@ -116,6 +116,8 @@ class TestDefaults:
         assert made["ProvisionedPollerConfig"] == {"MinimumPollers": 1, "MaximumPollers": 200}
         assert (made["MaximumRetryAttempts"], made["MaximumRecordAgeInSeconds"]) == (-1, -1)
         assert made["BisectBatchOnFunctionError"] is False
+        bills = await api.make(**KAFKA, FunctionName="bills", ProvisionedPollerConfig={"MaximumPollers": 9})
+        assert bills["ProvisionedPollerConfig"] == {"MinimumPollers": 1, "MaximumPollers": 9}
         queue = await api.make(**SQS, ProvisionedPollerConfig={"MaximumPollers": 9})
         assert queue["ProvisionedPollerConfig"] == {"MinimumPollers": 2, "MaximumPollers": 9}
 
@@ -187,6 +189,7 @@ class TestClearing:
                 {"DestinationConfig": {"OnFailure": {"Destination": ""}}},
                 {"DestinationConfig": None},
             ),
+            (KAFKA, {"LoggingConfig": {"SystemLogLevel": "WARN"}}, {"LoggingConfig": {}}, {"LoggingConfig": None}),
             (
                 KAFKA,
                 {"ProvisionedPollerConfig": {"MinimumPollers": 3, "PollerGroupName": "ours"}},
