@@ -88,6 +88,8 @@ def made_mapping(
     except InvalidConfiguration as invalid:
         raise ConfigError("; ".join(f"{each.path}: {each.message}" for each in invalid.mistakes)) from None
     made = assemble_mapping(name, block, used or _NO_FUNCTION, file.aws, file.fleet)
+    if servers and isinstance(made.source, KafkaSettings):
+        made = replace(made, source=replace(made.source, event_source_arn=arn))
     security = _security(members.get("SourceAccessConfigurations", ()), file.aws)
     return _secured(made, security) if security else made
 

@@ -72,7 +72,7 @@ class KafkaSource:
             plain: read by the client's public interface alone.
             leaves: says at the end whether a static member gives up its place; else it is kept for a session.
         """
-        self.codec: Codec = KafkaCodec(settings.bootstrap_servers, settings.event_source)
+        self.codec: Codec = KafkaCodec(settings.bootstrap_servers, settings.event_source, settings.event_source_arn)
         self._settings = settings
         #: May be set at any time.
         self.needs_keys = needs_keys

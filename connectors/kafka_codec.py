@@ -68,9 +68,13 @@ class KafkaCodec:
 
     rules: SourceRules = KAFKA_RULES
 
-    def __init__(self, bootstrap_servers: Sequence[str], event_source: str) -> None:
+    def __init__(
+        self, bootstrap_servers: Sequence[str], event_source: str, event_source_arn: str | None = None
+    ) -> None:
         self._servers = ",".join(bootstrap_servers)
-        self._event_source = event_source
+        #: What is told of the cluster; one of one's own has no ARN.
+        self._arn = {"eventSourceArn": event_source_arn} if event_source_arn else {}
+        self._source = {"eventSource": event_source, **self._arn, "bootstrapServers": self._servers}
 
     def event(self, rows: Sequence[KafkaRecord]) -> bytes:
         """Encode rows of one partition, at least one."""
@@ -78,9 +82,7 @@ class KafkaCodec:
         # Records of a topic are much alike: where the first value is small, looking at each costs more than it saves.
         encoded = [_with_large_value(row) for row in rows] if len(first.value or b"") >= _LARGE_BYTES else rows
         records = {shard_name(first.topic, first.partition): encoded}
-        return _encode(
-            {"eventSource": self._event_source, "bootstrapServers": self._servers, "records": records},
-        )
+        return _encode({**self._source, "records": records})
 
     def parse(self, event: bytes) -> Chunk:
         """Read the rows of one partition back; encoding them again gives the same bytes."""
@@ -120,10 +122,11 @@ class KafkaCodec:
         return metadata, row.value
 
     def batch_info(self, failure: FailedBatch, event: bytes) -> Mapping[str, object]:
-        """Describe a failed batch; a self-managed cluster has no ARN, so none is given."""
+        """Describe a failed batch."""
         return {
             "KafkaBatchInfo": {
                 "batchSize": failure.batch_size,
+                **self._arn,
                 "bootstrapServers": self._servers,
                 "payloadSize": len(event),
                 "recordsInfo": {

@@ -32,7 +32,9 @@ class KafkaPages:
 
     def __init__(self, settings: KafkaSettings) -> None:
         """Prepare without I/O."""
-        self.codec: PositionCodec = KafkaCodec(settings.bootstrap_servers, settings.event_source)
+        self.codec: PositionCodec = KafkaCodec(
+            settings.bootstrap_servers, settings.event_source, settings.event_source_arn
+        )
         self._settings = settings
         self._options: dict[str, Any] = {}
         self._consumer: AIOKafkaConsumer | None = None

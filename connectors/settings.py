@@ -113,6 +113,8 @@ class KafkaSettings:
     session_timeout_s: float
     #: `eventSource` of the event.
     event_source: str
+    #: `eventSourceArn` of it; None = it has none, as of a cluster of one's own.
+    event_source_arn: str | None = None
 
 
 def queue_name(queue: str) -> str:

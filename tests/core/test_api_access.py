@@ -106,7 +106,7 @@ def test_a_services_key_says_on_whose_behalf_it_calls_and_only_invokes():
     request = signed(headers={"X-Amz-Source-Arn": "arn:aws:s3:::in", "X-Amz-Source-Account": "000000000000"})
     caller = access.caller(access.claim(request), request)
     assert caller == Caller(KEY, "s3.amazonaws.com", "arn:aws:s3:::in", "000000000000")
-    assert refused(access.check_operation, caller, "Invoke") is None
+    assert [refused(access.check_operation, caller, name) for name in ("Invoke", "InvokeAsync")] == [None, None]
     assert refused(access.check_operation, caller, "ListFunctions") == "AccessDeniedException"
     assert refused(access.check_operation, Caller(KEY), "ListFunctions") is None
 

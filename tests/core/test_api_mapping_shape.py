@@ -146,6 +146,7 @@ class TestValues:
     async def test_tags_are_not_shown_nor_what_its_state_tells(self, api: Api) -> None:
         made = await api.make(**SQS, Tags={"a": "b"}, Enabled=True)
         assert made.keys().isdisjoint(("Tags", "Enabled", "FunctionName"))
+        assert api.catalogue.mappings[made["UUID"]].tags == {"a": "b"}
 
     async def test_results_of_processing_are_those_of_what_runs(self, api: Api) -> None:
         stream, queue = await api.make(**KINESIS), await api.make(**SQS)

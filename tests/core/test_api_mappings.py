@@ -49,7 +49,8 @@ async def replicas() -> tuple[Api, Api]:
 
 class TestCreate:
     async def test_modelled_constraints_are_looked_at_before_all_else(self, api: Api) -> None:
-        refused = await api.refused("Create", document={"FunctionName": "nobody", **SQS, "BatchSize": 0, "Topics": ["ab"]})
+        asked = {"FunctionName": "nobody", **SQS, "BatchSize": 0, "Topics": ["ab"]}
+        refused = await api.refused("Create", document=asked)
         assert (refused.code, refused.document.keys()) == ("ValidationException", {"message"})
         assert "Value null at 'functionName'" in str(await api.refused("Create", document=SQS))
 

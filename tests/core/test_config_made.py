@@ -102,7 +102,7 @@ class TestWhatTheFileHasNoWordFor:
         assert isinstance(made.source, KafkaSettings)
         assert made.source.bootstrap_servers == ("a:9092", "b:9092")
         assert (made.source.topic, made.source.consumer_group) == ("orders", "m")
-        assert made.source.event_source == "aws:kafka"
+        assert (made.source.event_source, made.source.event_source_arn) == ("aws:kafka", CLUSTER)
 
     def test_the_timeout_of_the_function_bounds_the_drain(self, file: Configuration) -> None:
         function = file.functions["f"]

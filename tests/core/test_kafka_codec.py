@@ -208,6 +208,20 @@ def test_a_failed_batch_is_described_as_documented() -> None:
     }
 
 
+def test_a_cluster_of_amazon_is_told_by_its_arn() -> None:
+    arn = "arn:aws:kafka:us-east-1:000000000000:cluster/orders/1"
+    codec = KafkaCodec(("broker:9092",), "aws:kafka", arn)
+    event = codec.event([KafkaRecord("orders", 0, 15, 1, "CREATE_TIME")])
+    assert list(json.loads(event).items())[:3] == [
+        ("eventSource", "aws:kafka"),
+        ("eventSourceArn", arn),
+        ("bootstrapServers", "broker:9092"),
+    ]
+    assert codec.event(codec.parse(event).rows) == event
+    info: Any = codec.batch_info(failed_batch(), b"")
+    assert list(info["KafkaBatchInfo"].items())[:2] == [("batchSize", 3), ("eventSourceArn", arn)]
+
+
 @pytest.mark.parametrize(
     ("time_ms", "shown"),
     [

@@ -80,6 +80,33 @@ async def test_a_mapping_outlives_the_daemon_that_made_it(tmp_path: Path, aws_en
         await at.until_seen("second")
 
 
+async def test_a_cluster_of_amazon_is_read_where_the_file_says_and_told_by_its_arn(
+    tmp_path: Path, aws_endpoint: str, kafka_bootstrap: str, topic: MakeTopic, queues: Queues
+) -> None:
+    arn = "arn:aws:kafka:us-east-1:000000000000:cluster/orders/11111111-2222-3333-4444-555555555555-1"
+    servers, failed = kafka_bootstrap.split(","), await queues.make()
+    source = calls.kafka(kafka_bootstrap, await topic())
+    members: dict[str, Any] = {
+        "EventSourceArn": arn,
+        "Topics": source.members["Topics"],
+        "ProvisionedPollerConfig": {"MinimumPollers": 1},
+        "MaximumRetryAttempts": 0,
+        "DestinationConfig": {"OnFailure": {"Destination": await failed.arn()}},
+    }
+    async with site(tmp_path, aws_endpoint) as at:
+        at.daemon.document["api"] = {"msk_clusters": {arn: servers}}
+        await at.daemon.start()
+        await at.make(**members)
+        await source.send("poison")
+        await at.until_seen("poison")
+        [event, *_] = at.notes()
+        assert list(event) == ["eventSource", "eventSourceArn", "bootstrapServers", "records"]
+        assert (event["eventSource"], event["eventSourceArn"]) == ("aws:kafka", arn)
+        await failed.until((1, 0))
+        answer = await queues.client.receive_message(QueueUrl=failed.url, WaitTimeSeconds=20)
+        assert json.loads(answer["Messages"][0]["Body"])["KafkaBatchInfo"]["eventSourceArn"] == arn
+
+
 @pytest.mark.parametrize("kind", ["stream", "table", "kafka"])
 async def test_the_end_of_a_source_is_where_it_was_when_the_mapping_was_made(
     tmp_path: Path,
