@@ -278,8 +278,27 @@ async def test_the_client_context_and_the_trace_are_handed_on(shop: Shop) -> Non
     assert (told.client_context, told.trace_id, told.arn) == (text, trace, None)
 
 
+def client_context(size_bytes: int) -> str:
+    """Give one of such a size in Base64."""
+    return base64.b64encode(b"{" + b" " * (size_bytes // 4 * 3 - 2) + b"}").decode()
+
+
+async def test_the_largest_client_context_is_taken_and_a_larger_one_is_not(shop: Shop) -> None:
+    assert len(client_context(3580)) == 3580, "no Base64 has 3583 characters"
+    assert (await shop.call(client_context=client_context(3580))).status == 200
+    error = await shop.refusal(client_context=client_context(3584))
+    assert (error.code, error.status) == ("InvalidRequestContentException", 400)
+    assert "3583 bytes" in str(error)
+
+
 @pytest.mark.parametrize(
-    "context", ["no base64!", base64.b64encode(b"no json").decode(), base64.b64encode(b"[1]").decode(), "e" * 3584]
+    "context",
+    [
+        "no base64!",
+        base64.b64encode(b"{}").decode() + "*",
+        base64.b64encode(b"no json").decode(),
+        base64.b64encode(b"[1]").decode(),
+    ],
 )
 async def test_a_client_context_of_another_form_is_refused(shop: Shop, context: str) -> None:
     error = await shop.refusal(client_context=context)
