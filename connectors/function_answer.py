@@ -14,14 +14,13 @@ from typing import Any, Final
 
 import orjson
 
-from router.core.model import Failed, FailureKind, FunctionError, Refused, Returned
+from router.core.model import NOT_ACCEPTED, Failed, FailureKind, FunctionError, Refused, Returned
 
 #: Largest result (the number in Lambda's own message), and largest answer that is read: chunks bring some of their own.
 RESULT_LIMIT_BYTES: Final = 6291556
 READ_LIMIT_BYTES: Final = 8 * 1024 * 1024
 
-#: Error type of what was not accepted, and of an answer that is none.
-NOT_ACCEPTED: Final = "Headrace.NotAccepted"
+#: Error type of an answer that is none.
 BAD_ANSWER: Final = "Headrace.BadAnswer"
 TIMED_OUT: Final = "Sandbox.Timedout"
 

@@ -1,8 +1,8 @@
 """What a try of an asynchronous event came to, as its record tells it: outcomes as answers. Pure.
 
 An initialisation that fails is an answer of the function's, as on AWS, and spends a try. A function that is found but
-cannot be run yet, for its code is still fetched or cannot be, is no fault of its own; one that is gone is seen before
-it is tried (`async_rules.before`).
+cannot be run yet, for its code is still fetched or cannot be, is no fault of its own, nor is an error of the server
+behind which it runs; one that is gone is seen before it is tried (`async_rules.before`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from router import functions
 from router.core.async_rules import SUCCEEDED, THROTTLED, UNAVAILABLE
 from router.core.asynchronous import LastAnswer
 from router.core.error_object import error_payload
-from router.core.model import Cancelled, Failed, FunctionError, Outcome, Refused, Returned, TooLarge
+from router.core.model import NOT_ACCEPTED, Cancelled, Failed, FunctionError, Outcome, Refused, Returned, TooLarge
 
 _UNHANDLED: Final = "Unhandled"
 _NO_CODE: Final = "its code is not here yet, or it has just been deleted; see `function.code_missing` in the log"
@@ -27,7 +27,8 @@ def answer_of(outcome: Outcome, request_id: str, version: str) -> LastAnswer | N
         case Failed(error=error):
             return _failed(error, request_id, version, was_run=True)
         case Refused(error, initialising):
-            return _failed(error, request_id, version, was_run=False) if initialising else _refused(error)
+            is_its_own = initialising and error.error_type != NOT_ACCEPTED
+            return _failed(error, request_id, version, was_run=False) if is_its_own else _refused(error)
         case TooLarge(size_bytes):
             error = FunctionError("RequestEntityTooLargeException", f"the event is too large: {size_bytes} bytes")
             return _failed(error, request_id, version, was_run=False)

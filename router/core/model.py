@@ -236,6 +236,10 @@ class Batch:
         return parts
 
 
+#: Error type of what a function that runs elsewhere did not accept, an error of its server among that.
+NOT_ACCEPTED: Final = "Headrace.NotAccepted"
+
+
 class FailureKind(Enum):
     """How a function failed once it had started."""
 

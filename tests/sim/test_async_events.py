@@ -244,6 +244,7 @@ async def test_each_try_is_given_what_the_event_was_invoked_with() -> None:
         (Refused(FunctionError("Spawn", "no interpreter")), 503, 0),
         (Refused(FunctionError("ResourceNotFoundException", "no code")), 503, 0),
         (Refused(FunctionError("Runtime.ImportModuleError", "no module"), initialising=True), 200, 1),
+        (Refused(FunctionError("Headrace.NotAccepted", "it answered with 502"), initialising=True), 503, 0),
         (TooLarge(7_000_000), 200, 1),
         (Cancelled(), None, 0),
     ],
