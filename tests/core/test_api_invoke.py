@@ -207,6 +207,17 @@ async def test_what_is_deleted_before_it_runs_is_not_found(shop: Shop) -> None:
     assert (error.code, error.status) == ("ResourceNotFoundException", 404)
 
 
+async def test_a_version_that_is_deleted_before_it_runs_is_not_found(shop: Shop) -> None:
+    await shop.site.call("DeleteAlias", "orders", "live")
+    shop.functions.holds = True
+    call = asyncio.create_task(shop.refusal(b"{}", qualifier="1"))
+    await asyncio.sleep(0)
+    await shop.site.call("DeleteFunction", "orders", query={"Qualifier": ["1"]})
+    [(_, _, invocation)] = shop.functions.given
+    invocation.done(Refused(FunctionError(NOT_FOUND, "gone")))
+    assert ((await call).code, (await call).status) == ("ResourceNotFoundException", 404)
+
+
 async def test_a_throttle_says_why_and_when_to_come_again(shop: Shop) -> None:
     shop.functions.outcomes = [Refused(FunctionError(THROTTLED, RESERVED_EXCEEDED))]
     error = await shop.refusal(b"{}")
@@ -234,6 +245,16 @@ async def test_version_and_alias_are_what_is_invoked(shop: Shop) -> None:
     assert told[0] is None, "the workers of the version know their ARN"
     assert told[1] is not None
     assert told[1].arn == f"{ARN}:orders:live"
+
+
+async def test_an_alias_that_is_moved_is_followed_at_once(shop: Shop) -> None:
+    await shop.call(qualifier="live")
+    await shop.site.call("UpdateFunctionConfiguration", "orders", Description="second")
+    await shop.site.call("PublishVersion", "orders")
+    await shop.site.call("UpdateAlias", "orders", "live", FunctionVersion="2")
+    assert (await shop.call(qualifier="live")).headers["X-Amz-Executed-Version"] == "2"
+    await shop.site.call("DeleteAlias", "orders", "live")
+    assert (await shop.refusal(qualifier="live")).status == 404
 
 
 async def test_an_alias_with_weights_divides_its_invocations(shop: Shop) -> None:
@@ -276,6 +297,13 @@ async def test_the_client_context_and_the_trace_are_handed_on(shop: Shop) -> Non
     told = shop.functions.given[0][2].told
     assert told is not None
     assert (told.client_context, told.trace_id, told.arn) == (text, trace, None)
+
+
+@pytest.mark.parametrize("trace", ["", "Root=1 or 2", "Root=1\r\nHost: a", "Root=" + "1" * 500])
+async def test_what_cannot_be_a_trace_is_not_handed_on(shop: Shop, trace: str) -> None:
+    call = Call(ID, {"FunctionName": "orders"}, {}, {"x-amzn-trace-id": trace})
+    assert (await shop.operations["Invoke"](call)).status == 200
+    assert shop.functions.given[0][2].told is None
 
 
 def client_context(size_bytes: int) -> str:
@@ -331,6 +359,15 @@ async def test_an_event_is_taken_in(shop: Shop) -> None:
     function, qualifier, payload, more = shop.accepted.events[0]
     assert (function, qualifier, payload, more["request_id"]) == ("orders", "live", b'{"a": 1}', ID)
     assert not shop.functions.given
+
+
+async def test_an_event_is_taken_in_with_its_client_context_and_trace(shop: Shop) -> None:
+    trace = "Root=1-5759e988-bd862e3fe1be46a994272793"
+    headers = {"x-amzn-trace-id": trace, "x-amz-client-context": base64.b64encode(b'{"custom": {}}').decode()}
+    call = Call(ID, {"FunctionName": "orders"}, {}, {"x-amz-invocation-type": "Event", **headers})
+    assert (await shop.operations["Invoke"](call)).status == 202
+    [(_, _, _, more)] = shop.accepted.events
+    assert (more["client_context"], more["trace_id"]) == ('{"custom": {}}', trace)
 
 
 async def test_an_event_that_is_too_large_or_no_json_is_not_taken_in(shop: Shop) -> None:
