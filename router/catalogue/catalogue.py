@@ -112,7 +112,9 @@ class Catalogue:
 
     def show_file(self, functions: Mapping[str, Function], mappings: Mapping[str, records.Mapping]) -> None:
         """Have the file's functions (by name) and mappings (by UUID) found here, too; in place of those before."""
-        self._of_file = functions, mappings
+        before, self._of_file = self._of_file[0], (functions, mappings)
+        for was in before.values():
+            self._remember(was, self.function(was.name))
 
     @property
     def functions(self) -> Mapping[str, Function]:

@@ -264,6 +264,7 @@ async def test_destinations_are_looked_at(api: Api, body: dict[str, Any], text: 
         f"{ARN}:other",
         f"{ARN}:other:live",
         "arn:aws:lambda:eu-west-1:111122223333:function:worker",
+        f"{ARN}:orders".replace("us-east-1", "eu-west-1"),
     ],
 )
 async def test_all_kinds_of_destinations_are_taken(api: Api, place: str) -> None:

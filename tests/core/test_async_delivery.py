@@ -305,6 +305,15 @@ async def test_targets_of_a_function_that_was_deleted_are_still_told(world: Worl
     assert letter.attributes["ErrorMessage"][1] == f"Function not found: {HERE.function('worker', '$LATEST')}"
 
 
+async def test_targets_of_a_function_that_the_file_does_not_have_any_more_are_still_told(world: World) -> None:
+    await world.catalogue.drop_function("worker")
+    world.catalogue.show_file({"filed": structs.replace(FUNCTION, name="filed", is_of_file=True)}, {})
+    gone = failed(function="filed", last=LastAnswer(404))
+    world.catalogue.show_file({}, {})
+    assert world.catalogue.function("filed") is None
+    assert world.delivery.targets(gone) == (f"on_failure {TOPIC}", f"dead_letter {QUEUE}")
+
+
 async def test_targets_of_an_alias_or_version_that_was_deleted_are_still_told(world: World) -> None:
     left = structs.replace(
         FUNCTION, versions={}, aliases={}, invoke_configs={"$LATEST": FUNCTION.invoke_configs["$LATEST"]}
