@@ -6,12 +6,14 @@ one function or mapping that read before they write hold its lock (`changing`), 
 Where replicas share the store, each write names the text that it is to replace: who has not seen the last one writes
 nothing, is told to try again, and knows it then. What is written is given to the others before the write returns
 (`spread`, fleet.py); so what was made on one is found on all of them. A mapping that must not be the same as another
-also names how many such were written when all of them were looked at: so no two replicas make the same at once.
+also names the number that changes with each such one, as it was when all of them were looked at: so no two replicas
+make the same at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
@@ -59,6 +61,8 @@ class Catalogue:
         #: Of the texts that we know, by kind and key; None = nobody else changes them.
         self._digests: dict[tuple[str, str], str] | None = {} if is_shared else None
         self._reading = asyncio.Lock()
+        #: All mappings that were kept when that number was this text; None = not known.
+        self._unlike: tuple[str, dict[str, records.Mapping]] | None = None
         #: What was written, or taken on, since all was read last began: newer than what that found.
         self._written: set[str] = set()
         #: Was it read, whenever? Until then a store that cannot be read leaves us without knowledge.
@@ -193,9 +197,16 @@ class Catalogue:
             await self.put_mapping(mapping)
             return
         while True:
-            makings, kept = await self._kept_mappings()
-            refuse([*kept, *self._of_file[1].values()])
-            next_one = PutState(MAKINGS, MAKINGS, str(int(makings or 0) + 1))
+            makings, kept, is_new = await self._kept_mappings()
+            try:
+                refuse([*kept.values(), *self._of_file[1].values()])
+            except Exception:
+                if is_new:
+                    raise
+                self._unlike = None  # what is in the way may be there no more
+                continue
+            # A store that comes back with older data counts on from there: by chance never to what was known before.
+            next_one = PutState(MAKINGS, MAKINGS, str(int(makings or 0) + 1 + secrets.randbelow(1 << 32)))
             before = self._digest(MAPPINGS, mapping.uuid)
             try:
                 await self._replace_kept(
@@ -205,16 +216,19 @@ class Catalogue:
                 if self._digest(MAPPINGS, mapping.uuid) != before:
                     raise _overtaken(MAPPINGS, mapping.uuid) from error
             else:
+                self._unlike = next_one.text, {**kept, mapping.uuid: mapping}
                 return
 
-    async def _kept_mappings(self) -> tuple[str, list[records.Mapping]]:
-        """Give how many were written that were unlike others, and after that all that there are."""
+    async def _kept_mappings(self) -> tuple[str, Mapping[str, records.Mapping], bool]:
+        """Give the number that changes with each one unlike others, all there are then, and whether they were read."""
         try:
             makings = (await self._store.states(MAKINGS)).get(MAKINGS, "")
+            if self._unlike and self._unlike[0] == makings:
+                return *self._unlike, False
             read = _read(await self._states(MAPPINGS), MAPPINGS)
         except DecisionNeeded as error:
             raise StoreUnavailable(str(error)) from error
-        return makings, [record for record, _ in read.values() if isinstance(record, records.Mapping)]
+        return makings, {key: each for key, (each, _) in read.items() if isinstance(each, records.Mapping)}, True
 
     async def drop_mapping(self, uuid: str) -> None:
         """Forget a mapping. Raises as `put_function`."""

@@ -14,8 +14,8 @@ LATEST: Final = "$LATEST"
 #: Under these names, which no mapping of a file can have, the store keeps the texts: one for each function or mapping.
 FUNCTIONS: Final = "$functions"
 MAPPINGS: Final = "$mappings"
-#: The same, and the key, of how many mappings replicas have written that were not to be the same as others. The colon:
-#: it is nothing that anybody would have to decide about if it were lost.
+#: The same, and the key, of a number that is another one with every mapping that replicas have written which was not to
+#: be the same as others. The colon: it is nothing that anybody would have to decide about if it were lost.
 MAKINGS: Final = "$mappings:made"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import pytest
 
 from router.catalogue.catalogue import Catalogue
 from router.catalogue.fleet import EARLY_LOOKS, LOOK_EVERY_S, CatalogueSharing
-from router.catalogue.records import FUNCTIONS, Code, Function, Version
+from router.catalogue.records import FUNCTIONS, MAPPINGS, Code, Function, Version
+from router.catalogue.records import Mapping as MappingRecord
 from router.errors import DecisionNeeded, InUse, StoreUnavailable
 from router.identity import forget
 from router.ports import PutState
@@ -117,6 +118,61 @@ async def test_what_is_written_on_one_is_known_to_the_other_when_the_write_retur
     assert a.timeouts() == {"orders": 7}
     await a.catalogue.drop_function("orders")
     assert b.timeouts() == {}
+
+
+class NotTwice(Exception):
+    """There is such a mapping."""
+
+
+async def make(replica: Replica, name: str) -> None:
+    """Make a mapping of a name that no other is to have."""
+
+    def refuse(others: Iterable[MappingRecord]) -> None:
+        if any(each.name == name for each in others):
+            raise NotTwice
+
+    made = MappingRecord(uuid=f"u-{name}-{replica.store.reads}", function="f", properties={}, name=name)
+    await replica.catalogue.put_unlike(made, refuse)
+
+
+@in_virtual_time
+async def test_what_one_makes_time_after_time_is_not_read_anew_each_time() -> None:
+    _, a, b = await two()
+    await make(a, "m0")
+    before = a.store.reads
+    for number in range(1, 6):
+        await make(a, f"m{number}")
+    assert a.store.reads - before == 5, "each asks whether others have made some"
+    with pytest.raises(NotTwice):
+        await make(a, "m3")
+    await make(b, "m6")
+    with pytest.raises(NotTwice):
+        await make(a, "m6")
+
+
+@in_virtual_time
+async def test_what_another_has_deleted_is_in_the_way_of_nobody_who_has_not_heard_of_it() -> None:
+    wire, a, b = await two()
+    await make(a, "m0")
+    [uuid] = b.catalogue.mappings
+    wire.cut_off.add("a")
+    await b.catalogue.drop_mapping(uuid)
+    await make(a, "m0")
+    assert len(await a.store.states(MAPPINGS)) == 1
+
+
+@in_virtual_time
+async def test_what_was_made_in_a_store_with_older_data_is_seen() -> None:
+    _, a, b = await two()
+    await make(a, "m0")
+    older = dict(a.store.texts)
+    for name in ("m1", "m2"):
+        await make(a, name)
+    a.store.texts = older
+    for name in ("m3", "m4"):  # as many as were lost
+        await make(b, name)
+    with pytest.raises(NotTwice):
+        await make(a, "m3")
 
 
 @in_virtual_time
