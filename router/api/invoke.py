@@ -27,7 +27,7 @@ from router.catalogue.records import Function
 from router.choosing import told_arn
 from router.core.error_object import error_payload
 from router.core.literal import refuse_constant
-from router.core.model import Cancelled, Failed, FunctionError, Outcome, Refused, Returned, TooLarge
+from router.core.model import NOT_ACCEPTED, Cancelled, Failed, FunctionError, Outcome, Refused, Returned, TooLarge
 from router.functions import NOT_FOUND, THROTTLED
 from router.ports import Invocation, Told
 
@@ -240,7 +240,7 @@ def _answer(request_id: str, outcome: Outcome, headers: dict[str, str]) -> Answe
             return Answer(200, body=result, headers=headers)
         case Failed(error=error):
             return _failed(error_payload(request_id, error, was_run=True), headers)
-        case Refused(error, initialising=True):
+        case Refused(error, initialising=True) if error.error_type != NOT_ACCEPTED:
             return _failed(error_payload(request_id, error, was_run=False), headers)
         case Refused(error):
             raise _refusal(error)

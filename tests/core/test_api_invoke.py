@@ -185,6 +185,7 @@ async def test_a_function_that_fails_has_been_invoked(shop: Shop, outcome: Outco
         (Refused(FunctionError(THROTTLED, RESERVED_EXCEEDED)), "TooManyRequestsException", 429),
         (Refused(FunctionError(NOT_FOUND, "no code")), "ServiceException", 503),
         (Refused(FunctionError("Runtime.StartError", "no interpreter")), "ServiceException", 503),
+        (Refused(FunctionError("Headrace.NotAccepted", "status 502"), initialising=True), "ServiceException", 503),
         (TooLarge(7_000_000), "RequestTooLargeException", 413),
     ],
 )
