@@ -613,5 +613,9 @@ class TestList:
         made = await api.make(**SQS, KMSKeyArn=key, FilterCriteria=filters)
         assert made["FilterCriteria"] == filters
         assert (await api.call("Get", made["UUID"]))["FilterCriteria"] == filters
-        [listed] = (await api.call("List"))["EventSourceMappings"]
-        assert listed["FilterCriteria"] is None
+        open_one = await api.make(EventSourceArn=f"{QUEUE}2", FilterCriteria=filters)
+        bare = await api.make(EventSourceArn=f"{QUEUE}3", KMSKeyArn=key)
+        listed = {each["UUID"]: each for each in (await api.call("List"))["EventSourceMappings"]}
+        assert listed[made["UUID"]]["FilterCriteria"] is None
+        assert listed[open_one["UUID"]]["FilterCriteria"] == filters
+        assert "FilterCriteria" not in listed[bare["UUID"]]
