@@ -29,6 +29,7 @@ def test_each_is_told_once_and_pages_are_full(uuids: list[str], count: int) -> N
     assert [uuid for found in pages for uuid in found] == sorted(uuids)
     assert all(len(found) == count for found in pages[:-1])
     assert len(pages[-1]) <= count
+    assert all(pages[1:]), "a marker leads to more"
 
 
 @given(UUIDS, UUIDS, UUIDS, st.integers(1, 5))

@@ -25,6 +25,7 @@ from router.errors import CodeRefused, NotFound, SourceUnavailable, StoreUnavail
 from router.event_ports import NoSource
 from router.ports import Invocation
 from router.telemetry import Log
+from tests.fakes.lambda_model import statuses
 from tests.fakes.store import MemoryStore
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function"
@@ -176,6 +177,7 @@ class ApiSite:
             caller=Caller(),
         )
         answer: Answer = await self._carried[name](call)
+        assert answer.status in statuses(name)
         return answer
 
     async def call(self, name: str, *path: str, query: Mapping[str, Any] | None = None, **members) -> dict[str, Any]:

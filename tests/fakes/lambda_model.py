@@ -26,6 +26,14 @@ def _model():
     return botocore.session.get_session().get_service_model("lambda")
 
 
+def statuses(operation: str) -> tuple[int, ...]:
+    """Give the statuses by which an operation answers that it was done."""
+    if operation == "Invoke":
+        return 200, 202, 204
+    known = operation in _model().operation_names
+    return (_model().operation_model(operation).http.get("responseCode", 200) if known else 200,)
+
+
 def unknown_members(operation: str, document: Any) -> list[str]:
     """Name the members of an answer that AWS's clients would not see, or see as another type."""
     shape = _model().operation_model(operation).output_shape
