@@ -34,8 +34,8 @@ MAX_DEPTH: Final = 40
 #: Values, those behind aliases counted each time they are used.
 MAX_COUNT: Final = 100_000
 
-#: The URL of a Redis that may hold a password: it is not shown, at whatever key it was written.
-_HAS_PASSWORD: Final = re.compile("rediss?://.*@", re.DOTALL)
+#: A URL that may hold a password: it is not shown, at whatever key it was written.
+_HAS_PASSWORD: Final = re.compile("(rediss?)?://.*@", re.DOTALL)
 
 
 class Entry(NamedTuple):
@@ -69,8 +69,8 @@ class Node:
         match self.value:
             case None:
                 return "nothing"
-            case str() if not self.secret and _HAS_PASSWORD.search(self.text):
-                return "the URL of a Redis (not shown)"
+            case str() if not self.secret and (found := _HAS_PASSWORD.search(self.text)):
+                return "the URL of a Redis (not shown)" if found[1] else "a URL with credentials (not shown)"
             case str():
                 return f"{quoted(self.text)} (value not shown)" if self.secret else quoted(self.text)
             case tuple():

@@ -171,7 +171,7 @@ def test_a_wrong_key_of_a_mapping(tmp_path, text, line, expected):
         ("sqs: {}", "sqs.queue: found nothing, allowed name, URL or ARN of a queue"),
         ("sqs: {queue: 'a b'}", 'sqs.queue: found "a b", allowed name, URL or ARN of a queue'),
         ("sqs: {queue: 'http://u:p@h/1/q'}",
-         'sqs.queue: found "http://u:p@h/1/q", allowed name, URL or ARN of a queue'),
+         "sqs.queue: found a URL with credentials (not shown), allowed name, URL or ARN of a queue"),
         ("sqs: {queue: q, bucket: b}",
          ("sqs.bucket: unknown key, allowed queue, endpoint_url, region, visibility_heartbeat, retry_throttled, "
          "hold_message_group")),

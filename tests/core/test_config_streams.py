@@ -326,7 +326,7 @@ TABLES = "allowed name of a table, or ARN of its stream"
          ("kinesis.poll_interval: found with a consumer, allowed with a stream only: "
           "a consumer is not polled, its records are pushed")),
         ("kinesis: {stream: clicks, endpoint_url: 'http://me:word@h'}",
-         ('kinesis.endpoint_url: found "http://me:word@h", '
+         ("kinesis.endpoint_url: found a URL with credentials (not shown), "
           "allowed http(s)://host[:port] without credentials")),
         ("dynamodb: {}", f"dynamodb.table: found nothing, {TABLES}"),
         ("dynamodb: {table: ab}", f'dynamodb.table: found "ab", {TABLES}'),
