@@ -500,6 +500,7 @@ class TestRead:
         page = await site.call("ListFunctions", query={"MaxItems": 2, "Marker": page["NextMarker"]})
         assert [each["FunctionName"] for each in page["Functions"]] == ["g"]
         assert "NextMarker" not in page
+        assert "NextMarker" not in await site.call("ListFunctions", query={"MaxItems": 4}), "all are told"
 
     async def test_a_page_has_50_at_most_and_a_strange_marker_gives_none(self, site: ApiSite) -> None:
         for number in range(51):
