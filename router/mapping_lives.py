@@ -40,6 +40,8 @@ class MappingLives:
 
     def stage(self, name: str) -> Stage:
         life = self._lived.lives.get(name)
+        if life is None and self._why_unfit(name):
+            return Stage.OPEN  # it has said why it cannot
         if life is None or not life.parts.enabled:
             return Stage.GONE
         if life.leaving.is_set():

@@ -165,11 +165,12 @@ class MappingApi:
 
     async def _put_unlike(self, record: records.Mapping, passing: str) -> Answer:
         """Write a mapping, unless it cannot be run or another one is the same."""
+        named, before = Reference(record.function, record.qualifier), self._catalogue.mapping(record.uuid)
         try:
-            self._more.try_out(record)
+            if record.enabled or not (before and before.enabled):  # what cannot be run any more can be switched off
+                self._more.try_out(record)
         except ConfigError as error:
             raise invalid(f"It cannot be run here: {error}") from error
-        named, before = Reference(record.function, record.qualifier), self._catalogue.mapping(record.uuid)
         if before is not None and is_of(before, named):  # it stays what it is, though the file may have a twin by now
             return await self._put(record, passing, self._catalogue.put_mapping(record))
         async with self._catalogue.changing(_MAKING):

@@ -163,6 +163,16 @@ class TestCreate:
         assert "allowed host:port" in str(refused)
         assert not api.catalogue.mappings
 
+    async def test_what_cannot_be_run_any_more_is_switched_off_and_not_on_again(self, api: Api) -> None:
+        uuid = (await api.make(**KAFKA))["UUID"]
+        api.settle()
+        api.world.unfit = "EventSourceArn: its brokers are not known"
+        for change in ({"BatchSize": 2}, {"Enabled": True}):
+            assert "its brokers are not known" in str(await api.refused("Update", uuid, change))
+        assert (await api.call("Update", uuid, {"Enabled": False}))["State"] == "Disabling"
+        api.settle()
+        assert "its brokers are not known" in str(await api.refused("Update", uuid, {"Enabled": True}))
+
     async def test_what_cannot_be_kept_is_not_made(self, api: Api) -> None:
         api.store.write_fault = "disk full"
         with pytest.raises(StoreUnavailable):

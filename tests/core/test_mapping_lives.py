@@ -80,6 +80,7 @@ async def until_known(lives: MappingLives) -> None:
 async def test_one_that_cannot_be_run_says_why() -> None:
     async with running() as (_, lives):
         assert lives.last_result("unfit") == "PROBLEM: It cannot be run here: its brokers are not known"
+        assert [lives.stage(name) for name in ("unfit", "another")] == [Stage.OPEN, Stage.GONE]
         assert lives.last_result("another") == "No records processed"
 
 

@@ -398,6 +398,9 @@ async def test_a_mapping_that_the_changed_file_leaves_no_brokers_is_told_of_ever
         assert f"does not name the brokers of {cluster}" in told["reason"]["message"]
         paused = await daemon.command("mapping", "pause", uuid)
         assert (paused.status, f"no mapping {uuid} runs here" in paused.err) == (1, True)
+        assert await at.state(uuid) == "Enabled"
+        await at.client.update_event_source_mapping(UUID=uuid, Enabled=False)
+        await at.until_state(uuid, "Disabled")
+        assert json.loads((await daemon.command("status", "--json")).out)["mappings"] == []
         await at.client.delete_event_source_mapping(UUID=uuid)
         await at.until_state(uuid, "gone")
-        assert json.loads((await daemon.command("status", "--json")).out)["mappings"] == []
