@@ -93,12 +93,20 @@ class TestCreate:
                 ),
             ),
             (
+                KINESIS,
+                NoSource.DENIED,
+                (
+                    f"Cannot access stream {STREAM}. Please ensure the role can perform the GetRecords, "
+                    "GetShardIterator, DescribeStream, ListShards, and ListStreams Actions on your stream in IAM."
+                ),
+            ),
+            (
                 SQS,
                 NoSource.DENIED,
                 "The function execution role does not have permissions to call ReceiveMessage on SQS",
             ),
         ],
-        ids=["8", "9", "9 table", "30e", "30e queue"],
+        ids=["8", "9", "9 table", "30e", "30e stream", "30e queue"],
     )
     async def test_a_source_that_is_not_to_be_had_is_refused(
         self, api: Api, source: dict[str, Any], trouble: NoSource, text: str
