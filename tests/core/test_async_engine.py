@@ -5,6 +5,7 @@ from __future__ import annotations
 from router.core.async_engine import (
     DELIVERIES_AT_ONCE,
     HELD_BYTES,
+    LOOK_S,
     LOW_BYTES,
     LOW_ROWS,
     PAGE_ROWS,
@@ -272,6 +273,17 @@ def test_a_clock_that_was_set_back_stalls_nothing() -> None:
     world.find()
     world.settle()
     assert world.mono_s < 60.0
+
+
+def test_a_clock_that_was_set_forward_is_noticed_within_a_minute() -> None:
+    world = World()
+    world.put(AsyncEvent("e1", "f", None, world.wall_s, world.wall_s + 300.0, 10))
+    world.find()
+    world.step_clock(300.0)
+    world.pass_time(LOOK_S)
+    [loading] = world.loads
+    world.loaded(loading)
+    assert "e1" in world.running
 
 
 # --- deliveries

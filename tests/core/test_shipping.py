@@ -134,6 +134,19 @@ def test_what_is_refused_is_tried_again_with_growing_pauses_and_comes_once_and_i
     assert scene.listener.lost_bytes == {}
 
 
+def test_a_service_that_is_away_is_not_asked_more_often_the_more_is_printed() -> None:
+    async def story(scene: Scene) -> None:
+        scene.service.error = "away"
+        for _ in range(600):
+            scene.shipper.write("id", "x" * 2047 + "\n", "s")
+            await asyncio.sleep(1.0)
+        assert len(scene.service.calls) < 40
+        scene.service.error = None
+        await scene.until(lambda: len(scene.service.lines) == 600)
+
+    play(story)
+
+
 def test_what_finds_no_room_is_counted_and_said_where_it_is_missing() -> None:
     line = "x" * 1023 + "\n"
 
