@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import signal
@@ -114,19 +113,20 @@ async def _all_ids(inbox: SqliteInbox) -> list[str]:
 async def test_what_is_accepted_waits_for_the_disk_whatever_else_does(tmp_path: Path, power_safe: bool) -> None:  # noqa: FBT001
     store = await SqliteStore.open(tmp_path, power_safe=power_safe)
     inbox = await store.open_inbox()
-    seen: list[int] = []
-
-    def look(database: sqlite3.Connection) -> None:
-        [level] = database.execute("PRAGMA synchronous").fetchone()
-        seen.append(level)
-
-    full, normal = 2, 1
-    await asyncio.gather(accept(inbox, event(1)), store._writer.run(look))
-    await inbox.apply([forgotten(event(1))])
-    await store._writer.run(look)
-    await store._writer.run(look, synced=True)
-    assert seen[0] in ((full,) if power_safe else (full, normal)), "alone, or in the same transaction"
-    assert seen[1:] == [full if power_safe else normal, full]
+    statements: list[str] = []
+    [level] = await store._writer.run(lambda database: database.execute("PRAGMA synchronous").fetchone())
+    await store._writer.run(lambda database: database.set_trace_callback(statements.append))
+    levels: list[str] = []
+    for step in (accept(inbox, event(1)), inbox.apply([forgotten(event(1))]), accept(inbox, event(2))):
+        await step
+        levels += [each for each in statements if each.startswith("PRAGMA synchronous")]
+        assert statements[-1] == "COMMIT"
+        statements.clear()
+    if power_safe:
+        full = 2
+        assert (level, levels) == (full, []), "all that is written waits for the disk"
+    else:
+        assert [each.rpartition(" ")[2] for each in levels] == ["FULL", "NORMAL", "FULL"]
     await inbox.close()
     await store.close()
 
