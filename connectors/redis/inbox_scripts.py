@@ -31,7 +31,8 @@ local function hidden(id, owner, line)
 end
 """
 
-# Changes as they come: a letter, and what it is done with.
+# Changes as they come: a letter, and what it is done with. What needs memory is written first, for a Redis without any
+# refuses nothing any more once a script has written.
 _APPLY: Final = """
 local i = 4
 while i <= #ARGV do
@@ -49,8 +50,8 @@ while i <= #ARGV do
     elseif what == 'change' then
         if row[1] == me then
             local line, due, about = ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
-            hidden(id, me, row[2])
             redis.call('HSET', name, 'line', line, 'about', about)
+            hidden(id, me, row[2])
             shown(id, me, line, due)
         end
         i = i + 5

@@ -11,15 +11,18 @@ from pathlib import Path
 import pytest
 
 from connectors.redis.birth import Note
+from connectors.redis.inbox import RedisInbox
 from connectors.redis.lease_table import RedisLeaseTable
 from connectors.redis.link import RedisLink
 from connectors.redis.peers import RedisPeers
 from connectors.redis.store import RedisStore
 from connectors.redis.table_scripts import INBOX
 from connectors.settings import Secret
+from router.core.asynchronous import Became, PutOff
 from router.core.fleet import Bury, Give, LeaseKey, Mark, Take
 from router.errors import LeaseLost, StoreUnavailable
 from router.ports import Holds, PeerCall, Peers, PutState
+from tests.conformance.inbox import accept, event, forgotten, ids, owe
 from tests.conformance.lease_table import FIRST, SECOND, Talker
 from tests.live.own_redis import OwnRedis
 
@@ -84,6 +87,24 @@ async def test_leases_are_renewed_and_moved_while_redis_has_no_memory_left(serve
     assert await asking == b"!"
     await ours.close()
     await theirs.close()
+
+
+async def test_while_redis_has_no_memory_left_no_event_is_accepted_and_what_makes_room_is_written(
+    server: OwnRedis, store: RedisStore
+) -> None:
+    inbox, other = RedisInbox(store.link, "a"), RedisInbox(store.link, "b")
+    await accept(inbox, event(1), event(2), event(3))
+    server.say("CONFIG", "SET", "maxmemory", "1mb")
+    with pytest.raises(StoreUnavailable, match="memory is full"):
+        await accept(inbox, event(4), payload=b"1" * 1000)
+    with pytest.raises(StoreUnavailable, match="memory is full"):
+        await inbox.apply([Became(owe(event(1)), event(1))])
+    await inbox.apply([Became(PutOff(replace(event(3), tries=1)), event(3))])
+    await inbox.apply([forgotten(event(2))])
+    assert await other.adopt("a")
+    assert await ids(other) == [event(1).id, event(3).id]
+    await other.close()
+    await inbox.close()
 
 
 async def test_a_redis_with_older_data_gives_out_no_token_again(server: OwnRedis, store: RedisStore) -> None:
