@@ -226,6 +226,14 @@ async def test_what_is_missing_is_named_and_nothing_is_taken_for_sent(aws_endpoi
             await target.check()
 
 
+async def test_a_queue_of_the_same_name_in_another_account_is_another_queue(aws_endpoint: str, queue: Queue) -> None:
+    parts = queue.arn.split(":")
+    theirs = ":".join([*parts[:4], "111122223333", parts[5]])
+    async with opened(theirs, aws_endpoint) as target:
+        with pytest.raises(DestinationUnavailable, match="the queue does not exist there"):
+            await target.send(record())
+
+
 @pytest.mark.parametrize("place", [arn("sqs", "q.fifo"), arn("sns", "t.fifo")])
 async def test_queues_and_topics_in_order_are_refused(place: str) -> None:
     async with opened(place, "http://127.0.0.1:9") as target:
