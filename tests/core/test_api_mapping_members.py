@@ -39,9 +39,9 @@ def differences(theirs: Shape, ours: Any, path: str = "") -> Iterator[str]:
     elif isinstance(ours, Map):
         yield from differences(theirs.key, ours.key, f"{path}.key")
         yield from differences(theirs.value, ours.value, f"{path}.value")
-    elif isinstance(ours, Text):
-        yield from (f"{path}: {word}" for word in getattr(theirs, "enum", None) or () if word not in ours.words)
-    elif isinstance(ours, Number):
+    elif isinstance(ours, Text) and (words := getattr(theirs, "enum", None)):
+        yield from (f"{path}: {word}" for word in words if word not in ours.words)
+    elif isinstance(ours, Number | Text):
         yield from _bounds(theirs, ours, path)
 
 
