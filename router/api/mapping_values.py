@@ -46,7 +46,16 @@ _KAFKA_DEFAULTS: Final[Properties] = {
 _MINIMUM_POLLERS: Final = {True: 2, False: 1}
 _MAXIMUM_POLLERS: Final = 200
 #: Members that are cleared by an empty value.
-_CLEARED: Final = ("FilterCriteria", "ScalingConfig", "ProvisionedPollerConfig", "KMSKeyArn", "LoggingConfig")
+_CLEARED: Final = (
+    "FilterCriteria",
+    "ScalingConfig",
+    "ProvisionedPollerConfig",
+    "KMSKeyArn",
+    "LoggingConfig",
+    "MetricsConfig",
+)
+#: Those of them that hold nothing but a list, and say nothing when that is empty.
+_LISTS: Final = {"FilterCriteria": "Filters", "MetricsConfig": "Metrics"}
 
 
 def given(shape: Structure, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,7 +102,7 @@ def cleared(members: Properties) -> dict[str, Any]:
 
 
 def _says(name: str, value: Any) -> bool:
-    return bool(value.get("Filters") if name == "FilterCriteria" else value)
+    return bool(value.get(_LISTS[name]) if name in _LISTS else value)
 
 
 def completed(members: Properties, kind: Kind, uuid: str) -> dict[str, Any]:

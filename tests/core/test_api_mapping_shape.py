@@ -162,6 +162,7 @@ class TestValues:
 
 DESTINATION = {"DestinationConfig": {"OnFailure": {"Destination": TOPIC}}}
 FILTERS = {"FilterCriteria": {"Filters": [{"Pattern": '{"a":[1]}'}]}}
+METRICS = {"MetricsConfig": {"Metrics": ["EventCount"]}}
 
 
 class TestClearing:
@@ -178,6 +179,8 @@ class TestClearing:
                 {"ProvisionedPollerConfig": None},
             ),
             (SQS, {"KMSKeyArn": "arn:aws:kms:us-east-1:000000000000:key/1"}, {"KMSKeyArn": ""}, {"KMSKeyArn": None}),
+            (SQS, METRICS, {"MetricsConfig": {}}, {"MetricsConfig": None}),
+            (SQS, METRICS, {"MetricsConfig": {"Metrics": []}}, {"MetricsConfig": None}),
             (
                 KINESIS,
                 DESTINATION,
@@ -248,6 +251,7 @@ CHANGES = st.fixed_dictionaries(
         "BisectBatchOnFunctionError": st.booleans(),
         "FilterCriteria": st.sampled_from([{}, FILTERS["FilterCriteria"]]),
         "KMSKeyArn": st.sampled_from(["", "arn:aws:kms:a:b:c"]),
+        "MetricsConfig": st.sampled_from([{}, {"Metrics": []}, METRICS["MetricsConfig"]]),
         "DestinationConfig": st.sampled_from([{"OnFailure": {"Destination": ""}}, DESTINATION["DestinationConfig"]]),
     },
 )
