@@ -11,7 +11,7 @@ from router.api.call import Answer, Call, Carry
 from router.api.code_links import CodeLinks
 from router.api.constraints import Structure, Text, check
 from router.api.errors import conflict, invalid
-from router.api.finding import find, find_ours, named
+from router.api.finding import find, find_ours, named, refuse_of_file
 from router.api.function_code import codes, forget_unused, kept, take
 from router.api.function_documents import PENDING, configuration, listed
 from router.api.function_requests import CREATE
@@ -47,7 +47,9 @@ class Functions:
         name = parse(document["FunctionName"], parts.here, is_new=True).name
         refuse_tags(document.get("Tags") or {})
         async with parts.catalogue.changing(name):
-            if parts.catalogue.function(name):
+            there = parts.catalogue.function(name)
+            if there:
+                refuse_of_file(parts, there)
                 raise conflict(f"Function already exist: {name}")
             taken = await take(parts, document["Code"])
             now_s = parts.wall()

@@ -621,4 +621,5 @@ class TestOfTheFile:
 
     async def test_a_name_of_the_file_is_taken(self, site: ApiSite) -> None:
         site.catalogue.show_file({"ours": of_file()}, {})
-        assert (await site.refusal("CreateFunction", **new_function("ours"))).status == 409
+        error = await site.refusal("CreateFunction", **new_function("ours"))
+        assert (error.status, str(error)) == (409, "Function ours is defined in headrace.yaml: change it there")
