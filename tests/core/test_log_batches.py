@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,3 +68,18 @@ def test_a_line_that_is_too_long_is_cut_between_characters() -> None:
 
 def test_nothing_gives_nothing() -> None:
     assert take_batch(deque()) == []
+
+
+@pytest.mark.parametrize("line", ["\n", "x" * 100 + "\n", "x" * 300_000 + "\n"])
+def test_the_limits_are_those_of_the_service(line: str) -> None:
+    waiting = deque([(0, line * (3_000_000 // len(line)))])
+    largest = most = longest = 0
+    while waiting:
+        batch = [each.text for each in take_batch(waiting)]
+        largest = max(largest, sum(len(text) + 26 for text in batch))
+        most = max(most, len(batch))
+        longest = max(longest, *map(len, batch))
+    assert largest <= 1_048_576
+    assert most <= 10_000
+    assert longest + 26 <= 262_144
+    assert largest > 700_000 or most == 10_000, "no more calls than are needed"
