@@ -107,10 +107,14 @@ class TestRefusals:
         assert long.code == "ValidationException"
         assert str(long).endswith("Member must have length less than or equal to 140")
         assert "less than or equal to 64" in str(refused(ARN + "s" * 65, is_new=True))
+        assert parse(ARN[: -len("orders")] + "s" * 64, HERE, is_new=True).name == "s" * 64
+        assert parse("s" * 65, HERE).name == "s" * 65, "only what is made anew is held to it"
         assert "less than or equal to 256" in str(refused("a" * 257))
 
     def test_another_account_or_region_is_not_reached(self) -> None:
         assert refused("111111111111:function:orders").status == 403
+        assert refused(ARN.replace("000000000000", "111111111111")).status == 403
+        assert refused("eu-west-1:000000000000:function:orders").status == 404
         error = refused(ARN.replace("us-east-1", "eu-west-1"))
         assert (error.code, error.status) == ("ResourceNotFoundException", 404)
         assert str(error) == "Functions from 'eu-west-1' are not reachable in this region ('us-east-1')"
