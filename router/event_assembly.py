@@ -10,6 +10,7 @@ from random import SystemRandom
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from router.api.names import Here
 from router.assembly import DEFAULT_CONCURRENCY, make_event_target, make_retention, run_at_once
 from router.asynchronous.delivery import AsyncDelivery
 from router.asynchronous.failures import AsyncFailures
@@ -55,15 +56,18 @@ def make_asynchronous(
     def target(arn: str) -> EventTarget:
         return make_event_target(arn, served.file.aws, served.here, served.catalogue, events)
 
+    def where() -> Here:
+        return served.here
+
     def at_once(name: str) -> int:
         function = served.configuration.functions.get(name)
         return run_at_once(function) if function else DEFAULT_CONCURRENCY
 
     rng = SystemRandom()
-    standings = Standings(served.catalogue, served.here, rng, at_once)
+    standings = Standings(served.catalogue, where, rng, at_once)
     delivery = AsyncDelivery(
         served.catalogue,
-        served.here,
+        where,
         store,
         target,
         retention=lambda: make_retention(served.configuration),

@@ -452,7 +452,8 @@ class Service:
         if not mapping.is_made:
             chosen = Chosen(name)
             return lambda: chosen
-        return partial(choose, self.catalogue, Reference(name, qualifier or None), self.here, self._rng)
+        reference = Reference(name, qualifier or None)
+        return lambda: choose(self.catalogue, reference, self.here, self._rng)
 
     async def _leave(self, close: Work, reference: str) -> None:
         """Close what one mapping had, and the workers of its function if it was the last to use them."""

@@ -47,7 +47,6 @@ class MappingApi:
         self._parts = parts
         self._more = parts.mappings
         self._catalogue = parts.catalogue
-        self._here = parts.here
         #: By UUID, the state that the last change of a mapping began, until it is seen to have come to an end.
         self._passing: dict[str, str] = {}
         #: Those that are being written: what runs is not asked about them, for it has not heard yet.
@@ -94,7 +93,7 @@ class MappingApi:
 
     def _shown(self, record: records.Mapping, now: str, *, is_listed: bool = False) -> dict[str, Any]:
         last_result = self._more.running.last_result(record.name)
-        return shown(record, self._here, now, last_result, is_listed=is_listed)
+        return shown(record, self._parts.here, now, last_result, is_listed=is_listed)
 
     # --- making
 
@@ -142,12 +141,12 @@ class MappingApi:
 
     def _reference(self, text: str) -> Reference:
         """Read the name of a function. The whole ARN of `$LATEST` is shown without that, as on AWS."""
-        named = parse(text, self._here)
+        named = parse(text, self._parts.here)
         return Reference(named.name) if named.is_arn and named.qualifier == LATEST else named
 
     def _function(self, named: Reference) -> Resolved:
         try:
-            return resolve(self._catalogue, named, self._here)
+            return resolve(self._catalogue, named, self._parts.here)
         except ApiError:
             raise invalid("Function does not exist") from None
 
@@ -181,7 +180,7 @@ class MappingApi:
     def _refuse_twin(self, record: records.Mapping, named: Reference, all_there_are: Iterable[records.Mapping]) -> None:
         """Refuse one that would be the same as another."""
         others = (each for each in all_there_are if each.uuid != record.uuid)
-        twin = find_twin(record.properties, named, others, self._here)
+        twin = find_twin(record.properties, named, others, self._parts.here)
         if twin:
             raise twin
 

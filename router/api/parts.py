@@ -24,9 +24,8 @@ class Parts:
     objects: CodeObjects
     check_archive: CheckArchive
     mappings: MappingParts
-    #: Region and account of the ARNs that we make.
-    region: str
-    account_id: str
+    #: Gives what the ARNs that we make are made of. May change with the file.
+    where: Callable[[], Here]
     #: Does the API refuse what only AWS's product cannot do? May change with the file.
     is_strict: Callable[[], bool]
     #: The file of the configuration, as messages name it.
@@ -41,4 +40,4 @@ class Parts:
     @property
     def here(self) -> Here:
         """Say what ARNs are made of."""
-        return Here(self.region, self.account_id)
+        return self.where()

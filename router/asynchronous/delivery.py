@@ -60,7 +60,7 @@ class AsyncDelivery:
     def __init__(
         self,
         catalogue: Catalogue,
-        here: Here,
+        where: Callable[[], Here],
         store: Store,
         make_target: MakeTarget,
         *,
@@ -73,7 +73,7 @@ class AsyncDelivery:
 
         Args:
             catalogue: has the functions with their configs.
-            here: what their ARNs are made of.
+            where: gives what their ARNs are made of; may change with the file.
             store: keeps failures.
             make_target: makes what sends to a target.
             retention: says how much is kept now.
@@ -82,7 +82,7 @@ class AsyncDelivery:
             is_shared: do replicas share the store? Then one that was cut off keeps nothing of what another took over.
         """
         self._catalogue = catalogue
-        self._here = here
+        self._where = where
         self._store = store
         self._make_target = make_target
         self._retention = retention
@@ -180,7 +180,7 @@ class AsyncDelivery:
         kind, arn = read_target(target)
         event = settled.event
         make = dead_letter_message if kind == DEAD_LETTER else destination_message
-        message = make(settled, payload, self._here.function(event.function))
+        message = make(settled, payload, self._where().function(event.function))
         about = {"function": event.function, "request_id": event.id, "target": target}
         try:
             sent = await (await self._opened(arn)).send(message)
@@ -223,7 +223,7 @@ class AsyncDelivery:
             _bound(self._refused)
 
     def _arn(self, settled: Settled) -> str:
-        return invoked_arn(self._here.function(settled.event.function), settled.event.qualifier)
+        return invoked_arn(self._where().function(settled.event.function), settled.event.qualifier)
 
     # --- telling because somebody asks
 

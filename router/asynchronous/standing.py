@@ -25,18 +25,20 @@ _DEFAULT: Final = InvokeConfig()
 class Standings:
     """All functions, as their events see them."""
 
-    def __init__(self, catalogue: Catalogue, here: Here, rng: Random, at_once: Callable[[str], int]) -> None:
+    def __init__(
+        self, catalogue: Catalogue, where: Callable[[], Here], rng: Random, at_once: Callable[[str], int]
+    ) -> None:
         """Make it.
 
         Args:
             catalogue: has the functions.
-            here: what their ARNs are made of.
+            where: gives what their ARNs are made of; may change with the file.
             rng: chance, for aliases with weights.
             at_once: says how many invocations run at once, at most, of a function of the file, or of one that has
                 reserved nothing.
         """
         self._catalogue = catalogue
-        self._here = here
+        self._where = where
         self._rng = rng
         self._at_once = at_once
         #: By name and qualifier, with the function that it was made of; without those that draw their version.
@@ -75,7 +77,7 @@ class Standings:
 
     def arn(self, name: str, qualifier: str | None) -> str | None:
         """Give the ARN that a function is told it was invoked under; None = the one that it knows."""
-        return self._here.function(name, qualifier) if qualifier else None
+        return self._where().function(name, qualifier) if qualifier else None
 
     def _is_all_known(self) -> bool:
         try:
@@ -86,7 +88,7 @@ class Standings:
 
     def _version(self, name: str, qualifier: str | None) -> str | None:
         try:
-            return resolve(self._catalogue, Reference(name, qualifier), self._here).version(self._rng.random())
+            return resolve(self._catalogue, Reference(name, qualifier), self._where()).version(self._rng.random())
         except ApiError:
             return None
 

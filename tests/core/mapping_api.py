@@ -14,6 +14,7 @@ from router.api.errors import ApiError
 from router.api.mapping_parts import MappingParts
 from router.api.mapping_running import Stage
 from router.api.mappings import MappingApi
+from router.api.names import Here
 from router.api.parts import Parts
 from router.catalogue.catalogue import Catalogue
 from router.catalogue.records import Alias, Code, Function, Version
@@ -115,8 +116,7 @@ class Api:
                 try_out=self.world.try_out,
                 leaves=self.world.leave,
             ),
-            region="us-east-1",
-            account_id=ACCOUNT,
+            where=lambda: Here("us-east-1", ACCOUNT),
             is_strict=lambda: self.is_strict,
             file="headrace.yaml",
             wall=lambda: self.now_s,

@@ -14,6 +14,7 @@ from msgspec import structs
 from router.api.call import Answer, Call
 from router.api.errors import ApiError
 from router.api.invoke_configs import InvokeConfigs
+from router.api.names import Here
 from router.api.parts import Parts
 from router.catalogue.catalogue import Catalogue
 from router.catalogue.records import Alias, Code, Function, InvokeConfig, Version
@@ -52,8 +53,7 @@ class Api:
                 objects=unused,
                 check_archive=unused,
                 mappings=unused,
-                region="us-east-1",
-                account_id="000000000000",
+                where=lambda: Here("us-east-1", "000000000000"),
                 is_strict=lambda: True,
                 file="headrace.yaml",
                 wall=lambda: NOW_S,

@@ -213,7 +213,7 @@ class World:
         log = Log("debug")
         self.delivery = AsyncDelivery(
             self.catalogue,
-            HERE,
+            lambda: HERE,
             self.store,
             self._make_target,
             retention=lambda: self.retention,

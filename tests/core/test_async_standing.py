@@ -15,6 +15,7 @@ from router.core.async_rules import Standing
 from tests.fakes.store import MemoryStore
 
 #: What is said of each function that says nothing of that in the catalogue.
+HERE = Here("eu-west-1", "000000000000")
 AT_ONCE = {"orders": 4, "elsewhere": 50, "never-there": 4}.__getitem__
 
 
@@ -31,7 +32,7 @@ async def standings(*functions: Function) -> tuple[Catalogue, Standings]:
     await catalogue.load()
     for each in functions:
         await catalogue.put_function(each)
-    return catalogue, Standings(catalogue, Here("eu-west-1", "000000000000"), Random(1), AT_ONCE)
+    return catalogue, Standings(catalogue, lambda: HERE, Random(1), AT_ONCE)
 
 
 async def test_without_settings_aws_s_defaults_hold() -> None:
@@ -90,7 +91,7 @@ async def test_what_is_gone_keeps_its_limits_and_runs_nothing() -> None:
 
 
 async def test_before_the_catalogue_is_read_nothing_is_known_of_what_is_not_in_it() -> None:
-    found = Standings(Catalogue(MemoryStore(), is_shared=True), Here("eu-west-1", "000000000000"), Random(1), AT_ONCE)
+    found = Standings(Catalogue(MemoryStore(), is_shared=True), lambda: HERE, Random(1), AT_ONCE)
     assert found.of("orders", None) == Standing(None, 2, 21_600.0, is_known=False)
 
 

@@ -18,6 +18,7 @@ from router.api.carried import carried
 from router.api.errors import ApiError
 from router.api.mapping_parts import MappingParts
 from router.api.mapping_running import Stage
+from router.api.names import Here
 from router.api.operations import OPERATIONS
 from router.api.parts import Parts
 from router.catalogue.catalogue import Catalogue
@@ -145,8 +146,7 @@ class ApiSite:
             mappings=MappingParts(
                 NoSources(), NoRunning(), servers=lambda _: (), try_out=lambda _: None, leaves=lambda: None
             ),
-            region="us-east-1",
-            account_id="000000000000",
+            where=lambda: Here("us-east-1", "000000000000"),
             is_strict=lambda: self.is_strict,
             file="headrace.yaml",
             wall=lambda: self.now_s,

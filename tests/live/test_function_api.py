@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 import urllib.error
 import urllib.request
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.fakes.api import archive
 from tests.live.daemon import Daemon
 from tests.live.function_rig import KEYS, answering, api_of, create, invoked
 
@@ -110,6 +112,23 @@ async def test_a_folder_that_is_given_again_is_loaded_anew(daemon: Daemon, tmp_p
         assert invoked(api) == "another"
 
     await at(steps, daemon)
+
+
+async def test_a_region_and_account_that_the_file_changes_are_those_of_all_arns_at_once(daemon: Daemon) -> None:
+    arn = "arn:aws:lambda:eu-central-1:123456789012:function:orders"
+    code = archive("def handler(event, context): return context.invoked_function_arn")
+
+    def look(api: Any) -> None:
+        assert api.get_function_configuration(FunctionName="orders")["FunctionArn"] == arn
+        assert invoked(api, arn) == arn
+
+    await at(lambda api: create(api, Code={"ZipFile": code}), daemon)
+    before = len(daemon.lines)
+    daemon.document["aws"] = {"region": "eu-central-1", "account_id": "123456789012"}
+    daemon.write()
+    daemon.process.send_signal(signal.SIGHUP)
+    await daemon.line("config.reloaded", after=before)
+    await at(look, daemon)
 
 
 def work(api: Any, rng: Random, strange: list[str]) -> None:

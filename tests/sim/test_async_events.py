@@ -149,7 +149,7 @@ class Site:
                 self.inbox,
                 self,
                 self.told,
-                Standings(self.catalogue, here, rng, lambda _: 2),
+                Standings(self.catalogue, lambda: here, rng, lambda _: 2),
                 insist,
                 self.metrics.of_events(),
                 log,
