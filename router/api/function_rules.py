@@ -26,13 +26,15 @@ _RUNTIME: Final = re.compile(r"python3\.[0-9]{1,2}")
 _DEAD_LETTER: Final = re.compile(r"arn:[^:]+:(sqs|sns):[^:]*:[^:]*:(?!.*\.fifo$)[^:]+")
 #: What S3 has encrypted code with.
 CODE_KEY: Final = "SourceKMSKeyArn"
+#: What variables are encrypted with.
+VARIABLES_KEY: Final = "KMSKeyArn"
 #: Members that nothing here acts on.
 _KEPT: Final = (
     CODE_KEY,
     "Architectures",
     "EphemeralStorage",
     "FileSystemConfigs",
-    "KMSKeyArn",
+    VARIABLES_KEY,
     "Layers",
     "LoggingConfig",
     "SnapStart",
@@ -122,7 +124,10 @@ def _settled(version: Version, document: Mapping[str, Any]) -> Version:
         changes["dead_letter_arn"] = given["DeadLetterConfig"].get("TargetArn") or None
     if "Environment" in given:
         changes["environment"] = dict(given["Environment"].get("Variables") or {})
-    return replace(version, **changes, kept=_kept(version.kept, given))
+    kept = _kept(version.kept, given)
+    if not changes.get("environment", version.environment):
+        kept.pop(VARIABLES_KEY, None)  # as on AWS: there is nothing that it would encrypt
+    return replace(version, **changes, kept=kept)
 
 
 def _kept(before: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -101,6 +101,17 @@ class TestConfiguration:
         assert not given.keys() & after.keys()
         assert after["Timeout"] == 5
 
+    async def test_a_key_goes_with_the_variables_that_it_encrypts(self, site: ApiSite) -> None:
+        key, variables = {"KMSKeyArn": "arn:aws:kms:us-east-1:000000000000:key/1"}, {"Variables": {"A1": "a"}}
+        await site.call("UpdateFunctionConfiguration", "orders", **key)
+        assert "KMSKeyArn" not in await latest(site)
+        await site.call("UpdateFunctionConfiguration", "orders", Environment=variables)
+        assert "KMSKeyArn" not in await latest(site)
+        await site.call("UpdateFunctionConfiguration", "orders", **key)
+        assert (await latest(site)).items() >= key.items()
+        await site.call("UpdateFunctionConfiguration", "orders", Environment={"Variables": {}})
+        assert "KMSKeyArn" not in await latest(site)
+
     async def test_logging_is_changed_in_part_and_levels_go_with_json(self, site: ApiSite) -> None:
         await site.call("UpdateFunctionConfiguration", "orders", LoggingConfig={"LogGroup": "/mine"})
         await site.call(
