@@ -28,6 +28,7 @@ LEASE_S: Final = (3.0, 300.0)
 _PORT: Final = 6379
 _SCHEMES: Final = ("redis", "rediss")
 _URL_ALLOWED: Final = "redis://[[user]:password@]host[:port][/database], or rediss:// for TLS"
+_NO_SLASHES: Final = re.compile("rediss?:", re.IGNORECASE)
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.%]{2,60}")
 
 
@@ -74,6 +75,8 @@ class Directory:
     def read(self, found: Found) -> Path | RedisAddress:
         if isinstance(found.value, str) and "://" in found.value:
             return _address(found.value)
+        if isinstance(found.value, str) and _NO_SLASHES.match(found.value):
+            raise _misread("// is missing behind its scheme")  # as a directory it would be shown, with its password
         return FilePath(self.allowed).read(found)
 
 

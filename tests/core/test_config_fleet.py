@@ -17,6 +17,7 @@ from tests.core.configured import NOW_S, RIGHT, configuration, mistakes, with_so
 
 HERE = {"HEADRACE_REPLICA": "a"}
 FORM = "redis://[[user]:password@]host[:port][/database], or rediss:// for TLS"
+NO_SLASHES = "// is missing behind its scheme"
 ALONE = "found with a state directory, which one daemon has alone; allowed with state: redis://... only"
 SAME_FOLDER = "an absolute path, at which every replica finds the same folder"
 PLAIN = RedisSettings(tls=False, host="db", port=6379, database=0)
@@ -80,6 +81,10 @@ def test_certificates_belong_to_tls(tmp_path):
         ("fleet: west", f"fleet: {ALONE}"),
         ("lease: 30s", f"lease: {ALONE}"),
         ("local: x", f"local: {ALONE}"),
+        *(
+            (f"state: {url}", f"state: found a URL (not shown) in which {NO_SLASHES}: allowed {FORM}")
+            for url in ("redis:/ann:pass@db", "rediss:ann:pass@db/0", "Redis:db")
+        ),
         ("state: s3://bucket/x", "state: found s3://, allowed a directory, redis:// or rediss://"),
         (
             "state: {redis: 'redis://:pass@db'}",
