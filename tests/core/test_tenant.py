@@ -545,6 +545,9 @@ def test_nothing_is_taken_from_one_that_keeps_it_longer_by_its_own_file():
     site.run(3 * LEASE_S - 2.1)
     assert site.counts() == {"a": 2, "b": 2}
     assert not site.said("b", f.Lose)
+    liveness = site.tenants["a"].liveness
+    assert liveness.ends_s("b") - liveness.still_s("b") == 3 * LEASE_S
+    assert site.now_s - liveness.still_s("b") == pytest.approx(3 * LEASE_S - 2.1, abs=1.1)
     site.run(4.1)
     assert site.counts() == {"a": 4, "b": 0}
 
