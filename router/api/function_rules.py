@@ -27,14 +27,14 @@ _DEAD_LETTER: Final = re.compile(r"arn:[^:]+:(sqs|sns):[^:]*:[^:]*:(?!.*\.fifo$)
 #: What S3 has encrypted code with.
 CODE_KEY: Final = "SourceKMSKeyArn"
 #: What variables are encrypted with.
-VARIABLES_KEY: Final = "KMSKeyArn"
+_VARIABLES_KEY: Final = "KMSKeyArn"
 #: Members that nothing here acts on.
 _KEPT: Final = (
     CODE_KEY,
     "Architectures",
     "EphemeralStorage",
     "FileSystemConfigs",
-    VARIABLES_KEY,
+    _VARIABLES_KEY,
     "Layers",
     "LoggingConfig",
     "SnapStart",
@@ -126,7 +126,7 @@ def _settled(version: Version, document: Mapping[str, Any]) -> Version:
         changes["environment"] = dict(given["Environment"].get("Variables") or {})
     kept = _kept(version.kept, given)
     if not changes.get("environment", version.environment):
-        kept.pop(VARIABLES_KEY, None)  # as on AWS: there is nothing that it would encrypt
+        kept.pop(_VARIABLES_KEY, None)  # as on AWS: there is nothing that it would encrypt
     return replace(version, **changes, kept=kept)
 
 
