@@ -45,6 +45,8 @@ from router.core.model import EVENT_LIMIT_BYTES, Cancelled, Failed, FunctionErro
 from router.ports import Invocation
 
 _WATCH_INTERVAL_S: Final = 0.1
+#: A look that comes so much too late says that we stood still: stopped, paused with the machine, without a core.
+_STOOD_STILL_S: Final = 1.0
 _RETRY_BASE_S: Final = 0.1
 _RETRY_CAP_S: Final = 5.0
 _CLOSE_PATIENCE_S: Final = 5.0
@@ -419,11 +421,18 @@ class Pool:
 
     def _watch_soon(self) -> None:
         if self._watching is None:
-            self._watching = self._loop.call_later(min(_WATCH_INTERVAL_S, self._function.timeout_s), self._watch)
+            self._watch_in(min(_WATCH_INTERVAL_S, self._function.timeout_s))
 
-    def _watch(self) -> None:
+    def _watch_in(self, delay_s: float) -> None:
+        self._watching = self._loop.call_later(delay_s, self._watch, time.monotonic() + delay_s)
+
+    def _watch(self, planned_s: float) -> None:
         self._watching = None
         now_s = time.monotonic()
+        late_s = now_s - planned_s
+        if late_s >= _STOOD_STILL_S:  # the functions may have stood still with us: no fault of theirs
+            for worker in self._workers:
+                worker.postpone(late_s)
         watched: list[Worker | Zygote] = [*self._workers]
         watched += [each.zygote for each in (self._nursery, *self._former) if each.zygote is not None]
         for process in watched:
@@ -431,8 +440,7 @@ class Pool:
                 process.watch(now_s)
         due_s = [process.due_s for process in watched if process.due_s is not None]
         if due_s:
-            delay_s = min(_WATCH_INTERVAL_S, max(0.0, min(due_s) - now_s))
-            self._watching = self._loop.call_later(delay_s, self._watch)
+            self._watch_in(min(_WATCH_INTERVAL_S, max(0.0, min(due_s) - now_s)))
 
 
 class _Former:

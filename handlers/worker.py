@@ -297,13 +297,23 @@ class Worker:
     def _deadline_s(self, slot: int) -> float:
         return self.running[slot][1] + self._timeout_s
 
+    def postpone(self, by_s: float) -> None:
+        """Give what runs so much longer."""
+        self.running.update({slot: (run, began_s + by_s) for slot, (run, began_s) in self.running.items()})
+        self._cancelled.update({slot: end_s + by_s for slot, end_s in self._cancelled.items()})
+
+    def _is_due(self, now_s: float) -> bool:
+        return self.due_s is not None and now_s >= self.due_s
+
     def watch(self, now_s: float) -> None:
         """Hold a busy worker to its limits of time and memory."""
         sink = self._launch.sink
         if sink is not None and sink.is_live and now_s >= self._show_s:
             self._show_s = now_s + SHOW_INTERVAL_S
             self._show(sink)
-        if self.due_s is not None and now_s >= self.due_s:
+        if self._is_due(now_s):
+            self._channel.drain()  # what it has answered before counts, though nobody has read it yet
+        if self._is_due(now_s):
             self._overdue(now_s)
         if self.is_ending:
             return

@@ -162,9 +162,14 @@ class Zygote:
             return self._process.started_s + self._launch.import_limit_s
         return min((by_s for _, by_s in (*self._asked.values(), *self._reaped.values())), default=None)
 
+    def _is_due(self, now_s: float) -> bool:
+        return self.due_s is not None and now_s >= self.due_s
+
     def watch(self, now_s: float) -> None:
         """Hold it to its limits of time and, while it loads, of memory."""
-        if self.due_s is not None and now_s >= self.due_s:
+        if self._is_due(now_s):
+            self._process.channel.drain()  # what it has answered before counts, though nobody has read it yet
+        if self._is_due(now_s):
             limit_s = self._launch.import_limit_s
             self.kill(faults.not_forking(INIT_LIMIT_S) if self.is_ready else faults.init_timed_out(limit_s))
         if self.is_ready or self.is_ending:

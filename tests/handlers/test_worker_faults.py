@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,29 @@ async def test_a_handler_that_hangs_is_killed_with_all_it_started(shop):
     assert len(pids) == 4
     await eventually(lambda: not any(map(is_running, pids)), "all four are gone")
     assert (await shop.invoke(pool, "healthy")).body not in pids
+
+
+PATIENT = """
+    import os, pathlib, time
+
+    def handle(event, context):
+        if event == "work":
+            pathlib.Path("begun").touch()
+            for _ in range(20):
+                time.sleep(0.05)
+        return os.getpid()
+"""
+
+
+async def test_a_handler_that_stood_still_with_the_daemon_has_the_time_that_it_lacked(shop):
+    pool = shop.pool(PATIENT, timeout_s=2.0)
+    pid = (await shop.invoke(pool, "hello")).body
+    work = shop.start(pool, "work")
+    await eventually((shop.code / "begun").exists, "it runs")
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(2.5)  # noqa: ASYNC251 - we stand still, too
+    os.kill(pid, signal.SIGCONT)
+    assert isinstance(await work, Returned)
 
 
 async def test_children_that_outlive_their_invocation_end_with_the_pool(shop):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -114,3 +116,35 @@ async def test_a_function_that_cannot_start_spends_nothing_and_runs_once_it_can(
     lines = ledger.read_text().split()
     assert lines.count("handled") == 1
     assert lines.count("import") >= 3
+
+
+SLOW = """
+import os, time
+def handle(event, context):
+    with open(os.environ["LEDGER"], "a", buffering=1) as ledger:
+        print("begin", file=ledger)
+        time.sleep(0.2)
+        print("end", file=ledger)
+"""
+
+
+async def test_what_ends_while_the_daemon_is_frozen_has_not_timed_out(
+    tmp_path: Path, kafka_bootstrap: str, topic: MakeTopic
+) -> None:
+    name = await topic(1)
+    ledger = tmp_path / "ledger"
+    async with Daemon(tmp_path) as daemon:
+        daemon.function("orders", SLOW, timeout="3s", environment={"LEDGER": str(ledger)})
+        daemon.mapping("orders", plain(kafka_bootstrap, name), maximum_retry_attempts=0)
+        await produce(kafka_bootstrap, name, [("a", 1)])
+        await daemon.start()
+        await daemon.until(ledger.exists, "it runs")
+        daemon.process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(4)  # the outage
+        assert ledger.read_text() == "begin\nend\n"
+        daemon.process.send_signal(signal.SIGCONT)
+        await await_committed(kafka_bootstrap, name, {0: 1})
+        assert await daemon.failures() == []
+        assert daemon.events("batch.failed") == []
+        assert await daemon.terminate() == 0
+    assert ledger.read_text() == "begin\nend\n"
