@@ -223,9 +223,14 @@ class Course:
 
     def _judge(self) -> dict[str, Verdict]:
         ahead_ns = time.time_ns() - time.monotonic_ns()
+        # What was stored, and was tried and stored once more as its commit was lost, bears the time of the last try.
+        since: dict[str, datetime] = {}
+        for failure_id, said_at in (each for replica in self.scene.replicas.values() for each in replica.given_up()):
+            since[failure_id] = min(said_at, since.get(failure_id, said_at))
         given_up: dict[Place, int] = {}
         for failure in self.failures:
-            at_ns = int(datetime.fromisoformat(failure["failed_at"]).timestamp() * 1e9) - ahead_ns
+            failed_at = datetime.fromisoformat(failure["failed_at"])
+            at_ns = int(min(failed_at, since.get(failure["id"], failed_at)).timestamp() * 1e9) - ahead_ns
             for row in rows(failure.get("event") or {"records": {}}):
                 given_up[Place(row.source, row.key, row.number)] = at_ns
         with self.ledger.open() as lines:

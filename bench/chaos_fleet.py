@@ -15,9 +15,10 @@ import subprocess
 import sys
 import time
 from asyncio.subprocess import Process
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -184,6 +185,14 @@ class Replica:
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
             return [int(child) for child in children if b"bootstrap.py" in _command_line(child)]
         return ()
+
+    def given_up(self) -> Iterator[tuple[str, datetime]]:
+        """Give the failures that it says to have stored, and when it said so."""
+        for line in self.log.read_text(errors="replace").splitlines() if self.log.exists() else ():
+            if '"batch.discarded"' in line:
+                with suppress(ValueError):  # cut off by a kill
+                    said = json.loads(line)
+                    yield said["failure"], datetime.fromisoformat(said["timestamp"])
 
     # --- its disk
 

@@ -16,7 +16,7 @@ a record of that key, from 1 without gaps. What is promised (docs/guarantees.md)
   long after each as it lasted, for the pauses between tries.
 - What was seen to be committed while the fleet ran never runs later (`bench.chaos_commits`; not in queues).
 - A poison record is tried alone as often as the mapping allows, and once more for each trouble meanwhile that may have
-  ended an attempt, or forgotten it.
+  ended an attempt, or forgotten it. Of a queue each replica counts the tries of what it was given (docs/sqs.md).
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def judge(
         source: whose it is; all that is given is of this source, but for the troubles.
         produced: what was sent, and whether it is poison.
         deliveries: in the order they began.
-        given_up: what is stored as failed, and when that was decided, of the ledger's clock.
+        given_up: what is stored as failed, and since when, of the ledger's clock.
         troubles: in the order they began.
         promise: of the mapping.
         commits: what was seen to be committed, by shard, where that can be seen.
@@ -389,11 +389,12 @@ def _poison_attempts(
     limit: int,
 ) -> None:
     """Count how often each poison record was tried alone, against its limit and the troubles meanwhile."""
-    tried: dict[Place, list[int]] = defaultdict(list)
+    tried: dict[tuple[Place, str], list[int]] = defaultdict(list)
     for delivery in deliveries:
         if len(delivery.places) == 1 and produced.get(delivery.places[0]):
-            tried[delivery.places[0]].append(delivery.start_ns)
-    for place, starts in tried.items():
+            counted_by = delivery.replica if delivery.source in _QUEUES else ""
+            tried[delivery.places[0], counted_by].append(delivery.start_ns)
+    for (place, _), starts in tried.items():
         meanwhile = sum(
             place.source in CONCERNS[each.kind] and starts[0] <= each.until_ns and each.from_ns <= starts[-1]
             for each in troubles

@@ -191,3 +191,14 @@ def test_poison_is_tried_as_often_as_allowed_and_once_more_for_each_trouble():
     verdict = book.judge(*both, poison=[1], given_up={1: 9})
     assert not verdict.violations
     assert verdict.most_attempts == 6
+
+
+def test_tries_of_a_queue_are_counted_by_each_replica():
+    def judged(source):
+        book = Book(source)
+        for at in range(6):
+            book.batch(at, at + 0.5, 1, replica="ab"[at % 2], bad=[1])
+        return book.judge(poison=[1], given_up={1: 9}).violations
+
+    assert not judged("sqs")
+    assert judged("kinesis") == ["poison kinesis 0/1 was tried 6 times, 0 troubles meanwhile"]
