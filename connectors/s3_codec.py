@@ -30,7 +30,7 @@ import msgspec
 
 from connectors.s3_key import read_key
 from connectors.settings import S3Settings, queue_name
-from connectors.sqs_codec import SqsCodec, SqsMessage, position_of, sent_ms
+from connectors.sqs_codec import SqsCodec, SqsMessage, came_again, position_of, sent_ms
 from router.core.model import QUEUE_RULES, UNKNOWN_TIME_MS, Batch, Chunk, FailedBatch, Part, SourceRules
 from router.failures.record import iso_ms
 
@@ -163,6 +163,7 @@ class S3Codec:
             through=0,
             kept=None if len(kept) == len(rows) else kept,
             unfit=unfit,
+            again=came_again(messages),
             ranks=[row.rank for row in rows] if ordered else (),
         )
 

@@ -163,6 +163,7 @@ class SqsCodec:
             [_group(message) for message in messages] if shard.endswith(FIFO_SUFFIX) else (),
             rows,
             through=0,
+            again=came_again(messages),
         )
 
     def receipt(self, row: SqsRow) -> str:
@@ -204,6 +205,12 @@ def position_of(message_id: str) -> int:
         except ValueError:
             pass
     return int.from_bytes(hashlib.sha256(message_id.encode()).digest()[:16])
+
+
+def came_again(messages: Sequence[SqsMessage]) -> Sequence[int]:
+    """Give the indexes of messages that the queue had handed out before."""
+    first = ("1", None)
+    return tuple(at for at, each in enumerate(messages) if each.attributes.get("ApproximateReceiveCount") not in first)
 
 
 def message_of(received: ReceivedMessage, *, arn: str, region: str, windowed: bool) -> SqsMessage:

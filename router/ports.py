@@ -815,6 +815,10 @@ class Store(Protocol):
         """
         ...
 
+    async def some_states(self, mapping: str, keys: Sequence[str]) -> Mapping[str, str]:
+        """Give those of a mapping's texts that are under these keys."""
+        ...
+
     async def accept_loss(self, mapping: str) -> bool:
         """Let a mapping go on with what is left of its texts; False = none of them are gone."""
         ...

@@ -19,6 +19,8 @@ from router.telemetry import MappingMetrics
 
 #: Keys of the store under which messages' states are, before the message's position.
 _KEY = "message:"
+#: Longest wait for what is kept of messages that come again: the lease that they came with runs.
+_RECALL_S = 1.0
 
 
 async def _remembered(store: Store, mapping: str) -> dict[int, str]:
@@ -35,12 +37,19 @@ class QueueSide:
     """Serves the commands of a QueueEngine."""
 
     def __init__(
-        self, source: QueueSource, store: Store, mapping: str, *, passes: Passes | None, metrics: MappingMetrics
+        self,
+        source: QueueSource,
+        store: Store,
+        mapping: EventSourceMapping,
+        *,
+        passes: Passes | None,
+        metrics: MappingMetrics,
     ) -> None:
         self.codec: Codec = source.codec
         self._source = source
         self._store = store
-        self._mapping = mapping
+        self._mapping = mapping.name
+        self._remembers = mapping.remembers_messages
         self._passes = passes
         self._metrics = metrics
         self._post: Post
@@ -96,9 +105,21 @@ class QueueSide:
             fact: f.Fact = f.ReceiveFailed(poll, str(error))
         else:
             keep_passing(chunk, self.codec, self._passes, self._metrics)
-            fact = f.Received(poll, chunk, self._source.lease_s)
+            recalled = await self._recall([chunk.positions[index] for index in chunk.again])
+            fact = f.Received(poll, chunk, self._source.lease_s, recalled)
         del self._receives[poll]
         self._post(fact)
+
+    async def _recall(self, positions: Sequence[int]) -> Mapping[int, str]:
+        """Give what is kept of messages that come again; nothing while the store is away: then only our own counts."""
+        if not self._remembers or not positions:
+            return {}
+        try:
+            async with asyncio.timeout(_RECALL_S):
+                texts = await self._store.some_states(self._mapping, [f"{_KEY}{position}" for position in positions])
+        except (StoreUnavailable, TimeoutError):
+            return {}
+        return {int(key.removeprefix(_KEY)): text for key, text in texts.items()}
 
     async def _delete(self, call: int, messages: Mapping[int, Any]) -> None:
         try:
@@ -147,4 +168,4 @@ async def plug_queue(
     """
     states = await _remembered(store, mapping.name)
     engine = QueueEngine(mapping, source.name, source.codec.identify, rng, states)
-    return engine, QueueSide(source, store, mapping.name, passes=passes, metrics=metrics)
+    return engine, QueueSide(source, store, mapping, passes=passes, metrics=metrics)

@@ -65,6 +65,10 @@ class RedisReader:
             self._note.add([mapping])
         return reading.by_name(texts)
 
+    async def some_states(self, mapping: str, keys: Sequence[str]) -> Mapping[str, str]:
+        found = await self.link.ask(reading.SOME_STATES, [mapping, *keys]) if keys else ()
+        return {key: text.decode() for key, text in zip(keys, found, strict=True) if text is not None}
+
     async def failures(self, selection: Selection) -> Sequence[FailureEntry]:
         return [found async for found in self._selected(selection)]
 

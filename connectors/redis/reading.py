@@ -114,6 +114,7 @@ return {total, last[2], last[1], found}
 """
 
 STATES_OF: Final = fleet_script(MISS + _STATES, when_full=True)
+SOME_STATES: Final = fleet_script("return redis.call('HMGET', key('states', ARGV[3]), unpack(ARGV, 4))")
 ACCEPT: Final = fleet_script(MISS + _ACCEPT)
 FIND: Final = fleet_script(_ROWS + _FIND)
 PAGE: Final = fleet_script(_ROWS + _PAGE)

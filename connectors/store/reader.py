@@ -40,6 +40,9 @@ class SqliteReader(Asking):
     async def states(self, mapping: str) -> Mapping[str, str]:
         return await self._read(lambda database: rows.states(database, mapping))
 
+    async def some_states(self, mapping: str, keys: Sequence[str]) -> Mapping[str, str]:
+        return await self._read(lambda database: rows.some_states(database, mapping, keys))
+
     async def failures(self, selection: Selection) -> Sequence[FailureEntry]:
         return await self._read(lambda database: rows.failures(database, selection))
 

@@ -148,6 +148,12 @@ def states(database: sqlite3.Connection, mapping: str) -> dict[str, str]:
     return dict(database.execute("SELECT key, text FROM states WHERE mapping = ?", (mapping,)))
 
 
+def some_states(database: sqlite3.Connection, mapping: str, keys: Sequence[str]) -> dict[str, str]:
+    places = ", ".join("?" * len(keys))
+    question = f"SELECT key, text FROM states WHERE mapping = ? AND key IN ({places})"
+    return dict(database.execute(question, (mapping, *keys)))
+
+
 def failures(database: sqlite3.Connection, selection: Selection) -> list[FailureEntry]:
     parts = _parts(selection)
     question = " UNION ALL ".join(f"SELECT {_COLUMNS}, failed_at_s, id FROM {part}" for part, _ in parts)

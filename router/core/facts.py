@@ -8,7 +8,7 @@ unit test.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from router.core.model import Batch, Chunk, FailedBatch, Outcome, ShardInfo
@@ -139,6 +139,8 @@ class Received:
     poll: int
     chunk: Chunk
     lease_s: float
+    #: What is kept of those that came again, by position: another replica may have had them since we wrote.
+    recalled: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

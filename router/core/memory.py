@@ -51,6 +51,16 @@ class Memory:
     def get(self, position: int) -> MessageState | None:
         return self._states.get(position)
 
+    def recall(self, texts: Mapping[int, str]) -> None:
+        """Learn what is kept of messages that come again; what we are still writing ourselves is newer than that."""
+        writing = self._stale.union(*(positions for positions, _ in self._writing.values()))
+        for position in texts.keys() - writing:
+            state = decode(texts[position])
+            if state is not None and state != self._states.get(position):
+                self._states.pop(position, None)  # the newest are last
+                self._states[position] = state
+                self._due_s.pop(position, None)
+
     def next_try_s(self, position: int, now: Instant) -> float:
         """Give the monotonic time of a message's next try.
 

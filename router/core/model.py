@@ -83,6 +83,8 @@ class Chunk:
     before: int = -1
     #: Records of which no event can be made for the function, by index, and why (queues; among those kept).
     unfit: Mapping[int, str] = field(default_factory=dict)
+    #: Indexes of messages that the queue had handed out before (queues).
+    again: Sequence[int] = ()
     #: Place of each record among those of its key (S3 sequencers); empty = as they came.
     ranks: Sequence[int] = ()
     #: Is `through` the end of the shard, behind which nothing will ever come?
@@ -515,3 +517,8 @@ class EventSourceMapping:
     starting_time_ms: int | None = None
     #: Length of a tumbling window; 0 = none.
     tumbling_window_s: int = 0
+
+    @property
+    def remembers_messages(self) -> bool:
+        """Is it noted what each message of a queue has been through? Without a limit of tries nobody asks."""
+        return self.bisect or self.maximum_retry_attempts is not None

@@ -245,6 +245,8 @@ class QueueEngine:
         if late:
             self._deletes.add(late)
             fresh = [index for index in fresh if chunk.positions[index] not in self._departed]
+        known = [position for index in fresh if (position := chunk.positions[index]) in fact.recalled]
+        self._memory.recall({position: fact.recalled[position] for position in known})
         if self._polls.received(fact.poll, len(fresh), now.mono_s):
             self._concurrency.idled()
             if now.mono_s >= self._failed_s + fact.lease_s:  # it has not come again: the queue has moved it away
@@ -535,7 +537,7 @@ class QueueEngine:
             for piece in plan.again:  # the queue says when it comes again
                 piece.not_before_s, piece.backoff_s = now.mono_s, 0.0
         followers += again
-        if plan.again and plan.durable and self._remembers:
+        if plan.again and plan.durable and self._mapping.remembers_messages:
             self._gated.update(again)
             self._commands.append(self._memory.note(plan.again, again, now))
         if plan.discard:
@@ -685,10 +687,6 @@ class QueueEngine:
                 self._offer(item, now)
 
     # --- remembering
-
-    @property
-    def _remembers(self) -> bool:
-        return self._mapping.bisect or self._mapping.maximum_retry_attempts is not None
 
     def _written(self, call: int, now: Instant) -> None:
         for batch in self._memory.written(call):

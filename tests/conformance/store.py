@@ -275,6 +275,13 @@ class StoreConformance:
         assert await store.states("b") == {"x": "3"}
         assert await store.states("c") == {}
 
+    async def test_some_states_of_a_mapping_are_given_by_their_keys(self, store: Store) -> None:
+        await store.apply(
+            [PutState("a", "x", "1"), PutState("a", "y", "2"), PutState("a", "z", "é"), PutState("b", "w", "3")]
+        )
+        assert await store.some_states("a", ["z", "w", "x"]) == {"x": "1", "z": "é"}
+        assert await store.some_states("a", []) == await store.some_states("c", ["x"]) == {}
+
     async def test_changes_of_one_apply_come_in_order(self, store: Store) -> None:
         changes: list[Change] = [KeepFailure(entry(), EVENT), SetStatus("f1", "failed_again"), PutState("a", "x", "1")]
         await store.apply([*changes, PutState("a", "x", "2")])

@@ -116,10 +116,12 @@ class Play:
         self.now_s = mono_s
         return commands
 
-    def receive(self, chunk: Chunk, lease_s: float = 30.0) -> list[f.Command]:
+    def receive(
+        self, chunk: Chunk, lease_s: float = 30.0, *, recalled: Mapping[int, str] | None = None
+    ) -> list[f.Command]:
         poll = next(iter(self.polls))
         del self.polls[poll]
-        return self.feed(f.Received(poll, chunk, lease_s))
+        return self.feed(f.Received(poll, chunk, lease_s, recalled or {}))
 
     def end(self, outcome: Outcome = GOOD, *, which: int = 0) -> list[f.Command]:
         """End the invocation that has run for longest, or another one."""

@@ -6,8 +6,9 @@ On virtual time, over a queue in memory.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import Any
@@ -30,15 +31,35 @@ from tests.sim.virtual_time import in_virtual_time
 AWAY = SourceUnavailable("the queue is away")
 
 
+MAPPING = EventSourceMapping(
+    "orders", "function", QUEUE_RULES, batch_size=10, polling=Polling(function_concurrency=2), maximum_retry_attempts=1
+)
+
+
+class HungStore(MemoryStore):
+    """One whose answers to questions for some texts do not come."""
+
+    async def some_states(self, mapping: str, keys: Sequence[str]) -> Mapping[str, str]:
+        await asyncio.Event().wait()
+        return {}
+
+
 class Bench:
     """A side whose facts are kept."""
 
-    def __init__(self, *, passes: Passes | None = None, **reads: Any) -> None:
+    def __init__(
+        self,
+        *,
+        passes: Passes | None = None,
+        mapping: EventSourceMapping = MAPPING,
+        store: MemoryStore | None = None,
+        **reads: Any,
+    ) -> None:
         self.queue = MemoryQueue()
         self.source = MemoryQueueSource(self.queue, **reads)
-        self.store = MemoryStore()
+        self.store = store or MemoryStore()
         self.metrics = Metrics()
-        self.side = QueueSide(self.source, self.store, "orders", passes=passes, metrics=self.metrics.of("orders"))
+        self.side = QueueSide(self.source, self.store, mapping, passes=passes, metrics=self.metrics.of("orders"))
         self.facts: list[f.Fact] = []
         self.tasks: asyncio.TaskGroup
 
@@ -197,9 +218,51 @@ async def test_what_is_to_be_remembered_is_there_when_it_is_told() -> None:
         assert bench.store.texts == {("orders", "message:6"): "six"}
 
 
-MAPPING = EventSourceMapping(
-    "orders", "function", QUEUE_RULES, batch_size=10, polling=Polling(function_concurrency=2), maximum_retry_attempts=1
-)
+async def recalled(bench: Bench) -> tuple[float, Mapping[int, str]]:
+    """Receive a message for the second time, and a new one; give how long it took, and what came with them."""
+    old = bench.queue.send("a")
+    position = position_of(old)
+    await bench.store.apply([PutState("orders", f"message:{position}", "text")])
+    async with bench.following():
+        [row] = await bench.received()
+        bench.side.do(f.Extend(1, {position: row}, 0))
+        bench.queue.send("b")
+        await asyncio.sleep(1.0)
+        bench.facts.clear()
+        began_s = asyncio.get_running_loop().time()
+        bench.side.do(f.Receive(2, 10, 0.0))
+        while not bench.facts:  # noqa: ASYNC110 - what is measured is when it comes
+            await asyncio.sleep(0.01)
+        [fact] = bench.facts
+        assert isinstance(fact, f.Received)
+        assert [row.id == old for row in fact.chunk.rows] == [True, False]
+        assert fact.recalled in ({}, {position: "text"})
+        return asyncio.get_running_loop().time() - began_s, fact.recalled
+
+
+@in_virtual_time
+async def test_what_comes_again_comes_with_what_is_kept_of_it() -> None:
+    bench = Bench()
+    _, texts = await recalled(bench)
+    assert list(texts.values()) == ["text"]
+    assert bench.store.reads == 1, "nobody asks about what comes for the first time"
+
+
+@in_virtual_time
+async def test_what_nobody_counts_is_not_asked_for() -> None:
+    bench = Bench(mapping=replace(MAPPING, maximum_retry_attempts=None))
+    assert (await recalled(bench))[1] == {}
+    assert bench.store.reads == 0
+
+
+@in_virtual_time
+async def test_what_comes_again_is_not_held_up_by_a_store_that_is_away() -> None:
+    bench = Bench()
+    bench.store.read_fault = "away"
+    assert (await recalled(bench))[1] == {}
+    took_s, texts = await recalled(Bench(store=HungStore()))
+    assert texts == {}
+    assert took_s == pytest.approx(1.0, abs=0.1)
 
 
 @in_virtual_time

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from router.core import facts as f
-from router.core.message_state import RETENTION_S, MessageState, encode
+from router.core.message_state import RETENTION_S, MessageState, decode, encode
 from router.core.model import UNKNOWN_TIME_MS, Backoff, Cancelled, Polling, Reason, Refused, TooLarge
 from router.core.queues import FORCE_S, HELD_BATCHES
 from tests.core.columns import BOOM, RAISED
@@ -529,6 +529,60 @@ def test_pieces_of_an_earlier_life_go_on_where_they_were() -> None:
     assert play.only(f.Keep).failure.attempts == 3
     assert invoked(play.wait_until(4.99)) == []
     assert invoked(play.wait_until(5.0)) == [[3]]
+
+
+def test_tries_of_another_replica_count() -> None:
+    play = Play(batch_size=5, maximum_retry_attempts=2)
+    texts = {1: state("p", 2), 2: "unreadable", 3: state("q", 1, next_s=WALL_S + 5.0, backoff_s=5.0), 9: state("r")}
+    assert invoked(play.receive(page([1, 2, 3, 4]), recalled=texts)) == [[1], [2, 4]]
+    assert play.running["p"].attempts == 2
+    play.end(RAISED)
+    assert play.only(f.Keep).failure.attempts == 3
+    assert invoked(play.wait_until(4.99)) == []
+    assert invoked(play.wait_until(5.0)) == [[3]]
+    assert [batch.id for batch in play.running.values()][-1] == "q"
+
+
+def test_what_another_replica_has_tried_since_replaces_what_was_known() -> None:
+    play = Play(remembered={1: state("p", 1), 2: state("q", 2)}, batch_size=1, maximum_retry_attempts=5)
+    later = state("p", 4, next_s=WALL_S + 3.0, backoff_s=3.0, noted_s=WALL_S - 60.0)  # by a clock that is behind
+    play.receive(page([1, 2]), recalled={1: later})
+    assert [(batch.id, batch.attempts) for batch in play.running.values()] == [("q", 2)]
+    play.wait_until(3.0)
+    assert play.running["p"].attempts == 4
+
+
+def test_what_is_being_written_is_newer_than_what_comes_from_the_store() -> None:
+    play = Play(batch_size=1, maximum_retry_attempts=3, polling=ONE)
+    play.receive(page([1]), 0.5)
+    [remember] = [command for command in play.end(RAISED) if isinstance(command, f.Remember)]
+    old, new = state("old", 3), remember.texts[1]
+    play.engine._memory.recall({1: old})
+    assert play.engine._memory.get(1) == decode(new)
+    play.feed(f.Remembered(remember.call))
+    play.engine._memory.recall({1: old})
+    assert play.engine._memory.get(1) == decode(old)
+
+
+def test_what_is_finished_is_not_recalled_before_that_is_written() -> None:
+    play = Play(remembered={1: state("p", 1)}, batch_size=1, maximum_retry_attempts=3)
+    play.receive(page([1]))
+    play.end()
+    play.feed(f.Deleted(1, {}))
+    play.engine._memory.recall({1: state("p", 1)})
+    assert play.engine._memory.get(1) is None
+    [forgotten] = play.wait_until(2.0)
+    assert forgotten == f.Remember(1, {1: ""})
+    play.engine._memory.recall({1: state("p", 1)})
+    assert play.engine._memory.get(1) is None
+
+
+def test_a_message_in_hand_is_not_recalled() -> None:
+    play = Play(batch_size=1, maximum_retry_attempts=3)
+    play.receive(page([1]))
+    play.receive(page([1], receive=2), recalled={1: state("p", 2)})
+    assert [batch.attempts for batch in play.running.values()] == [0]
+    assert play.engine._memory.get(1) is None
 
 
 def test_a_piece_that_comes_in_two_receives_has_two_request_ids() -> None:

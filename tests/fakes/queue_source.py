@@ -327,6 +327,7 @@ def memory_chunk(shard: str, rows: Sequence[MemoryMessage]) -> Chunk:
         [None if row.group is None else row.group.encode() for row in rows],
         rows,
         through=position_of(rows[-1].id) if rows else -1,
+        again=[index for index, row in enumerate(rows) if row.receives > 1],
     )
 
 

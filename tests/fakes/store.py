@@ -94,6 +94,10 @@ class MemoryStore:
             raise DecisionNeeded("StateGone", f"what was kept of {mapping} is gone")
         return {key: text for (owner, key), text in self.texts.items() if owner == mapping}
 
+    async def some_states(self, mapping: str, keys: Sequence[str]) -> Mapping[str, str]:
+        await self._reads()
+        return {key: self.texts[mapping, key] for key in keys if (mapping, key) in self.texts}
+
     async def accept_loss(self, mapping: str) -> bool:
         await self._writes()
         was_gone = mapping in self.gone

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 from router.core import facts as f
-from router.core.message_state import decode
+from router.core.message_state import MessageState, decode, encode
 from router.core.model import (
     Batch,
     Cancelled,
@@ -359,7 +359,9 @@ class World:
         chunk = self.page(found[:limit])
         for message in found[:limit]:
             message.known_receipt = message.receipt
-        self.feed(f.Received(poll, chunk, self.lease_s))
+        again = [message.position for message in found[:limit] if message.receives > 1 and self.remembers]
+        recalled = {position: self.texts[position] for position in again if position in self.texts}
+        self.feed(f.Received(poll, chunk, self.lease_s, recalled))
 
     def page(self, messages: Sequence[Message]) -> Chunk:
         rows = []
@@ -373,6 +375,31 @@ class World:
         kept = [index for index, message in enumerate(messages) if message.kept]
         unfit = {index: "unfit" for index in kept if messages[index].unfit and not self.settling}
         return chunk_of(rows, messages, None if len(kept) == len(messages) else kept, unfit)
+
+    def can_be_tried_elsewhere(self) -> list[Message]:
+        """Give the messages that another replica may receive, try and give back, unknown to the engine and noted."""
+        written = {position for remember in self.life.remembers.values() for position in remember.texts}
+        limit = self.mapping.maximum_retry_attempts
+        first = {message.key: message for message in reversed(self.queue)}
+        return [
+            message
+            for message in (self.receivable() if limit else ())
+            if message.key is None
+            or message is first[message.key]  # behind a new one of its group it would be new, too
+            if not (message.settled or message.unfit or message.position in written)
+            and self.engine._hand.get(message.position) is None
+            and message.spent < (limit or 0)
+        ]
+
+    def try_elsewhere(self, message: Message) -> None:
+        """Let another replica fail with a message alone."""
+        message.receives += 1
+        self.receipts += 1
+        message.receipt = self.receipts
+        message.spent += 1
+        wall_s = self.now.wall_s
+        state = MessageState(f"elsewhere-{self.receipts}", message.spent, wall_s, 0.0, wall_s)
+        self.texts[message.position] = encode(state)
 
     def expose(self, message: Message) -> None:
         """Let a lease end early, as a queue does that delivers twice."""

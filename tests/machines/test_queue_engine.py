@@ -111,6 +111,12 @@ class QueueEngineMachine(RuleBasedStateMachine):
     def receive(self, pick: int, most: int) -> None:
         self.world.answer_receive(one_of(self.world.life.receives, pick), most)
 
+    @rule(pick=indexes)
+    @precondition(lambda self: self.world.can_be_tried_elsewhere())
+    def try_elsewhere(self, pick: int) -> None:
+        found = self.world.can_be_tried_elsewhere()
+        self.world.try_elsewhere(found[pick % len(found)])
+
     @rule(pick=indexes, data=st.data())
     @precondition(lambda self: self.world.life.flights)
     def end_invocation(self, pick: int, data: st.DataObject) -> None:
