@@ -16,7 +16,7 @@ a record of that key, from 1 without gaps. What is promised (docs/guarantees.md)
   long after each as it lasted, for the pauses between tries.
 - What was seen to be committed while the fleet ran never runs later (`bench.chaos_commits`; not in queues).
 - A poison record is tried alone as often as the mapping allows, and once more for each trouble meanwhile that may have
-  ended an attempt, or forgotten it. Of a queue each replica counts the tries of what it was given (docs/sqs.md).
+  ended an attempt, or forgotten it: tries of a queue's messages are kept in Redis, too.
 """
 
 from __future__ import annotations
@@ -389,14 +389,15 @@ def _poison_attempts(
     limit: int,
 ) -> None:
     """Count how often each poison record was tried alone, against its limit and the troubles meanwhile."""
-    tried: dict[tuple[Place, str], list[int]] = defaultdict(list)
+    tried: dict[Place, list[int]] = defaultdict(list)
     for delivery in deliveries:
         if len(delivery.places) == 1 and produced.get(delivery.places[0]):
-            counted_by = delivery.replica if delivery.source in _QUEUES else ""
-            tried[delivery.places[0], counted_by].append(delivery.start_ns)
-    for (place, _), starts in tried.items():
+            tried[delivery.places[0]].append(delivery.start_ns)
+    for place, starts in tried.items():
         meanwhile = sum(
-            place.source in CONCERNS[each.kind] and starts[0] <= each.until_ns and each.from_ns <= starts[-1]
+            (place.source in CONCERNS[each.kind] or (place.source in _QUEUES and CONCERNS[each.kind] == _STORED))
+            and starts[0] <= each.until_ns
+            and each.from_ns <= starts[-1]
             for each in troubles
         )
         verdict.most_attempts = max(verdict.most_attempts, len(starts))

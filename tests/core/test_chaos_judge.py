@@ -193,12 +193,13 @@ def test_poison_is_tried_as_often_as_allowed_and_once_more_for_each_trouble():
     assert verdict.most_attempts == 6
 
 
-def test_tries_of_a_queue_are_counted_by_each_replica():
-    def judged(source):
-        book = Book(source)
-        for at in range(6):
+def test_tries_of_a_queue_may_be_forgotten_with_redis_too():
+    def judged(*troubles):
+        book = Book("sqs")
+        for at in range(5):
             book.batch(at, at + 0.5, 1, replica="ab"[at % 2], bad=[1])
-        return book.judge(poison=[1], given_up={1: 9}).violations
+        return book.judge(*troubles, poison=[1], given_up={1: 9}).violations
 
-    assert not judged("sqs")
-    assert judged("kinesis") == ["poison kinesis 0/1 was tried 6 times, 0 troubles meanwhile"]
+    assert judged() == ["poison sqs 0/1 was tried 5 times, 0 troubles meanwhile"]
+    assert judged(trouble("restart replica", 1, 2, "a"))
+    assert not judged(trouble("freeze Redis", 1, 2))
